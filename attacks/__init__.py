@@ -1,0 +1,1 @@
+"""Attacks on machine unlearning, one package per malicious party."""

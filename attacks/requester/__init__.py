@@ -1,0 +1,1 @@
+"""Request game: the requester's deletion requests make the model misbehave."""

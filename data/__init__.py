@@ -1,0 +1,1 @@
+"""Real data sets as tensors in memory. One file a data set; the nouns are in `data.examples`."""

@@ -1,0 +1,1 @@
+"""Request game: the provider filters suspicious deletion requests."""

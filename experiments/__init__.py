@@ -1,0 +1,1 @@
+"""Scripts that compose a victim, an unlearning procedure, an attack and a defense."""

@@ -1,0 +1,1 @@
+"""Victim architectures, training, and what one can ask of a trained model: gradients and curvature."""
