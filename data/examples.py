@@ -19,7 +19,7 @@ class Examples:
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y):
-            raise UserError(f"Examples need as many inputs as labels, got {len(self.x)} inputs and {len(self.y)} labels.")
+            raise UserError(f"Examples need as many inputs as labels, got {len(self.x)} and {len(self.y)}.")
 
     def __len__(self) -> int:
         return len(self.y)
@@ -36,8 +36,8 @@ class Examples:
 class Data:
     """A data set, split for a game.
 
-    `train` comes from the training file; `test`, `trusted` (the provider's) and `auxiliary` (the attacker's) are disjoint
-    parts of the test file. One example has shape `shape`: (channels, height, width) for images, (features,) for tables.
+    `train` comes from the training file; `test`, `trusted` (the provider's) and `auxiliary` (the attacker's) are
+    disjoint parts of the test file. One example has shape `shape`: (channels, height, width) for images, (features,) for tables.
     Images are shown as `x * std + mean`, in [0, 1]; `mean` and `std` broadcast against `shape`.
     """
 

@@ -1,0 +1,116 @@
+"""The nouns and the role of a requester attack: `Aim`, `Attacker`, `Crafted` and `Attack`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from data.errors import UserError
+from data.examples import Examples
+from unlearning.procedure import Request
+from unlearning.service import OpenService, Service
+
+Access = Literal["white_box", "black_box"]
+Entrance = OpenService | Service  # what an attack is given, by its access
+
+
+@dataclass(frozen=True, eq=False)
+class Aim:
+    """Targets that one request is meant to move, all together.
+
+    `x` (T, *shape); `labels` (T,) as predicted by the victim, which an uncertainty attack keeps; `direction` +1 raises
+    uncertainty (under-confidence), -1 lowers it (over-confidence).
+    """
+
+    x: Tensor
+    labels: Tensor
+    direction: int
+
+
+@dataclass(frozen=True, eq=False)
+class Attacker:
+    """What the attacker has: the training records it may ask to delete, and reference examples of its own.
+
+    `pool` (c,) are positions in the training set, `owned` the attacker's copies of them, row by row, and `reference`
+    examples that the provider does not hold.
+    """
+
+    pool: Tensor
+    owned: Examples
+    reference: Examples
+
+
+@dataclass(frozen=True)
+class Crafted:
+    """A request ready to be submitted (possibly empty), the attack's own estimate of its objective, and its search log.
+
+    `curve` is the best objective after each evaluation of the procedure.
+    """
+
+    request: Request
+    objective: float
+    curve: tuple[float, ...] = field(default=(), repr=False)
+
+
+class Attack(Protocol):
+    """A requester attack: a frozen, validated configuration with one verb."""
+
+    @property
+    def access(self) -> Access: ...
+    @property
+    def budget(self) -> int: ...
+    @property
+    def owned(self) -> float: ...
+    @property
+    def pool(self) -> int | None: ...
+
+    def craft(
+        self, entrances: Sequence[Entrance], aims: Sequence[Aim], attacker: Attacker, rng: torch.Generator
+    ) -> list[Crafted]:
+        """One request for every aim.
+
+        A white-box attack gets one `OpenService` (in `entrances[0]`) for all aims; a black-box attack gets one
+        `Service` with its own query budget for each aim.
+        """
+        ...
+
+
+def opened(entrances: Sequence[Entrance], attack: str) -> OpenService:
+    """The opened service of a white-box attack; raises UserError for a procedure without a gradient."""
+    service = entrances[0]
+    if not isinstance(service, OpenService):
+        raise UserError(f"attack={attack} with attack.access=white_box needs an opened service, not a black box.")
+    if not service.procedure.differentiable:
+        name = type(service.procedure).__name__
+        raise UserError(
+            f"A white-box {attack} attack needs the gradient of the unlearning procedure in the request, and {name} has "
+            "none; use attack.access=black_box, or unlearning=retrain, first_order or second_order."
+        )
+    return service
+
+
+def closed(entrance: Entrance) -> Service:
+    """The service of a black-box attack; an opened one is refused, because it gives more than the threat model allows."""
+    if isinstance(entrance, OpenService):
+        raise UserError(
+            "A black-box attack takes a Service, not an opened one; serve() closes a provider into a Service."
+        )
+    return entrance
+
+
+def check_budget(budget: int, attacker: Attacker) -> None:
+    """Raise UserError when more deletions are allowed than the attacker has records to name."""
+    if budget > len(attacker.pool):
+        raise UserError(
+            f"attack.budget={budget} is larger than the pool of {len(attacker.pool)} records that the attacker may ask "
+            "to delete; lower attack.budget, or raise attack.owned or attack.pool."
+        )
+
+
+def requests_from(masks: Tensor, attacker: Attacker) -> list[Request]:
+    """Rows of a boolean selection (m, c) over the pool as requests."""
+    return [Request(tuple(attacker.pool[row].tolist())) for row in masks.cpu()]

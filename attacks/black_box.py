@@ -1,0 +1,107 @@
+"""Black-box selection of deletions: zeroth-order or evolutionary search on the answers of a service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from attacks import evolution, zeroth_order
+from attacks.attack import Aim, Attacker, Crafted, requests_from
+from attacks.objective import Objective, Outlook
+from data.errors import UserError
+from unlearning.procedure import Request
+from unlearning.service import Service
+
+UPDATES = {"sgd": zeroth_order.zo_sgd, "sign": zeroth_order.zo_sign, "adamm": zeroth_order.zo_adamm}
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class ScoreSearch:
+    """Search over one score per candidate record; the `budget` highest scores are decoded into a request.
+
+    `zeroth_order` estimates the gradient of the objective in the scores (`estimator`) and steps with ZO-SGD, ZO-sign or
+    ZO-AdaMM (`update`, `lr`). `evolution` uses the nevergrad optimiser `optimiser`. Either way a whole generation of
+    candidates is asked for at once, and `queries` bounds how many are.
+    """
+
+    method: Literal["zeroth_order", "evolution"] = "zeroth_order"
+    estimator: zeroth_order.Estimator = Field(default_factory=zeroth_order.Estimator)
+    update: Literal["sgd", "sign", "adamm"] = "adamm"
+    lr: Annotated[float, Field(gt=0)] = 0.3
+    optimiser: str = evolution.DEFAULT
+    workers: Annotated[int, Field(ge=1)] = 20
+
+
+class Seen:
+    """The objective of one aim as a black-box attacker can compute it, with a memory of the best feasible request."""
+
+    def __init__(self, service: Service, aim: Aim, attacker: Attacker, objective: Objective) -> None:
+        self.service, self.aim, self.attacker, self.objective = service, aim, attacker, objective
+        self.inputs = torch.cat([aim.x, attacker.reference.x])
+        before = service.predict(attacker.reference.x)
+        self.reference_labels = before.argmax(-1)
+        chosen = before.gather(-1, attacker.reference.y[:, None])
+        self.reference_loss = -chosen.clamp_min(torch.finfo(before.dtype).tiny).log().mean()
+        start = self.outlook([service])
+        self.loss_now = float(objective.loss(start))
+        self.value = float(objective.rank(start))
+        self.request = Request(())
+        self.curve = [self.value]
+
+    def outlook(self, services: list[Service]) -> Outlook:
+        """Predictions of services as an outlook of one sampled model each."""
+        answers = torch.stack([service.predict(self.inputs) for service in services])
+        log_p = answers.clamp_min(torch.finfo(answers.dtype).tiny).log()[:, None]
+        count, targets = len(services), len(self.aim.labels)
+        return Outlook(
+            log_p[:, :, :targets], self.aim.labels.expand(count, -1), log_p.new_full((count,), self.aim.direction),
+            log_p[:, :, targets:], self.reference_labels, self.attacker.reference.y, self.reference_loss,
+        )  # fmt: skip
+
+    def losses(self, masks: Tensor) -> Tensor:
+        """The regularised objective (m,) of requests given as masks (m, c) over the pool; one query each."""
+        requests = requests_from(masks, self.attacker)
+        return self.record(requests, self.service.forget(requests))
+
+    def record(self, requests: list[Request], services: list[Service]) -> Tensor:
+        """Remember the best feasible request among these, and return their losses (m,)."""
+        outlook = self.outlook(services)
+        ranks, feasible = self.objective.rank(outlook).tolist(), self.objective.feasible(outlook).tolist()
+        for request, rank, allowed in zip(requests, ranks, feasible, strict=True):
+            if allowed and rank < self.value:
+                self.value, self.request = rank, request
+            self.curve.append(self.value)
+        return self.objective.loss(outlook)
+
+    def crafted(self) -> Crafted:
+        """What was found."""
+        return Crafted(self.request, self.value, tuple(self.curve))
+
+
+def search_scores(seen: Seen, search: ScoreSearch, budget: int, rng: torch.Generator) -> Crafted:
+    """Spend the service's whole query budget on requests of exactly `budget` records; returns the best feasible one."""
+    size, queries = len(seen.attacker.pool), seen.service.queries_left()
+    if search.method == "evolution":
+        workers = min(search.workers, queries)
+        evolution.search(seen.losses, size, budget, queries, rng, search.optimiser, workers)
+        return seen.crafted()
+    per_step = zeroth_order.evaluations(search.estimator, size)
+    if per_step > queries:
+        raise UserError(
+            f"One gradient estimate takes {per_step} queries and the budget is attack.queries={queries}; "
+            "lower attack.search.estimator.directions or raise attack.queries."
+        )
+    scores = torch.zeros(size, dtype=seen.aim.x.dtype)
+    state = zeroth_order.start(scores)
+    objective: Callable[[Tensor], Tensor] = lambda points: seen.losses(zeroth_order.decode_top(points, budget)).cpu()  # noqa: E731
+    while seen.service.queries_left() >= per_step:
+        gradient, _, _ = zeroth_order.estimate(search.estimator, objective, scores, rng)
+        scores, state = UPDATES[search.update](scores, gradient, state, search.lr, lambda s: s.clamp(-3, 3))
+        if seen.service.queries_left() > 0:
+            seen.losses(zeroth_order.decode_top(scores[None], budget))
+    return seen.crafted()

@@ -1,0 +1,63 @@
+"""Malicious deletions that flip the predicted labels of targets (selection only)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from attacks.attack import Aim, Attacker, Crafted, Entrance, check_budget, closed, opened
+from attacks.black_box import ScoreSearch, Seen, search_scores
+from attacks.norm_cap import below_norm_quantile
+from attacks.objective import MisclassificationObjective
+from attacks.selection import Search, select
+from data.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Misclassification:
+    """Minimise sum_t [m_yhat(x_t) + kappa]_+ + stealth [R_ref(theta') - (1 + tolerance) R_ref(theta)]_+, untargeted.
+
+    White-box: relaxed search from the one-shot influence set, rounded to the top `budget`, judged by the true procedure.
+    Black-box: search over scores. The aim's direction is not used: the label is what is attacked.
+    Sources: Qian et al., KDD 2023 (the attack; abstract); attacks sheet 2.2 and 2.3 A (formulation).
+    """
+
+    game: ClassVar[str] = "request"
+    name: ClassVar[str] = "misclassification"
+    budget: Annotated[int, Field(ge=1)] = 20
+    owned: Annotated[float, Field(gt=0, le=1)] = 1.0
+    pool: Annotated[int, Field(ge=1)] | None = None
+    access: Literal["white_box", "black_box"] = "white_box"
+    stealth: Annotated[float, Field(ge=0)] = 1.0
+    kappa: Annotated[float, Field(ge=0)] = 0.1
+    tolerance: Annotated[float, Field(ge=0)] = 0.01
+    norm_cap: Annotated[float, Field(gt=0, lt=1)] | None = None
+    steps: Annotated[int, Field(ge=1)] = 4
+    lr: Annotated[float, Field(gt=0)] = 0.5
+    queries: Annotated[int, Field(ge=1)] = 1000
+    search: ScoreSearch = Field(default_factory=ScoreSearch)
+
+    def __post_init__(self) -> None:
+        if self.access == "black_box" and self.norm_cap is not None:
+            raise UserError("attack.norm_cap needs gradients of the victim; use it with attack.access=white_box.")
+
+    def craft(
+        self, entrances: Sequence[Entrance], aims: Sequence[Aim], attacker: Attacker, rng: torch.Generator
+    ) -> list[Crafted]:
+        """One request of at most `budget` deletions for every aim; raises UserError where the pairing cannot work."""
+        check_budget(self.budget, attacker)
+        objective = MisclassificationObjective(self.stealth, self.kappa, self.tolerance)
+        if self.access == "white_box":
+            service = opened(entrances, self.name)
+            allowed = below_norm_quantile(service, attacker, self.norm_cap, self.budget)
+            return select(service, aims, attacker, objective, Search(self.budget, self.steps, self.lr, 0), allowed, rng)
+        crafted = []
+        for entrance, aim in zip(entrances, aims, strict=True):
+            crafted.append(
+                search_scores(Seen(closed(entrance), aim, attacker, objective), self.search, self.budget, rng)
+            )
+        return crafted

@@ -1,0 +1,137 @@
+"""White-box selection of deletions: relaxed search, rounding, prefix search and refinement, many aims at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks.attack import Aim, Attacker, Crafted
+from attacks.objective import Objective
+from attacks.viewpoint import Viewpoint
+from unlearning.procedure import Request
+from unlearning.service import OpenService
+
+
+def project(weights: Tensor, budget: float, iterations: int = 60) -> Tensor:
+    """Projection of every row onto the capped simplex {0 <= w <= 1, sum w <= budget}: clip(w - mu, 0, 1) by bisection."""
+    low = torch.zeros_like(weights[:, :1])
+    high = weights.amax(dim=1, keepdim=True).clamp_min(0)
+    for _ in range(iterations):
+        middle = (low + high) / 2
+        over = (weights - middle).clamp(0, 1).sum(1, keepdim=True) > budget
+        low, high = torch.where(over, middle, low), torch.where(over, high, middle)
+    fits = weights.clamp(0, 1).sum(1, keepdim=True) <= budget
+    return (weights - torch.where(fits, 0.0, high)).clamp(0, 1)
+
+
+def prefix_lengths(budget: int, count: int) -> list[int]:
+    """About `count` lengths from 1 to `budget`, growing geometrically, without repetition."""
+    if count < 1:
+        return [budget]
+    spaced = torch.logspace(0, torch.log10(torch.tensor(float(budget))).item(), count) if count > 1 else [float(budget)]
+    return sorted({min(budget, max(1, round(float(length)))) for length in spaced} | {budget})
+
+
+@dataclass(frozen=True)
+class Search:
+    """How much is searched: relaxed steps of size `lr`, `prefixes` of the final order, and rounds of single additions."""
+
+    budget: int
+    steps: int
+    lr: float
+    prefixes: int
+    rounds: int = 0
+    width: int = 0
+
+
+class _Best:
+    """The best feasible set seen for every aim. The empty set is where it starts, and it is feasible."""
+
+    def __init__(self, view: Viewpoint, objective: Objective, aims: int, size: int) -> None:
+        self.view, self.objective = view, objective
+        start = view.now()
+        self.value = objective.rank(start)
+        self.selected = torch.zeros(aims, size, dtype=torch.bool, device=self.value.device)
+        self.curves: list[list[float]] = [[float(value)] for value in self.value]
+
+    def try_sets(self, sets: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate sets (M, n) of aims `owner` (M,) with the true procedure; returns their rank and feasibility."""
+        outlook = self.view.after(sets.to(self.view.dtype), owner)
+        ranks, feasible = self.objective.rank(outlook), self.objective.feasible(outlook)
+        for row, aim in enumerate(owner.tolist()):
+            if feasible[row] and ranks[row] < self.value[aim]:
+                self.value[aim], self.selected[aim] = ranks[row], sets[row]
+            self.curves[aim].append(float(self.value[aim]))
+        return ranks, feasible
+
+
+def select(
+    service: OpenService, aims: Sequence[Aim], attacker: Attacker, objective: Objective, search: Search,
+    allowed: Tensor, rng: torch.Generator, samples: int = 1,
+) -> list[Crafted]:  # fmt: skip
+    """The best feasible deletion set of at most `budget` records for every aim, judged by the true procedure.
+
+    The scores at w = 0 give the one-shot influence set, so the result is never worse than it. Sets are compared by the
+    objective's rank among feasible ones only. `allowed` (n,) marks the records that may be selected. Source: attacks
+    sheet 2.3 A and 4.2 (feasible-first rule, prefix search).
+    """
+    view = Viewpoint(service, aims, attacker.reference, rng, samples)
+    best = _Best(view, objective, len(aims), len(service.task.records))
+    owner = torch.arange(len(aims), device=best.value.device)
+    weights = torch.zeros(len(aims), len(allowed), dtype=view.dtype, device=best.value.device)
+    slopes = view.slopes(weights, objective, view.start()).masked_fill(~allowed, 0.0)
+    for step in range(search.steps):
+        largest = slopes.abs().amax(1, keepdim=True).clamp_min(torch.finfo(view.dtype).tiny)
+        weights = project((weights - search.lr * slopes / largest).masked_fill(~allowed, 0.0), search.budget)
+        best.try_sets(_first(_order(weights, slopes), slopes, search.budget), owner)
+        if step + 1 < search.steps:
+            slopes = view.slopes(weights, objective, service.unlearn(weights)).masked_fill(~allowed, 0.0)
+    order = _order(weights, slopes)
+    lengths = (
+        [k for k in prefix_lengths(search.budget, search.prefixes) if k < search.budget] if search.prefixes else []
+    )
+    if lengths:
+        sets = torch.cat([_first(order, slopes, length) for length in lengths])
+        best.try_sets(sets, owner.repeat(len(lengths)))
+    tried = torch.zeros_like(best.selected)
+    for _ in range(search.rounds):
+        _add_one(best, order, slopes, search, tried)
+    chosen = [_by_order(best.selected[aim], order[aim]) for aim in range(len(aims))]
+    return [Crafted(Request(c), float(best.value[i]), tuple(best.curves[i])) for i, c in enumerate(chosen)]
+
+
+def _order(weights: Tensor, slopes: Tensor) -> Tensor:
+    """Records by falling weight, ties by rising slope (most useful first), (m, n)."""
+    by_slope = slopes.argsort(dim=1, stable=True)
+    return by_slope.gather(1, weights.gather(1, by_slope).argsort(dim=1, descending=True, stable=True))
+
+
+def _first(order: Tensor, slopes: Tensor, length: int) -> Tensor:
+    """The first `length` records of each order that lower the loss (negative slope), as boolean rows (m, n)."""
+    head = order[:, :length]
+    return torch.zeros_like(slopes, dtype=torch.bool).scatter(1, head, slopes.gather(1, head) < 0)
+
+
+def _add_one(best: _Best, order: Tensor, slopes: Tensor, search: Search, tried: Tensor) -> None:
+    """Try to add one more record to every set that is not full: the next `width` in order not tried with it before."""
+    sets, owner = [], []
+    for aim in range(len(order)):
+        current = best.selected[aim]
+        if int(current.sum()) >= search.budget:
+            continue
+        new = order[aim][~(current | tried[aim])[order[aim]] & (slopes[aim][order[aim]] < 0)][: search.width]
+        tried[aim, new] = True
+        for record in new:
+            grown = current.clone()
+            grown[record] = True
+            sets.append(grown)
+            owner.append(aim)
+    if sets:
+        best.try_sets(torch.stack(sets), torch.tensor(owner, device=order.device))
+
+
+def _by_order(selected: Tensor, order: Tensor) -> tuple[int, ...]:
+    return tuple(order[selected[order]].tolist())

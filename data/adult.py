@@ -1,0 +1,130 @@
+"""Adult (Census Income): does a person earn more than 50,000 dollars a year? A table of mixed columns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from data.errors import UserError
+from data.examples import Data, Examples
+from data.files import Source, read
+from data.randomness import generator
+from data.splits import carve_stratified, stratified
+
+URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/adult/"
+TRAIN, TEST = (
+    Source(folder="adult", file=name, sha256=content, url=f"{URL}{name}", url_hash=f"sha256:{content}")
+    for name, content in (
+        ("adult.data", "5b00264637dbfec36bdeaab5676b0b309ff9eb788d63554ca0a249491c86603d"),
+        ("adult.test", "a2a9044bc167a35b2361efbabec64e89d69ce82d9790d2980119aac5fd7e9c05"),
+    )
+)
+COLUMNS = (
+    "age",
+    "workclass",
+    "fnlwgt",
+    "education",
+    "education-num",
+    "marital-status",
+    "occupation",
+    "relationship",
+    "race",
+    "sex",
+    "capital-gain",
+    "capital-loss",
+    "hours-per-week",
+    "native-country",
+)
+NUMERIC = {"age", "fnlwgt", "education-num", "capital-gain", "capital-loss", "hours-per-week"}
+
+Table = dict[str, NDArray[np.str_]]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Adult:
+    """Becker and Kohavi, UCI Machine Learning Repository, 1996; label 1 means more than 50K.
+
+    Numeric columns are standardised with the statistics of the whole training file, the others are one-hot encoded with
+    the categories of the training file; a missing value ("?") is the category "missing". `fnlwgt`, a sampling weight
+    and not a property of the person, is dropped unless `keep_fnlwgt`. The inputs are standardised already, so that
+    `mean` and `std` of the data set are zeros and ones. The training file is `train`, or a stratified `subset` of it;
+    the test file is divided into `trusted`, `auxiliary` and, with all that is left, `test`.
+    """
+
+    root: Path | None = None
+    subset: Annotated[int, Field(ge=1)] | None = None
+    trusted: Annotated[int, Field(ge=2)] = 2000
+    auxiliary: Annotated[int, Field(ge=1)] = 2000
+    split_seed: int = 0
+    keep_fnlwgt: bool = False
+
+    def load(self) -> Data:
+        """Inputs of shape (n, 107), float32 (108 with `fnlwgt`).
+
+        Raises `UserError` for missing or damaged files and impossible sizes.
+        """
+        train, train_y = parse(read(TRAIN, self.root).decode())
+        test, test_y = parse(read(TEST, self.root).decode())
+        if self.trusted + self.auxiliary >= len(test_y):
+            raise UserError(
+                f"data.trusted={self.trusted} + data.auxiliary={self.auxiliary} leaves nothing to test on: the test "
+                f"file has {len(test_y)} examples; make them smaller."
+            )
+        columns = [name for name in COLUMNS if name != "fnlwgt" or self.keep_fnlwgt]
+        train_x, test_x, names = encode(train, test, columns)
+        learned, held_out = _examples(train_x, train_y), _examples(test_x, test_y)
+        sizes = {"trusted": self.trusted, "auxiliary": self.auxiliary}
+        parts = carve_stratified(held_out.y, sizes, generator(self.split_seed, "adult split"))
+        if self.subset is not None:
+            learned = learned[stratified(learned.y, self.subset, generator(self.split_seed, "adult subset"))]
+        return Data(
+            name="adult",
+            train=learned,
+            test=held_out[parts["rest"]],
+            trusted=held_out[parts["trusted"]],
+            auxiliary=held_out[parts["auxiliary"]],
+            classes=("<=50K", ">50K"),
+            mean=torch.zeros(len(names)),
+            std=torch.ones(len(names)),
+        )
+
+
+def parse(text: str) -> tuple[Table, NDArray[np.int64]]:
+    """The columns by name and the labels (n,) in the text of a file, without its blank lines and its heading."""
+    rows = [line.split(", ") for line in text.splitlines() if line.strip() and not line.startswith("|")]
+    *columns, income = (np.array(column) for column in zip(*rows, strict=True))
+    table = {name: np.where(column == "?", "missing", column) for name, column in zip(COLUMNS, columns, strict=True)}
+    return table, np.char.startswith(income, ">50K").astype(np.int64)  # the test file ends each label in a full stop
+
+
+def encode(train: Table, test: Table, columns: list[str]) -> tuple[NDArray[np.float32], NDArray[np.float32], list[str]]:
+    """Both tables as numbers (n, features), and the names of the features, such as `age` and `sex=Male`.
+
+    Statistics and categories come from `train`; a category that only `test` has becomes zeros in all of its features.
+    """
+    names: list[str] = []
+    encoded: tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]] = ([], [])
+    for column in columns:
+        if column in NUMERIC:
+            values = train[column].astype(np.float64)
+            mean, std = values.mean(), values.std()
+            names.append(column)
+            for table, blocks in zip((train, test), encoded, strict=True):
+                standard = (table[column].astype(np.float64) - mean) / (std if std > 0 else 1.0)
+                blocks.append(standard.astype(np.float32)[:, None])
+        else:
+            categories = np.unique(train[column])
+            names.extend(f"{column}={category}" for category in categories)
+            for table, blocks in zip((train, test), encoded, strict=True):
+                blocks.append((table[column][:, None] == categories).astype(np.float32))
+    return np.concatenate(encoded[0], axis=1), np.concatenate(encoded[1], axis=1), names
+
+
+def _examples(x: NDArray[np.float32], y: NDArray[np.int64]) -> Examples:
+    return Examples(torch.from_numpy(x), torch.from_numpy(y))

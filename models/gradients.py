@@ -1,0 +1,106 @@
+"""What one can ask of a trained model about single examples: losses, gradients, and inner products with a direction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import grad, jvp, vmap
+
+from data.examples import Examples
+from models.victim import Ensemble, Tensors, Victim, flatten, forward, unflatten
+
+CHUNK = 8192  # examples of one pass over a large data set
+
+
+def losses(module: nn.Module, parameters: Mapping[str, Tensor], buffers: Tensors, x: Tensor, y: Tensor) -> Tensor:
+    """Per-example cross-entropy l_i(theta), shape (n,), in nats."""
+    return F.cross_entropy(forward(module, parameters, buffers, x), y, reduction="none")
+
+
+def inner_products(victim: Victim, examples: Examples, direction: Tensor, chunk: int = CHUNK) -> Tensor:
+    """<grad l_i(theta), v> for every example i, shape (n,), with v = `direction` of shape (p,).
+
+    One forward-mode pass per chunk: the derivative of the vector of losses along v. No per-example gradient is stored.
+    """
+    tangent = unflatten(direction, victim.parameters)
+
+    def along(x: Tensor, y: Tensor) -> Tensor:
+        def loss(parameters: Tensors) -> Tensor:
+            return losses(victim.module, parameters, victim.buffers, x, y)
+
+        return jvp(loss, (victim.parameters,), (tangent,))[1]
+
+    with torch.no_grad():
+        parts = zip(examples.x.split(chunk), examples.y.split(chunk), strict=True)
+        return torch.cat([along(x, y) for x, y in parts])
+
+
+def inner_products_many(models: Ensemble, examples: Examples, directions: Tensor, chunk: int = CHUNK) -> Tensor:
+    """<grad l_i(theta_j), v_j> for every model j and example i, shape (m, n); `directions` is (m, p)."""
+
+    def along(parameters: Tensors, buffers: Tensors, tangent: Tensors, x: Tensor, y: Tensor) -> Tensor:
+        return jvp(lambda p: losses(models.module, p, buffers, x, y), (parameters,), (tangent,))[1]
+
+    tangents = unflatten(directions, {name: value[0] for name, value in models.parameters.items()})
+    run = vmap(along, in_dims=(0, 0, 0, None, None))
+    rows = max(1, chunk // len(models))
+    with torch.no_grad():
+        parts = zip(examples.x.split(rows), examples.y.split(rows), strict=True)
+        return torch.cat([run(models.parameters, models.buffers, tangents, x, y) for x, y in parts], dim=1)
+
+
+def per_example_gradients(victim: Victim, examples: Examples) -> Tensor:
+    """grad l_i(theta) for every example, shape (n, p): n x p numbers, so for small n or p only."""
+
+    def one(x: Tensor, y: Tensor) -> Tensor:
+        def loss(parameters: Tensors) -> Tensor:
+            return losses(victim.module, parameters, victim.buffers, x[None], y[None])[0]
+
+        return flatten(grad(loss)(victim.parameters))
+
+    return vmap(one)(examples.x, examples.y).detach()
+
+
+def gradient_norms(victim: Victim, examples: Examples, chunk: int = 256) -> Tensor:
+    """||grad l_i(theta)|| for every example, shape (n,); at most `chunk` gradients are held at once."""
+    parts = range(0, len(examples), chunk)
+    return torch.cat([per_example_gradients(victim, examples[slice(i, i + chunk)]).norm(dim=1) for i in parts])
+
+
+def weighted_gradient(victim: Victim, examples: Examples, weights: Tensor, chunk: int = CHUNK) -> Tensor:
+    """sum_i c_i grad l_i(theta) for every row c of `weights` (m, n), shape (m, p)."""
+    total = torch.zeros(len(weights), victim.flat().numel(), dtype=weights.dtype, device=weights.device)
+    for first in range(0, len(examples), chunk):
+        part, rows = examples[slice(first, first + chunk)], weights[:, first : first + chunk]
+        parameters = {name: value.detach().requires_grad_() for name, value in victim.parameters.items()}
+        values = losses(victim.module, parameters, victim.buffers, part.x, part.y)
+        wrt = list(parameters.values())
+        if len(rows) == 1:
+            pieces = torch.autograd.grad((values * rows[0]).sum(), wrt)
+            total[0] += torch.cat([piece.reshape(-1) for piece in pieces])
+        else:
+            pieces = torch.autograd.grad(values, wrt, grad_outputs=rows, is_grads_batched=True)
+            total += torch.cat([piece.reshape(len(rows), -1) for piece in pieces], dim=1)
+    return total
+
+
+def objective_gradient(victim: Victim, examples: Examples, deleted: Tensor, weight_decay: float) -> Tensor:
+    """grad F(theta; w) = (1/n) sum_i (1 - w_i) g_i + lambda theta for every row w of `deleted` (m, n), shape (m, p)."""
+    return weighted_gradient(victim, examples, (1 - deleted) / len(examples)) + weight_decay * victim.flat()
+
+
+def input_gradients(victim: Victim, examples: Examples, direction: Tensor) -> Tensor:
+    """grad_x <v, grad_theta l(x_i, y_i; theta)> for every example, shape of `examples.x`, with v = `direction` (p,)."""
+    tangent = unflatten(direction, victim.parameters)
+
+    def total(x: Tensor) -> Tensor:
+        def loss(parameters: Tensors) -> Tensor:
+            return losses(victim.module, parameters, victim.buffers, x, examples.y)
+
+        return jvp(loss, (victim.parameters,), (tangent,))[1].sum()
+
+    result: Tensor = grad(total)(examples.x)
+    return result

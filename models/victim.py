@@ -1,0 +1,114 @@
+"""A trained model as data: `Victim` (one model) and `Ensemble` (many of one architecture, stacked)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+Tensors = dict[str, Tensor]
+INFERENCE_ROWS = 8192  # inputs of one forward pass, over all models of a stack: bounds the memory of activations
+
+
+def forward(module: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """Logits (n, classes) of `module` run with the given tensors; its own parameters are never read."""
+    logits: Tensor = functional_call(module, (dict(parameters), dict(buffers)), (x,))
+    return logits
+
+
+@dataclass(frozen=True, eq=False)
+class Victim:
+    """An architecture with its parameters and buffers as flat dicts of tensors; never mutated, always replaced.
+
+    `module` gives the structure only and is in eval mode, which functional transforms need where there is batch-norm.
+    """
+
+    module: nn.Module
+    parameters: Tensors
+    buffers: Tensors
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (n, classes), without gradient."""
+        with torch.no_grad():
+            return torch.cat(
+                [forward(self.module, self.parameters, self.buffers, part) for part in x.split(INFERENCE_ROWS)]
+            )
+
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Predicted probabilities (n, classes)."""
+        return self.logits(x).softmax(dim=-1)
+
+    def flat(self) -> Tensor:
+        """All parameters as one vector (p,)."""
+        return flatten(self.parameters)
+
+    def moved(self, step: Tensor) -> Ensemble:
+        """Models at `parameters + step`, one for each row of `step` (m, p)."""
+        shifts = unflatten(step, self.parameters)
+        parameters = {name: value + shifts[name] for name, value in self.parameters.items()}
+        buffers = {name: value.expand(len(step), *value.shape) for name, value in self.buffers.items()}
+        return Ensemble(self.module, parameters, buffers)
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """`m` models of one architecture: every parameter and buffer carries a leading dimension m."""
+
+    module: nn.Module
+    parameters: Tensors
+    buffers: Tensors
+
+    def __len__(self) -> int:
+        return len(next(iter(self.parameters.values())))
+
+    def __getitem__(self, index: int) -> Victim:
+        pick = {name: value[index] for name, value in self.parameters.items()}
+        return Victim(self.module, pick, {name: value[index] for name, value in self.buffers.items()})
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (m, n, classes) of every model on the same `x` (n, ...), without gradient."""
+        run = vmap(forward, in_dims=(None, 0, 0, None))
+        rows = max(1, INFERENCE_ROWS // len(self))
+        with torch.no_grad():
+            return torch.cat([run(self.module, self.parameters, self.buffers, part) for part in x.split(rows)], dim=1)
+
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Predicted probabilities (m, n, classes)."""
+        return self.logits(x).softmax(dim=-1)
+
+    def flat(self) -> Tensor:
+        """All parameters as a matrix (m, p)."""
+        return torch.cat([value.reshape(len(self), -1) for value in self.parameters.values()], dim=1)
+
+
+def stack(victims: Sequence[Victim]) -> Ensemble:
+    """Many victims of one architecture as an `Ensemble`."""
+    first = victims[0]
+    parameters = {name: torch.stack([v.parameters[name] for v in victims]) for name in first.parameters}
+    return Ensemble(first.module, parameters, {n: torch.stack([v.buffers[n] for v in victims]) for n in first.buffers})
+
+
+def concatenate(parts: Sequence[Ensemble]) -> Ensemble:
+    """Several ensembles of one architecture as one."""
+    first = parts[0]
+    parameters = {name: torch.cat([part.parameters[name] for part in parts]) for name in first.parameters}
+    return Ensemble(
+        first.module, parameters, {n: torch.cat([part.buffers[n] for part in parts]) for n in first.buffers}
+    )
+
+
+def flatten(parameters: Mapping[str, Tensor]) -> Tensor:
+    """Parameters as one vector (p,), in the order of the dict."""
+    return torch.cat([value.reshape(-1) for value in parameters.values()])
+
+
+def unflatten(flat: Tensor, like: Mapping[str, Tensor]) -> Tensors:
+    """The inverse of `flatten`; leading dimensions of `flat` (..., p) are kept."""
+    pieces = flat.split([value.numel() for value in like.values()], dim=-1)
+    return {
+        name: piece.reshape(*flat.shape[:-1], *value.shape)
+        for (name, value), piece in zip(like.items(), pieces, strict=True)
+    }

@@ -1,0 +1,46 @@
+"""Fine-tuning on the retained examples (operator O8): approximate, without a guarantee."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from data.examples import Examples
+from data.randomness import derive
+from models.training import train
+from models.victim import Ensemble, Victim
+from unlearning.procedure import Task, plain_learning
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class FineTune:
+    """theta <- theta - lr grad F(theta; w), minibatch SGD for `epochs` epochs from the victim.
+
+    Weight decay and batch size are those of the training recipe. At a small learning rate most of the influence
+    survives; at a large one this is partial retraining. Source: unlearning sheet 2.1.
+    """
+
+    differentiable: ClassVar[bool] = False
+    uses_copy: ClassVar[bool] = False
+    epochs: Annotated[int, Field(ge=1)] = 5
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    schedule: Literal["constant", "cosine", "triangular"] = "constant"
+
+    def learn(self, task: Task, seed: int) -> Victim:
+        """Train the victim."""
+        return plain_learning(task, seed)
+
+    def forget(
+        self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
+    ) -> Ensemble:
+        """Fine-tune once for every row of `deleted` (m, n), all on the same batches."""
+        changes = {"epochs": self.epochs, "lr": self.lr, "momentum": self.momentum, "schedule": self.schedule}
+        recipe = replace(task.training, optimizer="sgd", **changes)  # type: ignore[arg-type]
+        seeds = [derive(seed, "fine-tune")] * len(deleted)
+        start = victim.moved(deleted.new_zeros(len(deleted), victim.flat().numel()))
+        return train(task.build, task.records, recipe, seeds, task.total(deleted), start, "fine-tuning")

@@ -1,0 +1,48 @@
+"""First-order unlearning: one gradient step up on the deleted examples (operator O2)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from data.examples import Examples
+from models.gradients import inner_products_many, input_gradients, weighted_gradient
+from models.victim import Ensemble, Victim
+from unlearning.procedure import Task, plain_learning
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class FirstOrder:
+    """theta' = theta + (rate/n) sum_i w_i grad l(x~_i, y_i; theta): the sheet's tau is rate/n.
+
+    The gradient is taken at the submitted copy x~_i. Linear in w, so dL/dw_i = (rate/n) <q, g_i>.
+    Source: attacks sheet, operator O2; Warnecke et al., NDSS 2023 (deletion).
+    """
+
+    differentiable: ClassVar[bool] = True
+    uses_copy: ClassVar[bool] = True
+    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
+
+    def learn(self, task: Task, seed: int) -> Victim:
+        """Train the victim."""
+        return plain_learning(task, seed)
+
+    def forget(
+        self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
+    ) -> Ensemble:
+        """One step for every row of `deleted` (m, n)."""
+        gradients = weighted_gradient(victim, submitted or task.records, deleted)
+        return victim.moved(self.rate / len(task.records) * gradients)
+
+    def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
+        """dL/dw (m, n)."""
+        start = victim.moved(cotangent.new_zeros(cotangent.shape))
+        return self.rate / len(task.records) * inner_products_many(start, task.records, cotangent)
+
+    def pull_back_copies(self, task: Task, victim: Victim, deleted: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
+        """dL/dx~_i, shape of `at.x`, for one request: (rate/n) w_i grad_x <q, grad_theta l(x~_i)>; deleted (n,), q (p,)."""
+        scale = (self.rate / len(task.records) * deleted).reshape(-1, *[1] * (at.x.dim() - 1))
+        return scale * input_gradients(victim, at, cotangent)

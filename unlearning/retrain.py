@@ -1,0 +1,48 @@
+"""Exact unlearning: train again without the deleted examples (operator O1)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from data.examples import Examples
+from models.gradients import inner_products_many
+from models.influence import inverse_curvature
+from models.solver import Solver
+from models.training import train
+from models.victim import Ensemble, Victim
+from unlearning.procedure import Task, plain_learning
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Retrain:
+    """theta' = argmin F(.; w), trained by the victim's recipe with the deleted examples at weight 0.
+
+    Many requests retrain together on the same batches. Differentiable implicitly: at a stationary point
+    dL/dw_i = (1/n) <H_w^{-1} q, g_i(theta')>, with `solver` for the inverse. The server deletes its own record, so a
+    perturbed copy changes nothing. Source: attacks sheet, operator O1.
+    """
+
+    differentiable: ClassVar[bool] = True
+    uses_copy: ClassVar[bool] = False
+    solver: Solver = Field(default_factory=Solver)
+
+    def learn(self, task: Task, seed: int) -> Victim:
+        """Train the victim."""
+        return plain_learning(task, seed)
+
+    def forget(
+        self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
+    ) -> Ensemble:
+        """Retrain once for every row of `deleted` (m, n), all with the initialisation and batches of `seed`."""
+        seeds = [seed] * len(deleted)
+        return train(task.build, task.records, task.training, seeds, task.total(deleted), label="retraining")
+
+    def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
+        """dL/dw (m, n) by the implicit function theorem at the retrained models."""
+        total, decay = task.total(deleted), task.training.weight_decay
+        solution = inverse_curvature(self.solver, models, task.records, total, decay, cotangent, base=victim)
+        return inner_products_many(models, task.records, solution.x) / len(task.records)

@@ -1,0 +1,102 @@
+"""Second-order unlearning: one Newton step on the retained objective (operator O3)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+from torch.func import jvp, vmap
+
+from data.examples import Examples
+from models.curvature import softmax_curvature
+from models.gradients import inner_products_many, input_gradients, losses, weighted_gradient
+from models.influence import inverse_curvature
+from models.solver import Solver
+from models.victim import Ensemble, Tensors, Victim, forward, unflatten
+from unlearning.procedure import Task, plain_learning
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class SecondOrder:
+    """theta' = theta - (H_w + damping I)^{-1} grad F(theta; w): right away from a stationary point too.
+
+    With `retained_curvature` H_w is the curvature of the retained objective, else that of the full one (influence).
+    The deleted gradients are taken at the submitted copies, the curvature at the stored records. dL/dw_i =
+    (1/n) [<v, g_i> + v' H_i s] with v = H^{-1} q and s = theta' - theta; the second term only for the retained curvature.
+    Source: attacks sheet, operator O3; Warnecke et al., NDSS 2023.
+    """
+
+    differentiable: ClassVar[bool] = True
+    uses_copy: ClassVar[bool] = True
+    retained_curvature: bool = True
+    solver: Solver = Field(default_factory=Solver)
+
+    def learn(self, task: Task, seed: int) -> Victim:
+        """Train the victim."""
+        return plain_learning(task, seed)
+
+    def _weights(self, task: Task, deleted: Tensor) -> Tensor:
+        return task.total(deleted if self.retained_curvature else torch.zeros_like(deleted))
+
+    def _solve(self, task: Task, victim: Victim, deleted: Tensor, vectors: Tensor) -> Tensor:
+        start = victim.moved(torch.zeros_like(vectors))
+        weights, decay = self._weights(task, deleted), task.training.weight_decay
+        return inverse_curvature(self.solver, start, task.records, weights, decay, vectors, base=victim).x
+
+    def forget(
+        self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
+    ) -> Ensemble:
+        """One Newton step for every row of `deleted` (m, n)."""
+        n, nothing = len(task.records), torch.zeros_like(deleted[:1])
+        kept = weighted_gradient(victim, task.records, 1 - task.total(nothing))
+        leaving = weighted_gradient(victim, submitted or task.records, deleted)
+        slope = (kept - leaving) / n + task.training.weight_decay * victim.flat()
+        return victim.moved(-self._solve(task, victim, deleted, slope))
+
+    def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
+        """dL/dw (m, n)."""
+        v = self._solve(task, victim, deleted, cotangent)
+        start = victim.moved(torch.zeros_like(v))
+        slopes = inner_products_many(start, task.records, v)
+        if self.retained_curvature:
+            slopes = slopes + self._bilinear(start, task.records, v, models.flat() - victim.flat())
+        return slopes / len(task.records)
+
+    def _bilinear(self, start: Ensemble, examples: Examples, v: Tensor, s: Tensor) -> Tensor:
+        """v_j' H_i s_j for every row j and example i, shape (m, n), with H_i the curvature of example i's loss."""
+        like = {name: value[0] for name, value in start.parameters.items()}
+        curved = self._loss_curvature if self.solver.curvature == "hessian" else self._gauss_newton
+
+        def one(parameters: Tensors, buffers: Tensors, left: Tensors, right: Tensors) -> Tensor:
+            return curved(start, examples, parameters, buffers, left, right)
+
+        with torch.no_grad():
+            return vmap(one)(start.parameters, start.buffers, unflatten(v, like), unflatten(s, like))
+
+    @staticmethod
+    def _gauss_newton(
+        start: Ensemble, examples: Examples, parameters: Tensors, buffers: Tensors, left: Tensors, right: Tensors
+    ) -> Tensor:
+        def logits(values: Tensors) -> Tensor:
+            return forward(start.module, values, buffers, examples.x)
+
+        outputs, change = jvp(logits, (parameters,), (right,))[:2]
+        return (jvp(logits, (parameters,), (left,))[1] * softmax_curvature(outputs.softmax(-1), change)).sum(-1)
+
+    @staticmethod
+    def _loss_curvature(
+        start: Ensemble, examples: Examples, parameters: Tensors, buffers: Tensors, left: Tensors, right: Tensors
+    ) -> Tensor:
+        def along(values: Tensors) -> Tensor:
+            return jvp(lambda p: losses(start.module, p, buffers, examples.x, examples.y), (values,), (left,))[1]
+
+        return jvp(along, (parameters,), (right,))[1]
+
+    def pull_back_copies(self, task: Task, victim: Victim, deleted: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
+        """dL/dx~_i, shape of `at.x`, for one request: (1/n) w_i grad_x <v, grad_theta l(x~_i)>; deleted (n,), q (p,)."""
+        v = self._solve(task, victim, deleted[None], cotangent[None])[0]
+        scale = (deleted / len(task.records)).reshape(-1, *[1] * (at.x.dim() - 1))
+        return scale * input_gradients(victim, at, v)
