@@ -45,15 +45,21 @@ class Objective(Protocol):
 class UncertaintyObjective:
     """L = -dir sum_t u(x_t) + keep sum_t [kappa - m_yhat(x_t)]_+ + keep_reference mean_ref [kappa - m_yhat(x)]_+.
 
-    A candidate is feasible when every target keeps its label (feasible-first rule). Source: attacks sheet 4.2.
+    With `feasible_first` a candidate is feasible when every target keeps its label, and feasible ones are ranked by the
+    first term alone; without it every candidate is feasible and ranked by L. Source: attacks sheet 4.2.
     """
 
     functional: Functional
     keep: float
     keep_reference: float
     kappa: float
+    feasible_first: bool = True
 
     def rank(self, outlook: Outlook) -> Tensor:
+        """What candidates are compared by."""
+        return self.effect(outlook) if self.feasible_first else self.loss(outlook)
+
+    def effect(self, outlook: Outlook) -> Tensor:
         """-dir sum_t u(x_t)."""
         calibration = (outlook.reference, outlook.reference_truth) if self.functional.calibrated else None
         return -outlook.direction * self.functional(outlook.log_p, outlook.labels, calibration).sum(-1)
@@ -62,11 +68,12 @@ class UncertaintyObjective:
         """The regularised objective."""
         target = (self.kappa - margins(averaged(outlook.log_p), outlook.labels)).clamp_min(0).sum(-1)
         reference = (self.kappa - margins(averaged(outlook.reference), outlook.reference_labels)).clamp_min(0).mean(-1)
-        return self.rank(outlook) + self.keep * target + self.keep_reference * reference
+        return self.effect(outlook) + self.keep * target + self.keep_reference * reference
 
     def feasible(self, outlook: Outlook) -> Tensor:
-        """All target labels unchanged."""
-        return outlook.kept()
+        """All target labels unchanged, where that is asked for."""
+        kept = outlook.kept()
+        return kept if self.feasible_first else torch.ones_like(kept)
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,9 @@ class Estimator:
     2q; "orthonormal" d/q - 1 (squared cosine q/d) with 2q, q <= d; "coordinate", all axes, O(smoothing^2) with 2d.
 
     `directions`: q (not used by "coordinate", which takes all d axes). `smoothing`: mu, the step in units of x that
-    multiplies a direction (a gaussian one has length about sqrt(d)); 0.05-0.1 of the bound on x is a start. `ranked`: values become centred ranks before the differences are taken
-    (robust to outliers; the gradient then has no scale, so use it with a sign or adaptive update).
+    multiplies a direction (a gaussian one has length about sqrt(d)); 0.05-0.1 of the bound on x is a start. `ranked`:
+    values become centred ranks before the differences are taken (robust to outliers; the gradient then has no scale,
+    so use it with a sign or adaptive update).
     """
 
     kind: Kind = "gaussian"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +44,7 @@ COLUMNS = (
 )
 NUMERIC = {"age", "fnlwgt", "education-num", "capital-gain", "capital-loss", "hours-per-week"}
 
-Table = dict[str, NDArray[np.str_]]
+Table = dict[str, list[str]]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -98,32 +99,56 @@ class Adult:
 def parse(text: str) -> tuple[Table, NDArray[np.int64]]:
     """The columns by name and the labels (n,) in the text of a file, without its blank lines and its heading."""
     rows = [line.split(", ") for line in text.splitlines() if line.strip() and not line.startswith("|")]
-    *columns, income = (np.array(column) for column in zip(*rows, strict=True))
-    table = {name: np.where(column == "?", "missing", column) for name, column in zip(COLUMNS, columns, strict=True)}
-    return table, np.char.startswith(income, ">50K").astype(np.int64)  # the test file ends each label in a full stop
+    *columns, income = zip(*rows, strict=True)
+    table = {
+        name: ["missing" if value == "?" else value for value in column]
+        for name, column in zip(COLUMNS, columns, strict=True)
+    }
+    # the test file ends each label in a full stop
+    return table, np.array([value.startswith(">50K") for value in income], dtype=np.int64)
 
 
-def encode(train: Table, test: Table, columns: list[str]) -> tuple[NDArray[np.float32], NDArray[np.float32], list[str]]:
+def encode(
+    train: Table, test: Table, columns: Sequence[str]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], list[str]]:
     """Both tables as numbers (n, features), and the names of the features, such as `age` and `sex=Male`.
 
     Statistics and categories come from `train`; a category that only `test` has becomes zeros in all of its features.
     """
     names: list[str] = []
-    encoded: tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]] = ([], [])
+    blocks: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
     for column in columns:
         if column in NUMERIC:
-            values = train[column].astype(np.float64)
-            mean, std = values.mean(), values.std()
             names.append(column)
-            for table, blocks in zip((train, test), encoded, strict=True):
-                standard = (table[column].astype(np.float64) - mean) / (std if std > 0 else 1.0)
-                blocks.append(standard.astype(np.float32)[:, None])
+            blocks.append(_standardised(_numbers(train[column]), _numbers(test[column])))
         else:
-            categories = np.unique(train[column])
+            categories = sorted(set(train[column]))
             names.extend(f"{column}={category}" for category in categories)
-            for table, blocks in zip((train, test), encoded, strict=True):
-                blocks.append((table[column][:, None] == categories).astype(np.float32))
-    return np.concatenate(encoded[0], axis=1), np.concatenate(encoded[1], axis=1), names
+            blocks.append((_one_hot(train[column], categories), _one_hot(test[column], categories)))
+    of_train, of_test = zip(*blocks, strict=True)
+    return np.concatenate(of_train, axis=1), np.concatenate(of_test, axis=1), names
+
+
+def _numbers(column: list[str]) -> NDArray[np.float64]:
+    return np.array([float(value) for value in column])[:, None]
+
+
+def _standardised(
+    train: NDArray[np.float64], test: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    mean, std = train.mean(), train.std()
+    scale = std if std > 0 else 1.0  # a constant column is only centred
+    return ((train - mean) / scale).astype(np.float32), ((test - mean) / scale).astype(np.float32)
+
+
+def _one_hot(column: list[str], categories: list[str]) -> NDArray[np.float32]:
+    """One column for each category; a row is zeros if its value is none of them."""
+    places = {category: place for place, category in enumerate(categories)}
+    place = np.array([places.get(value, -1) for value in column])
+    known = np.flatnonzero(place >= 0)
+    block = np.zeros((len(column), len(categories)), dtype=np.float32)
+    block[known, place[known]] = 1
+    return block
 
 
 def _examples(x: NDArray[np.float32], y: NDArray[np.int64]) -> Examples:

@@ -122,7 +122,8 @@ def _examples(arrays: dict[str, NDArray[Any]], x_name: str, y_name: str) -> Exam
         raise UserError(
             f"{x_name} has images of type {x.dtype}; store them as uint8 (0 to 255) or as numbers in [0, 1]."
         )
-    numbers = torch.from_numpy(x if x.dtype == np.uint8 else x.astype(np.float32))
+    with np.errstate(over="ignore"):  # what overflows is refused below
+        numbers = torch.from_numpy(x if x.dtype == np.uint8 else x.astype(np.float32))
     if not bool(torch.isfinite(numbers).all()):
         raise UserError(
             f"{x_name} has entries that are infinite, not a number, or beyond float32; remove or replace them."

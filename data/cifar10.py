@@ -24,7 +24,7 @@ ARCHIVE_URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
 ARCHIVE_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 # A copy put together again from lossless sources, in which 104 records were only to be had as JPEG.
 REBUILT = tuple(
-    Source(folder="cifar10", file=name, sha256=content)
+    Source(folder="cifar10", file=name, sha256=content, advice=f"put the official {ARCHIVE} in its folder instead")
     for name, content in (
         ("data_batch_1.bin", "0def081c410489f98b3935c2d405fc7436d23377894a5d6a710ce1fad8082588"),
         ("data_batch_2.bin", "bfb92ecee3ace02fdb768866911a0123cb3cf369e071b18c8e1be79297a35a28"),

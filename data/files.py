@@ -24,7 +24,7 @@ class Source:
 
     `folder` is the data set's folder, `file` the name without `.gz`, `sha256` the hash of the decompressed content.
     `url` is where it can be had, and `url_hash` ("sha256:...") the hash of the file found there, which ends in `.gz` if
-    it is compressed. A source without `url` exists only in a local folder.
+    it is compressed. A source without `url` exists only in a local folder. `advice` says what to do about a wrong hash.
     """
 
     folder: str
@@ -32,6 +32,7 @@ class Source:
     sha256: str
     url: str | None = None
     url_hash: str | None = None
+    advice: str = "delete it and fetch it again"
 
 
 def read(source: Source, root: Path | None) -> bytes:
@@ -54,7 +55,7 @@ def read(source: Source, root: Path | None) -> bytes:
     if digest != source.sha256:
         raise UserError(
             f"{path} is not the file it should be: the sha256 of its decompressed content should be {source.sha256}, "
-            f"and is {digest}; delete it and fetch it again."
+            f"and is {digest}; {source.advice}."
         )
     return content
 

@@ -26,6 +26,7 @@ class FineTune:
 
     differentiable: ClassVar[bool] = False
     uses_copy: ClassVar[bool] = False
+    draws: ClassVar[bool] = True
     epochs: Annotated[int, Field(ge=1)] = 5
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

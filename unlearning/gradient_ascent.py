@@ -29,6 +29,7 @@ class GradientAscent:
 
     differentiable: ClassVar[bool] = False
     uses_copy: ClassVar[bool] = True
+    draws: ClassVar[bool] = False
     steps: Annotated[int, Field(ge=1)] = 10
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     loss_cap: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None

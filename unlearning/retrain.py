@@ -28,6 +28,7 @@ class Retrain:
 
     differentiable: ClassVar[bool] = True
     uses_copy: ClassVar[bool] = False
+    draws: ClassVar[bool] = True
     solver: Solver = Field(default_factory=Solver)
 
     def learn(self, task: Task, seed: int) -> Victim:

@@ -31,6 +31,7 @@ class SecondOrder:
 
     differentiable: ClassVar[bool] = True
     uses_copy: ClassVar[bool] = True
+    draws: ClassVar[bool] = False
     retained_curvature: bool = True
     solver: Solver = Field(default_factory=Solver)
 

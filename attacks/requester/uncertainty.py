@@ -25,7 +25,7 @@ class Uncertainty:
     """Minimise -dir sum_t u(x_t) + keep sum_t [kappa - m_yhat(x_t)]_+ + keep_reference mean_ref [kappa - m_yhat(x)]_+.
 
     White-box: relaxed search from the one-shot influence set, then prefixes of the order, then single additions, all
-    judged by the true procedure; only sets that keep every target's label count. Black-box: `feedback` score searches
+    judged by the true procedure; with `feasible_first` only sets that keep every target's label count. Black-box: `feedback` score searches
     over scores with rolled-back trials; sequential deletes for good, `per_query` records a query.
     `norm_cap` is the adaptive attacker: only records whose gradient norm is below that quantile are named (white-box).
     Sources: Qian et al., arXiv 2508.07458 (the attack; abstract); attacks sheet 4.2 (formulation), 15.7.1 (norm cap).
@@ -41,6 +41,7 @@ class Uncertainty:
     keep: Annotated[float, Field(ge=0)] = 5.0
     keep_reference: Annotated[float, Field(ge=0)] = 1.0
     kappa: Annotated[float, Field(ge=0)] = 0.05
+    feasible_first: bool = True
     norm_cap: Annotated[float, Field(gt=0, lt=1)] | None = None
     steps: Annotated[int, Field(ge=1)] = 2
     lr: Annotated[float, Field(gt=0)] = 0.5
@@ -68,7 +69,9 @@ class Uncertainty:
     ) -> list[Crafted]:
         """One request of at most `budget` deletions for every aim; raises UserError where the pairing cannot work."""
         check_budget(self.budget, attacker)
-        objective = UncertaintyObjective(self.functional, self.keep, self.keep_reference, self.kappa)
+        objective = UncertaintyObjective(
+            self.functional, self.keep, self.keep_reference, self.kappa, self.feasible_first
+        )
         if self.access == "white_box":
             service = opened(entrances, self.name)
             allowed = below_norm_quantile(service, attacker, self.norm_cap, self.budget)

@@ -1,0 +1,139 @@
+"""Gradient-influence filter: quarantine the requests whose gradients pay for where the model moved."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+from torch.func import grad
+
+from data.errors import UserError
+from data.examples import Examples
+from defenses.defense import Context, Verdict
+from metrics.detection import calibrated_threshold
+from models.gradients import gradient_norms, inner_products, losses, per_example_gradients, weighted_gradient
+from models.influence import inverse_curvature
+from models.solver import Solver
+from models.victim import Tensors, Victim, flatten, forward
+
+Score = Literal["S1", "S1'", "S2", "S3", "S5", "S6", "S8"]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Influence:
+    """Scores of a request i, with d = theta' - theta, g_i = grad l_i(theta) and B a preconditioner:
+
+    S1 displacement <grad l_i(theta'), d> (default; on the unlearned model); S1' loss gap l_i(theta') - l_i(theta); S2
+    <g_i, B sum_j g_j>; S3 |<B grad L_val, g_i>| on the trusted examples (`signed` drops the modulus); S5 <B grad mean
+    entropy, g_i> in nats, likewise; S6 1 - cos(g_i, mean gradient of class y_i without the request); S8 ||g_i||.
+    `preconditioner`: inverse_curvature (solved by `solver`) or identity (tau = 1/n).
+    Decision: flag iff score > threshold. `rule` calibrated takes the ceil((n_c+1)(1-rate))-th smallest benign
+    calibration score; robust_z takes median + z 1.4826 MAD of them.
+    Sources: Qian et al., KDD 2023 (filter by gradient influence); attacks sheet 15.2 (scores), 15.5 (rules).
+    """
+
+    game: ClassVar[str] = "request"
+    name: ClassVar[str] = "influence"
+    score: Score = "S1"
+    rule: Literal["calibrated", "robust_z"] = "calibrated"
+    rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    z: Annotated[float, Field(gt=0)] = 3.5
+    signed: bool = False
+    preconditioner: Literal["inverse_curvature", "identity"] = "inverse_curvature"
+    solver: Solver = Field(default_factory=lambda: Solver(tolerance=1e-2))
+
+    def scores(self, context: Context, indices: Tensor) -> Tensor:
+        """Suspicion of each requested record (m,); inner products with one vector are one jvp over the batch."""
+        requested = context.task.records[indices]
+        if self.score == "S1":
+            displacement = context.candidate.flat() - context.victim.flat()
+            return inner_products(context.candidate, requested, displacement)
+        if self.score == "S1'":
+            return _loss(context.candidate, requested) - _loss(context.victim, requested)
+        if self.score == "S6":
+            return _class_dissimilarity(context, indices)
+        if self.score == "S8":
+            return gradient_norms(context.victim, requested)
+        scores = inner_products(context.victim, requested, self._direction(context, requested))
+        return scores if self.signed or self.score == "S2" else scores.abs()
+
+    def review(self, context: Context, indices: Tensor) -> Verdict:
+        """Accept or quarantine each requested record (m,) of one batch."""
+        scores, threshold = self.scores(context, indices), self.threshold(context)
+        return Verdict(scores, ~(scores > threshold), threshold)
+
+    def threshold(self, context: Context) -> float:
+        """The threshold from the calibration batches; raises UserError when there are too few benign scores for it."""
+        benign = torch.cat(
+            [self._calibration_scores(context, i) for i in range(len(context.calibration))] or [torch.empty(0)]
+        )
+        if len(benign) == 0:
+            raise UserError("The influence filter needs benign calibration batches; raise calibration_batches above 0.")
+        if self.rule == "robust_z":
+            median = benign.median()
+            spread = 1.4826 * (benign - median).abs().median()
+            scale = spread if spread > 0 else 1.2533 * (benign - median).abs().mean()
+            return float(median + self.z * scale)
+        threshold = float(calibrated_threshold(benign, self.rate))
+        if threshold == float("inf"):
+            raise UserError(
+                f"defense.rate={self.rate} cannot be calibrated with {len(benign)} benign scores; raise calibration_batches."
+            )
+        return threshold
+
+    def _calibration_scores(self, context: Context, batch: int) -> Tensor:
+        calibration = context.calibration[batch]
+        benign = Context(context.task, context.victim, calibration.candidate, context.trusted)
+        return self.scores(benign, calibration.indices)
+
+    def _direction(self, context: Context, requested: Examples) -> Tensor:
+        """B grad psi (p,) for the functional psi of S2, S3 or S5."""
+        victim, task = context.victim, context.task
+        if self.score == "S2":
+            slope = weighted_gradient(victim, requested, torch.ones(1, len(requested)).to(requested.x))[0]
+        elif self.score == "S3":
+            share = torch.full((1, len(context.trusted)), 1 / len(context.trusted)).to(requested.x)
+            slope = weighted_gradient(victim, context.trusted, share)[0]
+        else:
+            slope = _entropy_gradient(victim, context.trusted)
+        if self.preconditioner == "identity":
+            return slope / len(task.records)
+        models, kept = (
+            victim.moved(torch.zeros_like(slope)[None]),
+            task.total(torch.zeros(1, len(task.records)).to(slope)),
+        )
+        decay = task.training.weight_decay
+        solved = inverse_curvature(self.solver, models, task.records, kept, decay, slope[None], base=victim)
+        return solved.x[0] / len(task.records)
+
+
+def _loss(victim: Victim, examples: Examples) -> Tensor:
+    with torch.no_grad():
+        return losses(victim.module, victim.parameters, victim.buffers, examples.x, examples.y)
+
+
+def _entropy_gradient(victim: Victim, examples: Examples) -> Tensor:
+    def mean_entropy(parameters: Tensors) -> Tensor:
+        log_p = forward(victim.module, parameters, victim.buffers, examples.x).log_softmax(-1)
+        return -(log_p.exp() * log_p).sum(-1).mean()
+
+    return flatten(grad(mean_entropy)(victim.parameters)).detach()
+
+
+def _class_dissimilarity(context: Context, indices: Tensor, chunk: int = 256) -> Tensor:
+    """1 - cos(g_i, mean gradient of class y_i over the records outside the request), (m,)."""
+    records = context.task.records
+    outside = torch.ones(len(records), dtype=torch.bool, device=records.y.device)
+    outside[indices] = False
+    present = records.y[indices].unique()
+    rows = torch.stack([(outside & (records.y == label)).to(records.x.dtype) for label in present])
+    means = weighted_gradient(context.victim, records, rows / rows.sum(1, keepdim=True).clamp_min(1))
+    row_of = torch.searchsorted(present, records.y[indices])
+    scores = []
+    for part, row in zip(indices.split(chunk), row_of.split(chunk), strict=True):
+        gradients = per_example_gradients(context.victim, records[part])
+        scores.append(1 - torch.nn.functional.cosine_similarity(gradients, means[row], dim=1))
+    return torch.cat(scores)

@@ -1,0 +1,186 @@
+"""One game with one seed: craft, control, filter, judge. The result is a record of plain numbers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attacks.attack import Crafted, Entrance
+from data.randomness import derive, generator
+from defenses.defense import Calibration
+from experiments.choose import Chosen, benign_batches, choose_attacker, choose_targets, learn, member_seeds, streams
+from experiments.detection import review_streams
+from experiments.judge import Judge, averaged_on_targets, on_targets
+from experiments.machine import peak_gpu_memory_mb, peak_memory_mb
+from experiments.setup import Setup
+from metrics.uncertainty import ece_floor
+from models.victim import Ensemble, Victim
+from unlearning.retrain import Retrain
+from unlearning.service import Feedback, Meter, OpenService, serve
+
+log = logging.getLogger(__name__)
+
+
+def play_one(setup: Setup, seed: int) -> dict[str, Any]:
+    """Play the game of `setup` with the root seed `seed`; see the README for the fields of the record."""
+    began = perf_counter()
+    seeds = member_seeds(setup, seed)
+    victims = [learn(setup, each) for each in seeds]
+    judge = Judge(setup.task, setup.procedure, setup.data)
+    start = judge.predict(judge.unlearn(victims, seeds, nothing(setup, 1)))[0]
+    n = len(setup.data.test)
+    chosen = choose_targets(setup.settings.targets, start[:n], setup.data.test.x, seed)
+    learned = perf_counter()
+    crafted, meter = craft(setup, seed, victims, seeds, chosen)
+    log.info("Crafted %d requests with %d runs of the procedure.", len(crafted), meter.operator_calls)
+    attacked = perf_counter()
+    requests = [torch.tensor(each.request.indices, dtype=torch.long) for each in crafted]
+    own, detection = judge_with_own_seed(setup, judge, seed, victims, seeds, chosen, start, requests)
+    accepted = detection.pop("accepted")
+    fresh = judge_with_fresh_seeds(setup, judge, seed, victims, chosen, requests, accepted)
+    truth = setup.data.test.y[chosen.positions]
+    return {
+        "seed": seed,
+        "targets": {
+            "position": chosen.positions.tolist(), "label": chosen.labels.tolist(), "truth": truth.tolist(),
+            "direction": list(chosen.directions), "aim": chosen.aim_of.tolist(),
+        },
+        "requests": [
+            {"indices": list(c.request.indices), "direction": d, "objective": c.objective, "curve": list(c.curve)}
+            for c, d in zip(crafted, chosen.aim_directions, strict=True)
+        ],
+        "victim_seed": own,
+        "fresh_seeds": fresh,
+        "detection": detection,
+        "ece_floor": ece_floor(start[:n], generator(seed, "ece floor")).value,
+        "queries": meter.queries, "predictions": meter.predictions, "operator_calls": meter.operator_calls,
+        "seconds": {
+            "victim": learned - began, "attack": attacked - learned, "judgement": perf_counter() - attacked,
+        },
+        "memory_mb": {"peak": peak_memory_mb(), "gpu": peak_gpu_memory_mb(setup.device)},
+    }  # fmt: skip
+
+
+def nothing(setup: Setup, rows: int) -> Tensor:
+    """Deletion weights (rows, n) that delete nothing."""
+    return setup.task.records.x.new_zeros(rows, len(setup.task.records))
+
+
+def rows_of(setup: Setup, requests: Sequence[Tensor]) -> Tensor:
+    """Positions as rows of 0/1 deletion weights (m, n)."""
+    rows = nothing(setup, len(requests))
+    for row, request in zip(rows, requests, strict=True):
+        row[request.to(row.device)] = 1
+    return rows
+
+
+def craft(
+    setup: Setup, seed: int, victims: Sequence[Victim], seeds: Sequence[int], chosen: Chosen
+) -> tuple[list[Crafted], Meter]:
+    """Let the attack make one request per aim, with the access that its configuration claims and no more."""
+    meter, attack = Meter(), setup.attack
+    entrances: list[Entrance]
+    if attack.access == "white_box":
+        entrances = [OpenService(setup.task, setup.procedure, tuple(victims), tuple(seeds), meter)]
+    else:
+        queries: int = getattr(attack, "queries", 1)
+        feedback: Feedback = getattr(attack, "feedback", "score")
+        entrances = [serve(setup.task, setup.procedure, victims, seeds, meter, queries, feedback) for _ in chosen.aims]
+    crafted = attack.craft(entrances, chosen.aims, choose_attacker(setup, seed), generator(seed, "attack"))
+    return crafted, meter
+
+
+def random_controls(setup: Setup, seed: int, requests: Sequence[Tensor]) -> list[Tensor]:
+    """For each request as many records of the attacker's pool at random; for an empty one as many as the budget."""
+    pool = choose_attacker(setup, seed).pool.cpu()
+    sizes = [len(request) or setup.attack.budget for request in requests]
+    draws = [torch.randperm(len(pool), generator=generator(seed, "control", i))[:size] for i, size in enumerate(sizes)]
+    return [pool[draw] for draw in draws]
+
+
+def judge_with_own_seed(
+    setup: Setup, judge: Judge, seed: int, victims: Sequence[Victim], seeds: Sequence[int], chosen: Chosen,
+    start: Tensor, requests: Sequence[Tensor],
+) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
+    """Every state with the victim's own seed (common random numbers), and what the filter did."""
+    stream, size = setup.settings.stream, setup.attack.budget * (1 + setup.settings.stream.benign_per_malicious)
+    mixed = streams(setup, seed, requests)
+    benign = benign_batches(setup, seed, "benign", stream.benign_batches, size)
+    calibration = benign_batches(setup, seed, "calibration", stream.calibration_batches, size)
+    groups = [list(requests), random_controls(setup, seed, requests), [s for s, _ in mixed], benign, calibration]
+    models = judge.unlearn(victims, seeds, rows_of(setup, [each for group in groups for each in group]))
+    parts = judge.predict(models).split([len(group) for group in groups])
+    after, control, undefended, benign_only, _ = parts
+    first, offset = models[0], 2 * len(requests)
+    candidates = [first[offset + i] for i in range(len(mixed) + len(benign))]
+    tail = offset + len(mixed) + len(benign)
+    batches = [Calibration(each, first[tail + i]) for i, each in enumerate(calibration)]
+    detection = review_streams(setup, victims[0], mixed, benign, candidates, batches, chosen)
+    defended = judge.predict(judge.unlearn(victims, seeds, rows_of(setup, detection["accepted"])))
+    final = undefended if isinstance(setup.procedure, Retrain) else processed(setup, judge, seeds, victims, mixed)
+    states = {"after": after, "random": control, "stream": undefended, "defended": defended, "processed": final}
+    aim = chosen.aim_of.to(start.device)
+    outcome: dict[str, Any] = {"before": state(judge, chosen, start[None], torch.zeros_like(aim))}
+    outcome |= {name: state(judge, chosen, p, aim) for name, p in states.items()}
+    outcome["benign"] = averaged_on_targets(benign_only, chosen.positions, chosen.labels)
+    outcome["benign"]["models"] = [judge.model_level(p) for p in benign_only]
+    outcome["reliability"] = {"before": judge.reliability([start])} | {
+        d: judge.reliability([p for p, each in zip(after, chosen.aim_directions, strict=True) if each == d])
+        for d in setup.settings.targets.directions
+    }
+    return outcome, detection
+
+
+def processed(
+    setup: Setup, judge: Judge, seeds: Sequence[int], victims: Sequence[Victim], mixed: Sequence[tuple[Tensor, Tensor]]
+) -> Tensor:
+    """Predictions after the quarantined requests were processed too: exact retraining without the whole stream."""
+    exact = Judge(setup.task, Retrain(), setup.data)
+    return judge.predict(exact.unlearn(victims, seeds, rows_of(setup, [s for s, _ in mixed])))
+
+
+def state(judge: Judge, chosen: Chosen, probabilities: Tensor, row_of_target: Tensor) -> dict[str, Any]:
+    """One state: per-target numbers under each target's own model, and the metrics of every model."""
+    return {
+        **on_targets(probabilities[row_of_target], chosen.positions, chosen.labels),
+        "models": [judge.model_level(p) for p in probabilities],
+    }
+
+
+def judge_with_fresh_seeds(
+    setup: Setup, judge: Judge, seed: int, victims: Sequence[Victim], chosen: Chosen, requests: Sequence[Tensor],
+    accepted: Sequence[Tensor],
+) -> dict[str, Any] | None:  # fmt: skip
+    """The same judged with seeds that a real provider might draw, averaged over them, beside deleting nothing.
+
+    The spread of `nothing` is the noise floor: what retraining alone does to the targets. None for a procedure that
+    draws nothing, whose result does not depend on its seed.
+    """
+    if not setup.procedure.draws:
+        return None
+    fresh = [derive(seed, "fresh", i) for i in range(setup.settings.fresh_seeds)]
+    controls = random_controls(setup, seed, requests)
+    groups = {
+        "nothing": [torch.empty(0, dtype=torch.long)],
+        "after": requests,
+        "random": controls,
+        "defended": accepted,
+    }
+    sizes = [len(group) for group in groups.values()]
+    rows = rows_of(setup, [each for group in groups.values() for each in group])
+    aim = chosen.aim_of.to(rows.device)
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in groups}
+    for each in fresh:
+        seeds = member_seeds(setup, each)
+        models: list[Ensemble] = [
+            setup.procedure.forget(setup.task, victim, rows, s) for victim, s in zip(victims, seeds, strict=True)
+        ]
+        for name, p in zip(groups, judge.predict(models).split(sizes), strict=True):
+            rows_used = torch.zeros_like(aim) if name == "nothing" else aim
+            found[name].append(state(judge, chosen, p, rows_used))
+    return {"seeds": fresh, **found}

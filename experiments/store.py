@@ -1,0 +1,209 @@
+"""The store: a content-addressed cache of trained victims and finished games.
+
+An artifact of some kind lies under `KIND/AA/DIGEST`, where DIGEST is the SHA-256 of everything that determines it (its
+key, as canonical JSON). Tensors are safetensors with a JSON description beside them, records are one JSON file; both
+carry the SHA-256 of the content and the key in readable form. Files are written whole or not at all, computed by one
+process at a time, and checked whenever they are read. `python experiments/store.py list` and `prune` look after it.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if __name__ == "__main__":  # `python experiments/store.py` puts experiments/ on the path instead of the root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from filelock import FileLock, Timeout
+
+from data.errors import UserError
+from experiments.artifact import Damaged, digest, lock, read_content, sidecar
+from experiments.machine import toolkit_version
+from experiments.records import canonical_json, jsonable, sha256, write_atomic, write_json_atomic
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Store", "default_folder", "jsonable", "write_json_atomic"]
+
+T = TypeVar("T")
+
+
+def default_folder() -> Path:
+    """`outputs/store` of the working folder, or the folder that the environment variable UNLEARNING_STORE names."""
+    return Path(os.environ.get("UNLEARNING_STORE") or "outputs/store")
+
+
+@dataclass(frozen=True)
+class Store:
+    """A cache of artifacts in `folder`; with `enabled=False` everything is computed and nothing is kept.
+
+    `notify` receives one sentence whenever something is damaged, cannot be kept, or is awaited from another process.
+    """
+
+    folder: Path
+    enabled: bool = True
+    notify: Callable[[str], None] = logging.getLogger(__name__).warning
+
+    def check(self) -> None:
+        """Make sure, before any work, that artifacts can be written and locked here.
+
+        Raises:
+            UserError: when the folder cannot be created, written or locked.
+        """
+        if not self.enabled:
+            return
+        probe = self.folder / f"check-{os.getpid()}"
+        try:
+            write_atomic(probe, b"")
+            with FileLock(probe):
+                pass
+            probe.unlink(missing_ok=True)
+        except (OSError, NotImplementedError) as error:
+            raise UserError(
+                f"The store cannot be written in {self.folder} ({_reason(error)}); "
+                "set store.dir=FOLDER or store.enabled=false."
+            ) from error
+
+    def tensors(
+        self, kind: str, key: Mapping[str, Any], make: Callable[[], Mapping[str, "Tensor"]]
+    ) -> tuple[dict[str, "Tensor"], bool]:
+        """The tensors of `key`, and whether they were in the store; otherwise `make()` computes them.
+
+        Either way they come back in the order of `make()`, detached, contiguous and on the CPU, so that a hit and a
+        miss cannot differ.
+        """
+        return self._get(TENSORS, kind, key, lambda: _plain(make()))
+
+    def record(
+        self, kind: str, key: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]
+    ) -> tuple[dict[str, Any], bool]:
+        """The record of `key` as `jsonable` gives it, and whether it was in the store; otherwise `make()` makes it."""
+        return self._get(RECORDS, kind, key, lambda: jsonable(make()))
+
+    def _get(self, form: "_Form[T]", kind: str, key: Mapping[str, Any], make: Callable[[], T]) -> tuple[T, bool]:
+        if not self.enabled:
+            return make(), False
+        key_text = canonical_json(key)
+        name = digest(kind, key_text)
+        path = self.folder / kind / name[:2] / f"{name}{form.suffix}"
+        with suppress(Damaged, OSError):  # without the lock at first; what is wrong is looked at again under it
+            value = form.read(path, key_text)
+            if value is not None:
+                return value, True
+        with self._alone(path):
+            value = self._read_or_discard(form, path, key_text)
+            if value is not None:
+                return value, True
+            value = make()
+            try:
+                form.write(path, _description(kind, key_text), value)
+            except OSError as error:
+                self.notify(f"Store: {path} cannot be written ({_reason(error)}); the result is used but not kept.")
+            return value, False
+
+    def _read_or_discard(self, form: "_Form[T]", path: Path, key_text: str) -> T | None:
+        try:
+            return form.read(path, key_text)
+        except Damaged as damage:
+            self.notify(f"Store: {path} is damaged ({damage}); computing it again.")
+            with suppress(OSError):
+                sidecar(path).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            self.notify(f"Store: {path} cannot be read ({_reason(error)}); computing it again.")
+        return None
+
+    @contextmanager
+    def _alone(self, path: Path) -> Iterator[None]:
+        """Hold the artifact's lock, so that no two processes compute it; a process that dies gives it back."""
+        guard = lock(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                guard.acquire(timeout=0)
+            except Timeout:
+                self.notify(f"Store: another process computes {path.parent.parent.name} {path.name[:12]}; waiting.")
+                guard.acquire()
+        except (OSError, NotImplementedError) as error:
+            self.notify(f"Store: {path} cannot be locked ({_reason(error)}); computing it here.")
+        try:
+            yield
+        finally:
+            guard.release()
+
+
+@dataclass(frozen=True)
+class _Form(Generic[T]):
+    """How one sort of artifact is written and read; `read` gives None where there is nothing."""
+
+    suffix: str
+    write: Callable[[Path, dict[str, Any], T], None]
+    read: Callable[[Path, str], T | None]
+
+
+def _write_tensors(path: Path, description: dict[str, Any], value: dict[str, "Tensor"]) -> None:
+    from safetensors.torch import save
+
+    # safetensors sorts the names; a dict that comes back in another order would flatten to another vector
+    content = save(value, metadata={"order": json.dumps(list(value))})
+    write_atomic(path, content)  # the description comes last: with it the artifact exists
+    write_json_atomic(sidecar(path), {**description, "sha256": sha256(content)})
+
+
+def _read_tensors(path: Path, key_text: str) -> dict[str, "Tensor"] | None:
+    from safetensors.torch import load
+
+    content = read_content(path, key_text)
+    if not isinstance(content, bytes):
+        return None
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    tensors = load(content)
+    return {name: tensors[name] for name in json.loads(header["__metadata__"]["order"])}
+
+
+def _write_record(path: Path, description: dict[str, Any], value: dict[str, Any]) -> None:
+    write_json_atomic(path, {**description, "sha256": sha256(canonical_json(value)), "payload": value})
+
+
+def _read_record(path: Path, key_text: str) -> dict[str, Any] | None:
+    content = read_content(path, key_text)
+    return content if isinstance(content, dict) else None
+
+
+TENSORS = _Form(".safetensors", _write_tensors, _read_tensors)
+RECORDS = _Form(".json", _write_record, _read_record)
+
+
+def _description(kind: str, key_text: str) -> dict[str, Any]:
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"kind": kind, "key": json.loads(key_text), "created": created, "toolkit": toolkit_version()}
+
+
+def _plain(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
+    plain: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != tensor.nbytes:
+            tensor = tensor.clone()  # safetensors holds no views
+        seen.add(tensor.untyped_storage().data_ptr())
+        plain[name] = tensor
+    return plain
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+if __name__ == "__main__":
+    from experiments.inventory import main
+
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""Where the real data sets are, for the tests that read them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder with the data sets: `UNLEARNING_DATA`, or `../shared/data` beside the repository."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    root = Path(os.environ.get("UNLEARNING_DATA", beside))
+    if not root.is_dir():
+        pytest.skip(f"no data sets in {root}; set UNLEARNING_DATA to the folder that holds mnist/, cifar10/, ...")
+    return root

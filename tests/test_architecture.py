@@ -1,0 +1,127 @@
+"""The rules of the house that a program can check: import arrows, light imports, one method = file = YAML = test."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+CORE = {"data", "models", "unlearning"}
+MAY_IMPORT = {  # the arrows: data -> models -> unlearning -> attacks | defenses -> experiments; metrics is a leaf
+    "data": {"data"},
+    "metrics": {"metrics"},
+    "models": {"data", "models", "metrics"},
+    "unlearning": {*CORE, "metrics"},
+    "attacks": {*CORE, "metrics", "attacks"},
+    "defenses": {*CORE, "metrics", "defenses"},
+    "experiments": {*CORE, "metrics", "attacks", "defenses", "experiments"},
+}
+SLOW = ("wandb", "matplotlib", "sklearn", "nevergrad", "torchvision", "scipy.stats", "scipy.optimize")
+GROUPS_OF_METHODS = ("attack", "defense", "unlearning")
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def file_of(module: str) -> Path:
+    return ROOT.joinpath(*module.split(".")).with_suffix(".py")
+
+
+FILES = sorted(path for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    package = name_of(path) if path.name == "__init__.py" else name_of(path).rpartition(".")[0]
+    return imported(path.read_text(encoding="utf-8"), package)
+
+
+def imported(source: str, package: str) -> set[str]:
+    """The dotted names that a source imports anywhere in it; of `from a import b` both `a` and `a.b`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*parts, *([node.module] if node.module else [])])
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def targets(node) -> set[str]:
+    """Every `_target_` in a configuration, also in nested components."""
+    if isinstance(node, dict):
+        own = {node["_target_"]} if isinstance(node.get("_target_"), str) else set()
+        return own.union(*map(targets, node.values()))
+    return set().union(*map(targets, node)) if isinstance(node, list) else set()
+
+
+def methods() -> list[Path]:
+    """The YAML files of the methods: the options of the groups attack, defense and unlearning."""
+    return sorted(path for group in GROUPS_OF_METHODS for path in (ROOT / "conf" / group).glob("*.yaml"))
+
+
+def test_there_is_something_to_check():
+    assert {path.relative_to(ROOT).parts[0] for path in FILES} == set(MAY_IMPORT)
+    assert methods()
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_follow_the_arrows(path):
+    package = path.relative_to(ROOT).parts[0]
+    ours = {name.partition(".")[0] for name in imports(path)} & MAY_IMPORT.keys()
+    assert ours <= MAY_IMPORT[package], f"{name_of(path)} may not import {sorted(ours - MAY_IMPORT[package])}"
+    assert not {name.partition(".")[0] for name in imports(path)} & {"tests", "conf"}
+
+
+def test_imports_of_every_form_are_seen():
+    source = "import a.b\nfrom c import d as e\ndef f():\n    from .g import h\n    from .. import i\n    from ..j import k\n"
+    found = imported(source, "attacks.requester")
+    assert found >= {"a.b", "c", "c.d", "attacks.requester.g", "attacks.requester.g.h", "attacks.i", "attacks.j.k"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_every_module_says_what_it_is(path):
+    assert (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").strip()
+
+
+def test_importing_our_modules_imports_nothing_slow():
+    code = (
+        "import importlib, json, sys\n"
+        "found = {}\n"
+        f"for name in {[name_of(path) for path in FILES]!r}:\n"
+        "    importlib.import_module(name)\n"
+        f"    new = [slow for slow in {SLOW!r} if slow in sys.modules and slow not in sum(found.values(), [])]\n"
+        "    if new: found[name] = new\n"
+        "print(json.dumps(found))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {}
+
+
+@pytest.mark.parametrize("config", methods(), ids=lambda path: f"{path.parent.name}={path.stem}")
+def test_a_methods_yaml_has_its_file_and_its_test(config):
+    target = yaml.safe_load(config.read_text(encoding="utf-8"))["_target_"]
+    path = file_of(target.rpartition(".")[0])
+    assert path.is_file(), f"{config.name} points to {target}"
+    assert path.stem == config.stem, f"{config.name} is described by {path.name}: one method, one name"
+    test = ROOT / "tests" / path.relative_to(ROOT).with_name(f"test_{path.name}")
+    assert test.is_file(), f"{path.relative_to(ROOT)} needs {test.relative_to(ROOT)}"
+
+
+def test_a_method_without_a_yaml_is_seen():
+    """Every file among the methods is some YAML's component, or a part that another file of ours imports."""
+    components = set()
+    for path in (ROOT / "conf").rglob("*.yaml"):
+        named = targets(yaml.safe_load(path.read_text(encoding="utf-8")))
+        components |= {target.rpartition(".")[0] for target in named}
+    used = set().union(*(imports(path) for path in FILES))
+    homes = [ROOT / "unlearning", *(d for p in ("attacks", "defenses") for d in (ROOT / p).iterdir() if d.is_dir())]
+    modules = {name_of(path) for home in homes for path in home.glob("*.py") if path.name != "__init__.py"}
+    assert modules - components - used == set()

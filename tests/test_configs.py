@@ -1,0 +1,51 @@
+"""Every YAML under conf/ composes, and what it names can be built."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.command import build, check_keys, known_keys
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+OPTIONS = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.rglob("*.yaml") if path.parent != CONF)
+PRIMARY = sorted(path.stem for path in CONF.glob("*.yaml"))
+
+
+def composed(name: str, *overrides: str) -> DictConfig:
+    """The configuration without Hydra's part, with a stand-in for values that only the user has (a path)."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(name, overrides=list(overrides))
+    for key in OmegaConf.missing_keys(cfg):
+        OmegaConf.update(cfg, key, "given-by-the-user")
+    return cfg
+
+
+def test_there_is_something_to_check():
+    assert "run" in PRIMARY
+    assert OPTIONS
+
+
+@pytest.mark.parametrize("name", PRIMARY)
+def test_a_primary_config_composes_with_every_group_and_only_known_keys(name):
+    cfg = composed(name)
+    OmegaConf.resolve(cfg)
+    check_keys(cfg, known_keys(CONF, name))
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=str)
+def test_an_option_composes_and_builds(option):
+    group = option.parent.as_posix()
+    cfg = composed("run", f"{group}={option.name}")
+    node = OmegaConf.select(cfg, group.replace("/", "."))
+    plain = OmegaConf.to_container(node, resolve=True)
+    assert "_target_" in plain
+    component = build(node, group)
+    if plain.get("_partial_"):  # its call gets the rest; what the YAML gives must at least be its options
+        given = {key: value for key, value in plain.items() if key not in ("_target_", "_partial_")}
+        inspect.signature(get_object(plain["_target_"])).bind_partial(**given)
+    else:
+        assert isinstance(component, get_object(plain["_target_"]))
