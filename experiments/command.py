@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
+from experiments.help import help_text
 from experiments.machine import DISTRIBUTION, toolkit_version
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def run(entry: Entry, config_name: str, config_path: Path) -> None:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     games: list[str] = []  # not empty once a game has begun: what then goes wrong is not Hydra's doing
     try:
-        _hydra(entry, config_name, config_path, games)
+        _play(entry, config_name, config_path, games)
         sys.stdout.flush()
     except KeyboardInterrupt:
         _end(130, "Interrupted; what was finished is kept in the store.")
@@ -58,7 +59,10 @@ def _end(code: int, text: str) -> None:
     sys.exit(code)
 
 
-def _hydra(entry: Entry, config_name: str, config_path: Path, games: list[str]) -> None:
+def _play(entry: Entry, config_name: str, config_path: Path, games: list[str]) -> None:
+    if text := help_text(config_name, config_path, sys.argv[1:]):
+        print(text)
+        return
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode

@@ -1,0 +1,174 @@
+"""Figures of a game, as PNG and PDF: targets before and after, reliability, ROC of the filter, selected examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.examples import Data
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe-Ito, told apart by readers with any common colour vision
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
+COLOUR = {"over": ORANGE, "under": BLUE}
+NAME = {"over": "over-confidence", "under": "under-confidence"}
+SHOWN = 10  # selected examples per row of the image grid
+
+
+def draw(result: Mapping[str, Any], data: Data, folder: Path) -> dict[str, Path]:
+    """Write every figure that the game supports; returns the PNG files by name."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    style = {
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "pdf.fonttype": 42,
+        "savefig.dpi": 200,
+    }
+    made = {}
+    with pyplot.rc_context(style):
+        for name, figure in (
+            ("targets", _targets(result)),
+            ("reliability", _reliability(result)),
+            ("roc", _roc(result)),
+            ("selected", _selected(result, data)),
+        ):
+            if figure is None:
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            made[name] = folder / f"{name}.png"
+            figure.savefig(made[name], bbox_inches="tight")
+            figure.savefig(folder / f"{name}.pdf", bbox_inches="tight", metadata={"CreationDate": None})
+            pyplot.close(figure)
+    return made
+
+
+def _targets(result: Mapping[str, Any]) -> Figure:
+    """Confidence and entropy of every target before, after, after the defense, and under the random control."""
+    from matplotlib import pyplot
+
+    directions = list(result["summary"])
+    figure, axes = pyplot.subplots(
+        2, len(directions), figsize=(3.4 * len(directions), 4.6), squeeze=False, sharey="row"
+    )
+    states = (("before", "before"), ("after", "after"), ("defended", "after +\ndefense"), ("random", "random\ncontrol"))
+    for column, direction in enumerate(directions):
+        for row, (quantity, label) in enumerate(
+            (("confidence", "confidence in the label"), ("entropy", "entropy (nats)"))
+        ):
+            axis = axes[row][column]
+            for game in result["games"]:
+                mine = [i for i, each in enumerate(game["targets"]["direction"]) if each == direction]
+                for i in mine:
+                    values = [game["victim_seed"][state][quantity][i] for state, _ in states]
+                    axis.plot(range(len(states)), values, color=COLOUR[direction], alpha=0.25, linewidth=0.8)
+            means = [result["summary"][direction]["victim_seed"][state][quantity] for state, _ in states]
+            centre = [float(each["mean"]) for each in means]
+            reach = [[c - float(m["low"]) for c, m in zip(centre, means, strict=True)],
+                     [float(m["high"]) - c for c, m in zip(centre, means, strict=True)]]  # fmt: skip
+            axis.errorbar(range(len(states)), centre, yerr=reach, color="black", marker="o", capsize=3, linewidth=1.5)
+            axis.set_xticks(range(len(states)), [name for _, name in states])
+            if column == 0:
+                axis.set_ylabel(label)
+            if row == 0:
+                axis.set_title(f"{NAME[direction]} (n = {result['summary'][direction]['targets']})")
+    figure.align_ylabels()
+    figure.tight_layout()
+    return figure
+
+
+def _reliability(result: Mapping[str, Any]) -> Figure:
+    """Accuracy against confidence on the test set, before and after the attack of each direction (first seed)."""
+    from matplotlib import pyplot
+
+    diagrams = result["games"][0]["victim_seed"]["reliability"]
+    figure, axis = pyplot.subplots(figsize=(3.6, 3.4))
+    axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--", label="calibrated")
+    styles = {"before": ("black", "o", "before"), "over": (ORANGE, "^", "after, over-confidence"),
+              "under": (BLUE, "s", "after, under-confidence")}  # fmt: skip
+    for name, diagram in diagrams.items():
+        colour, marker, label = styles[name]
+        filled = [i for i, count in enumerate(diagram["count"]) if count > 0]
+        x, y = ([float(diagram[key][i]) for i in filled] for key in ("confidence", "accuracy"))
+        axis.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1, label=label, alpha=0.85)
+    axis.set(
+        xlabel="mean confidence in bin (15 bins)",
+        ylabel="accuracy in bin",
+        xlim=(0, 1.02),
+        ylim=(0, 1.02),
+        aspect="equal",
+    )
+    axis.legend(frameon=False, fontsize=7, loc="upper left")
+    return figure
+
+
+def _roc(result: Mapping[str, Any]) -> Figure | None:
+    """ROC of the filter's score per direction and seed; None without a filter or without malicious requests."""
+    from matplotlib import pyplot
+
+    curves = [
+        (direction, game["detection"][direction])
+        for game in result["games"]
+        for direction in result["summary"]
+        if game["detection"][direction] is not None and game["detection"]["defense"] != "none"
+    ]
+    if not curves:
+        return None
+    figure, axis = pyplot.subplots(figsize=(3.6, 3.4))
+    axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--", label="chance")
+    named = set()
+    for direction, found in curves:
+        label = None if direction in named else f"{NAME[direction]}, AUROC {found['decision']['auroc']['value']:.2f}"
+        named.add(direction)
+        axis.step(
+            found["roc"]["fpr"], found["roc"]["tpr"], where="post", color=COLOUR[direction], linewidth=1.2, label=label
+        )
+    axis.set(
+        xlabel="benign requests flagged",
+        ylabel="malicious requests flagged",
+        xlim=(0, 1),
+        ylim=(0, 1.01),
+        aspect="equal",
+    )
+    axis.legend(frameon=False, fontsize=7, loc="lower right")
+    return figure
+
+
+def _selected(result: Mapping[str, Any], data: Data) -> Figure | None:
+    """For the first targets of each direction, the target and the training examples that were requested, as images."""
+    if not data.is_image:
+        return None
+    from matplotlib import pyplot
+
+    game = result["games"][0]
+    rows = []
+    for direction in result["summary"]:
+        mine = [i for i, each in enumerate(game["targets"]["direction"]) if each == direction]
+        filled = [i for i in mine if game["requests"][game["targets"]["aim"][i]]["indices"]]
+        rows += [(direction, i) for i in filled[:3]]
+    if not rows:
+        return None
+    figure, axes = pyplot.subplots(len(rows), SHOWN + 1, figsize=(0.62 * (SHOWN + 1), 0.78 * len(rows)), squeeze=False)
+    for line, (direction, i) in zip(axes, rows, strict=True):
+        position, label = game["targets"]["position"][i], game["targets"]["label"][i]
+        chosen = game["requests"][game["targets"]["aim"][i]]["indices"][:SHOWN]
+        for axis in line:
+            axis.axis("off")
+        _image(line[0], data, data.test.x[position], f"{direction}: {data.classes[label]}")
+        for axis, index in zip(line[1:], chosen, strict=False):
+            _image(axis, data, data.train.x[index], data.classes[int(data.train.y[index])])
+    figure.suptitle("target (left) and the first training examples requested for it, with labels", fontsize=8)
+    return figure
+
+
+def _image(axis: Any, data: Data, x: Any, label: str) -> None:
+    picture = (x * data.std + data.mean).clamp(0, 1).cpu().permute(1, 2, 0).numpy()
+    axis.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray_r", vmin=0, vmax=1)
+    axis.set_title(label, fontsize=6, pad=2)

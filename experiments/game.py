@@ -1,0 +1,92 @@
+"""Play a configured game: cached per seed, summarised over seeds, written as JSON, table and figures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from experiments.figures import draw
+from experiments.machine import peak_memory_mb, versions
+from experiments.play_one import play_one
+from experiments.records import jsonable, write_json_atomic
+from experiments.setup import Setup, prepare
+from experiments.summary import score, summarise
+from experiments.table import show
+from experiments.tracking import track
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+SCHEMA = 1
+
+
+def play(cfg: DictConfig) -> dict[str, Any]:
+    """Play the game of a composed Hydra configuration in Hydra's run folder, and show its table."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(config, dict)
+    result = play_config({str(k): v for k, v in config.items()}, Path(HydraConfig.get().runtime.output_dir))
+    show(result)
+    print(f"Result and figures: {result['meta']['folder']}")
+    return result
+
+
+def play_config(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Play a resolved configuration and write `result.json` and figures into `folder`; returns the result.
+
+    The result holds `config`, `versions`, `games` (one record per seed), `summary`, `score` and `meta`; everything that
+    may differ between two identical runs (times, memory, paths, dates) is in `meta` and the games' `seconds` and
+    `memory_mb`. Raises UserError before any training starts.
+    """
+    began = perf_counter()
+    config = {key: value for key, value in config.items() if key != "hydra"}
+    tracking = config["wandb"]
+    with track(tracking["mode"], tracking["project"], tracking["group"], config, folder) as tracker:
+        setup = prepare(config)
+        seeds = [setup.settings.seed + i for i in range(setup.settings.repetitions)]
+        games, served = zip(*(cached(setup, seed) for seed in seeds), strict=True)
+        summary = summarise(games, setup.settings.targets.directions)
+        meta = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"), "folder": str(folder), "served": list(served),
+            "seconds": perf_counter() - began, "memory_mb": peak_memory_mb(),
+        }  # fmt: skip
+        result = {
+            "schema": SCHEMA, "title": title(config, seeds), "config": config, "seeds": seeds, "versions": versions(),
+            "threads": setup.threads, "device": str(setup.device), "games": list(games), "summary": summary,
+            "score": score(summary), "meta": meta,
+        }  # fmt: skip
+        write_json_atomic(folder / "result.json", jsonable(result))
+        figures = draw(result, setup.data, folder / "figures")
+        tracker.log({"score": result["score"], "summary": summary}, figures)
+    return result
+
+
+def cached(setup: Setup, seed: int) -> tuple[dict[str, Any], bool]:
+    """The record of one seed, from the store where it is there."""
+    key = {**setup.game_key(), "seed": seed}
+    record, hit = setup.store.record("game", key, lambda: play_one(setup, seed))
+    if hit:
+        log.info("Game of seed %d: finished before, served from the store (store.enabled=false plays it again).", seed)
+    return record, hit
+
+
+def title(config: Mapping[str, Any], seeds: list[int]) -> str:
+    """One line that names the game."""
+    attack = config["attack"]
+    named = {
+        part: str(config[part]["_target_"]).rsplit(".", 2)[-2] for part in ("data", "model", "unlearning", "defense")
+    }
+    access = str(attack.get("access", "")).replace("_", "-")
+    who = " ".join(word for word in (access, str(attack["_target_"]).rsplit(".", 2)[-2]) if word)
+    which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}-{seeds[-1]}"
+    return (
+        f"{who} attack against {named['unlearning']} with defense {named['defense']}: {named['model']} on {named['data']}, "
+        f"at most {attack['budget']} deletions, {which}"
+    )
