@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ def draw(result: Mapping[str, Any], data: Data, folder: Path) -> dict[str, Path]
     import matplotlib
 
     matplotlib.use("Agg")
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports every glyph of a PDF at level INFO
     from matplotlib import pyplot
 
     style = {
@@ -33,7 +35,7 @@ def draw(result: Mapping[str, Any], data: Data, folder: Path) -> dict[str, Path]
         "savefig.dpi": 200,
     }
     made = {}
-    with pyplot.rc_context(style):
+    with pyplot.rc_context(style):  # type: ignore[arg-type]
         for name, figure in (
             ("targets", _targets(result)),
             ("reliability", _reliability(result)),

@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 ROWS = (
-    ("confidence", "confidence of targets", 3), ("entropy", "entropy of targets (nats)", 3),
+    ("confidence", "confidence", 3), ("entropy", "entropy (nats)", 3),
     ("kept", "labels kept (%)", 0), ("success", "success (%)", 0), ("accuracy", "test accuracy (%)", 1),
-    ("ece", "test ECE (15 bins)", 3), ("conformal_set_size", "conformal set size", 2),
+    ("ece", "test ECE, 15 bins", 3), ("conformal_set_size", "conformal set size", 2),
 )  # fmt: skip
 OWN = ("before", "after", "defended", "random", "benign")
 FRESH = ("nothing", "after", "defended", "random", None)
@@ -31,7 +32,7 @@ def show(result: Mapping[str, Any]) -> None:
     for direction, part in result["summary"].items():
         console.print(_table(direction, part, config))
         for line in _lines(part, [game["detection"] for game in games]):
-            console.print("  " + line, markup=False)
+            console.print(line, markup=False, soft_wrap=True)
     asked = sum(game["queries"] for game in games)
     runs = sum(game["operator_calls"] for game in games)
     console.print(f"\nThe attack ran the unlearning procedure {runs} times ({asked} black-box queries).")
@@ -42,16 +43,16 @@ def _table(direction: str, part: Mapping[str, Any], config: Mapping[str, Any]) -
     size = part["requested"]
     title = (
         f"{NAMES[direction]}: {part['targets']} targets with confidence {low}-{high}; "
-        f"{_text(size, 1)} deletions a request; mean [95% interval]"
+        f"{plus_minus(size, 1)} deletions a request; mean ± 95%"
     )
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("")
+    table = Table(title=title, box=box.SIMPLE_HEAVY, title_justify="left", title_style="bold")
+    table.add_column("", no_wrap=True)
     for heading in HEADINGS:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     _section(table, "victim's own seed", part["victim_seed"], OWN)
     if part["fresh_seeds"] is not None:
         table.add_section()
-        _section(table, "fresh seeds (before: nothing deleted)", part["fresh_seeds"], FRESH)
+        _section(table, "fresh seeds*", part["fresh_seeds"], FRESH)
     return table
 
 
@@ -66,13 +67,23 @@ def _section(table: Table, name: str, values: Mapping[str, Any], states: Sequenc
 def _cell(interval: Mapping[str, Any] | None, key: str, digits: int) -> str:
     if interval is None:
         return ""
-    return _text(interval, digits, 100 if key in PERCENT else 1)
+    return rate(interval, digits) if key in PERCENT else plus_minus(interval, digits)
 
 
-def _text(interval: Mapping[str, Any], digits: int, scale: float = 1) -> str:
-    mean, low, high = (float(interval[k]) * scale for k in ("mean", "low", "high"))
-    text = f"{mean:.{digits}f}"
-    return text if math.isnan(low) or low == high else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+def plus_minus(interval: Mapping[str, Any], digits: int) -> str:
+    """A mean with the half-width of its symmetric interval."""
+    mean, low, high = (float(interval[k]) for k in ("mean", "low", "high"))
+    return (
+        f"{mean:.{digits}f}" if math.isnan(low) or low == high else f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"
+    )
+
+
+def rate(interval: Mapping[str, Any], digits: int) -> str:
+    """A rate in percent with its interval, which ends at 0 and 100."""
+    mean, low, high = (100 * float(interval[k]) for k in ("mean", "low", "high"))
+    if math.isnan(low) or low == high:
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} [{max(low, 0):.{digits}f}, {min(high, 100):.{digits}f}]"
 
 
 def signed(interval: Mapping[str, Any]) -> str:
@@ -94,8 +105,8 @@ def _lines(part: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> 
     else:
         floor = part["noise_floor"]
         lines.append(
-            f"Noise floor of fresh seeds (nothing deleted): confidence moves by {_text(floor['confidence'], 3)}, "
-            f"labels kept {_text(floor['kept'], 0, 100)} %."
+            f"* before: nothing deleted. Noise floor of fresh seeds: with nothing deleted confidence moves by {plus_minus(floor['confidence'], 3)}, "
+            f"labels kept {rate(floor['kept'], 0)} %."
         )
     found = [each for each in part["detection"] if each is not None]
     if found and detections[0]["defense"] != "none":

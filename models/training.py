@@ -38,9 +38,9 @@ class Training:
     optimizer: Literal["sgd", "adam", "newton"] = "sgd"
     epochs: Annotated[int, Field(ge=1)] = 20
     batch_size: Annotated[int, Field(ge=1)] = 100
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.2
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2e-3
     schedule: Literal["constant", "cosine", "triangular"] = "cosine"
     tolerance: Annotated[float, Field(gt=0)] = 1e-10
     together: Annotated[int, Field(ge=1)] = 96

@@ -80,7 +80,7 @@ def test_imports_follow_the_arrows(path):
 
 
 def test_imports_of_every_form_are_seen():
-    source = "import a.b\nfrom c import d as e\ndef f():\n    from .g import h\n    from .. import i\n    from ..j import k\n"
+    source = "import a.b\nfrom c import d as e\ndef f():\n  from .g import h\n  from .. import i\n  from ..j import k\n"
     found = imported(source, "attacks.requester")
     assert found >= {"a.b", "c", "c.d", "attacks.requester.g", "attacks.requester.g.h", "attacks.i", "attacks.j.k"}
 

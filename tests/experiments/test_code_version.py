@@ -56,7 +56,7 @@ def test_imports_are_followed_through_our_packages_and_only_there():
 
 def test_comments_docstrings_and_layout_do_not_count_but_code_does(user_module):
     plain = code_version(user_module("class A:\n    def f(self):\n        return 1\n"))
-    dressed = '"""Doc."""\n# why\n\nclass A:\n    """D."""\n\n    def f(self):\n        """D."""\n        return (1)  # 1\n'
+    dressed = '"""D."""\n# why\n\nclass A:\n    """D."""\n    def f(self):\n        """D."""\n        return (1)  # 1\n'
     assert code_version(user_module(dressed)) == plain
     assert code_version(user_module("class A:\n    def f(self):\n        return 2\n")) != plain
     assert code_version(user_module('class A:\n    def f(self):\n        x = "text"\n        return 1\n')) != plain

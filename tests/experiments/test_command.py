@@ -57,7 +57,9 @@ FILES = {
         rate: 0.5
         store: {enabled: true, folder: x}
         free: {}
-        hydra: {run: {dir: "${oc.env:RUN_FOLDER}"}, sweep: {dir: "${oc.env:RUN_FOLDER}"}}
+        hydra:
+          run: {dir: "${oc.env:RUN_FOLDER}"}
+          sweep: {dir: "${oc.env:RUN_FOLDER}"}
         """,
     "attack/attack.yaml": f"""
         _target_: {HERE}.Attack
@@ -233,19 +235,26 @@ def test_a_reader_that_leaves_is_no_error(conf):
     assert (done.stdout, done.stderr) == ("x\n", "")
 
 
-def test_version_and_help_answer_without_torch(tmp_path):
-    for argument in ("--version", "--help"):
-        done = subprocess.run(
-            [sys.executable, "-X", "importtime", ROOT / "experiments" / "run.py", argument],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stdout.startswith("unlearning-games ") or argument == "--help"
-        assert done.stdout
-        assert "| torch\n" not in done.stderr
+@pytest.mark.parametrize("argument", ["--version", "--help"])
+def test_version_and_help_answer_without_torch(tmp_path, argument):
+    command = [sys.executable, "-X", "importtime", ROOT / "experiments" / "run.py", argument]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    expected = "unlearning-games " if argument == "--version" else "attack: "
+    assert any(line.startswith(expected) for line in done.stdout.splitlines())
+    assert "$" not in done.stdout.replace("${", "")  # no place of the template is left empty
+    assert not [line for line in done.stderr.splitlines() if line.endswith(("| torch", "| numpy", "| pydantic"))]
     assert not list(tmp_path.iterdir())
+
+
+def test_help_shows_groups_and_the_config_as_overridden(play, tmp_path):
+    (tmp_path / "mine" / "attack").mkdir(parents=True)
+    (tmp_path / "mine" / "attack" / "own.yaml").write_text("size: 3\n")
+    code, out, err = play("--help", "--config-dir", "mine", "attack=own", "seed=7")
+    assert (code, err) == (0, "")
+    assert "attack: attack, lost, lost_too, needy, own, plain\n" in out
+    assert "attack:\n  size: 3\nseed: 7\n" in out
+    assert play("--help", "attack=nothing")[0] == 2
+    assert play("--help", "--config-dir=nowhere")[2].startswith("Error: Additional config directory")
 
 
 def test_build_passes_extras_as_they_are():
