@@ -22,6 +22,7 @@ from experiments.command import build
 from experiments.explain import validation
 from experiments.machine import be_deterministic, use_device, use_threads
 from experiments.store import Store, default_folder
+from models.dropout import dropout_layers
 from unlearning.procedure import Procedure, Task
 from unlearning.service import OpenService
 
@@ -136,7 +137,9 @@ def prepare(config: dict[str, Any]) -> Setup:
     store.check()
     data = build(config["data"], "data").load()
     factory = partial(build(config["model"], "model"), shape=data.shape, classes=len(data.classes))
-    factory()  # a model that does not fit the data says so here
+    module = factory()  # a model that does not fit the data says so here
+    if getattr(getattr(attack, "functional", None), "samples", 1) > 1 and not dropout_layers(module):
+        raise UserError("The MC-dropout functional needs a model with dropout; set model.dropout above 0.")
     moved = data.to(device)
     task = Task(moved.train, factory, training)
     if attack.access == "white_box":
