@@ -30,7 +30,9 @@ class ScoreSearch:
     """
 
     method: Literal["zeroth_order", "evolution"] = "zeroth_order"
-    estimator: zeroth_order.Estimator = Field(default_factory=zeroth_order.Estimator)
+    estimator: zeroth_order.Estimator = Field(
+        default_factory=lambda: zeroth_order.Estimator(smoothing=1.0, ranked=True)
+    )
     update: Literal["sgd", "sign", "adamm"] = "adamm"
     lr: Annotated[float, Field(gt=0)] = 0.3
     optimiser: str = evolution.DEFAULT
@@ -47,9 +49,7 @@ class Seen:
         self.reference_labels = before.argmax(-1)
         chosen = before.gather(-1, attacker.reference.y[:, None])
         self.reference_loss = -chosen.clamp_min(torch.finfo(before.dtype).tiny).log().mean()
-        start = self.outlook([service])
-        self.loss_now = float(objective.loss(start))
-        self.value = float(objective.rank(start))
+        self.value = float(objective.rank(self.outlook([service])))
         self.request = Request(())
         self.curve = [self.value]
 
@@ -84,7 +84,10 @@ class Seen:
 
 
 def search_scores(seen: Seen, search: ScoreSearch, budget: int, rng: torch.Generator) -> Crafted:
-    """Spend the service's whole query budget on requests of exactly `budget` records; returns the best feasible one."""
+    """Spend the service's query budget on requests of exactly `budget` records; returns the best feasible one.
+
+    `zeroth_order` asks for whole gradient estimates, so fewer queries than one estimate takes may be left over.
+    """
     size, queries = len(seen.attacker.pool), seen.service.queries_left()
     if search.method == "evolution":
         workers = min(search.workers, queries)

@@ -2,61 +2,104 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from attacks.attack import Crafted
 from attacks.black_box import Seen
+from attacks.objective import Outlook
 from unlearning.procedure import Request
 from unlearning.service import Service
 
+SHRINKAGE = 0.1  # of the covariance of the pool's inputs, in units of its mean variance
+LEAST = 0.1  # of the prior: curvature is positive, so only noise or drift can make a learned scale negative
+CHUNK = 4096  # candidates whose forecasts are held at once
 
-def features(seen: Seen, service: Service) -> Tensor:
-    """A description (c, f) of the pool's records, from the attacker's copies and the service's predictions alone.
 
-    For every target t: similarity of inputs (Gaussian kernel at the median distance) times the error of the prediction
-    on the record in the target's label. This is the shape of a last-layer influence, whose scale is learned.
+def similarities(owned: Tensor, targets: Tensor) -> Tensor:
+    """1 + (x_i - mu)' C^{-1} (x_t - mu) for records (c, *shape) and targets (T, *shape), shape (c, T).
+
+    mu and C are the mean and the shrunk covariance of the records: the kernel of a linear model with a bias after one
+    Newton step, which needs no access to the victim.
     """
-    owned, aim = seen.attacker.owned, seen.aim
-    flat, targets = owned.x.flatten(1), aim.x.flatten(1)
-    distance = torch.cdist(flat, targets)
-    kernel = torch.exp(-((distance / distance.median().clamp_min(1e-12)) ** 2))
-    wrong = service.predict(owned.x)
-    wrong = wrong - torch.nn.functional.one_hot(owned.y, wrong.shape[1])
-    return kernel * wrong[:, aim.labels]
+    records, points = owned.flatten(1), targets.flatten(1)
+    mean = records.mean(0)
+    centred = records - mean
+    covariance = centred.T @ centred / len(records)
+    covariance.diagonal().add_(SHRINKAGE * covariance.diagonal().mean().clamp_min(1e-12))
+    similar: Tensor = 1 + centred @ torch.linalg.solve(covariance, (points - mean).T)
+    return similar
 
 
-def closed_loop(seen: Seen, budget: int, per_query: int, ridge: float, rng: torch.Generator) -> Crafted:
+def responses(seen: Seen, service: Service, similar: Tensor) -> Tensor:
+    """Directions (c, T, K) in which deleting each record pushes the targets' logits, up to a positive scale.
+
+    similarity(x_i, x_t) (p(x_i) - e_{y_i}): what a linear model does, from predictions on the attacker's own copies.
+    """
+    answers = service.predict(seen.attacker.owned.x)
+    return similar[:, :, None] * (answers - F.one_hot(seen.attacker.owned.y, answers.shape[1]))[:, None]
+
+
+def closed_loop(seen: Seen, budget: int, per_query: int, ridge: float) -> Crafted:
     """Delete `per_query` records a query until `budget` are gone or the budget of queries is; keep what was deleted.
 
-    The change of the objective after each query is a directional difference along the deleted records. A ridge
-    regression on `features` carries it over to records not deleted yet; the prior is the sign of the features. The
-    next group is the best by the model's forecast. A group whose forecast makes the objective worse is not submitted,
-    so the loop stops where it would destroy what it reached (a kept label cannot be bought back).
+    At every stage the records' `responses` are computed anew from the current service, and the objective is forecast at
+    the targets' logits plus scale x response. The scale is learned by ridge regression from the logits that the earlier
+    deletions really moved (`ridge` is the weight of its prior 1/c in records). The best group that is forecast to
+    improve the objective and to keep the labels is deleted; without one the loop stops, for a lost label cannot be
+    bought back. Source: attacks sheet 3.3 (closed loop, greedy), 4.2 (black-box setting iii).
     """
     service, size = seen.service, len(seen.attacker.pool)
-    described = features(seen, service)
-    width = described.shape[1]
-    scale = described.abs().mean().clamp_min(1e-12)
-    prior = -seen.aim.direction * torch.full((width,), 1e-3, dtype=described.dtype, device=described.device) / scale
-    moments = ridge * scale**2 * torch.eye(width, dtype=described.dtype, device=described.device)
-    target = moments @ prior
-    gone = torch.zeros(size, dtype=torch.bool, device=described.device)
+    similar = similarities(seen.attacker.owned.x, seen.aim.x)
+    pushes, now = responses(seen, service, similar), seen.outlook([service])
+    moments = ridge * pushes.square().sum((1, 2)).mean().clamp_min(1e-12)
+    products = moments / size
+    gone = torch.zeros(size, dtype=torch.bool, device=pushes.device)
     order: list[int] = []
-    noise = 1e-9 * torch.rand(size, generator=rng, dtype=torch.float64).to(described)
-    last = seen.loss_now
     while len(order) < budget and service.queries_left() > 0:
-        forecast = (described @ torch.linalg.solve(moments, target) + noise).masked_fill(gone, torch.inf)
-        group = forecast.topk(min(per_query, budget - len(order)), largest=False).indices
-        if forecast[group].sum() >= 0:
+        scale = (products / moments).clamp_min(LEAST / size)
+        group = best_group(seen, now, scale * pushes, gone, min(per_query, budget - len(order)))
+        if len(group) == 0:
             break
-        picked = seen.attacker.pool[group.to(seen.attacker.pool.device)].tolist()
-        service = service.forget([Request(tuple(picked))])[0]
-        order += picked
+        order += seen.attacker.pool[group.to(seen.attacker.pool.device)].tolist()
+        service = service.forget([Request(tuple(order[-len(group) :]))])[0]
         gone[group] = True
-        loss = float(seen.record([Request(tuple(order))], [service])[0])
-        row = described[group].sum(0)
-        moments, target = moments + torch.outer(row, row), target + (loss - last) * row
-        last = loss
-    outcome = seen.objective.rank(seen.outlook([service]))
-    return Crafted(Request(tuple(order)), float(outcome), tuple(seen.curve))
+        seen.record([Request(tuple(order))], [service])
+        after, push = seen.outlook([service]), pushes[group].sum(0)
+        moved = after.log_p[0, 0] - now.log_p[0, 0]
+        push, moved = push - push.mean(-1, keepdim=True), moved - moved.mean(-1, keepdim=True)
+        moments, products = moments + push.square().sum(), products + (push * moved).sum()
+        now, pushes = after, responses(seen, service, similar)
+    return Crafted(Request(tuple(order)), float(seen.objective.rank(now)), tuple(seen.curve))
+
+
+def best_group(seen: Seen, now: Outlook, changes: Tensor, gone: Tensor, most: int) -> Tensor:
+    """Positions in the pool (at most `most`) forecast to lower the objective most and keep it feasible; may be empty.
+
+    `changes` (c, T, K) are the forecast changes of the targets' logits. Records are ranked one by one, and then the
+    prefixes of that ranking are compared, changes added up.
+    """
+    ranked = forecast(seen, now, changes).masked_fill(gone, torch.inf)
+    order = ranked.argsort(stable=True)[:most]
+    order = order[torch.isfinite(ranked[order])]
+    if len(order) == 0:
+        return order
+    together = forecast(seen, now, changes[order].cumsum(0))
+    best = int(together.argmin())
+    return order[: best + 1] if together[best] < seen.objective.loss(now)[0] else order[:0]
+
+
+def forecast(seen: Seen, now: Outlook, changes: Tensor) -> Tensor:
+    """The objective (m,) at the current logits plus each of `changes` (m, T, K); infinite where it is not feasible."""
+    values = []
+    for part in changes.split(CHUNK):
+        count = len(part)
+        moved = replace(
+            now, log_p=(now.log_p + part[:, None]).log_softmax(-1), labels=now.labels.expand(count, -1),
+            direction=now.direction.expand(count), reference=now.reference.expand(count, -1, -1, -1),
+        )  # fmt: skip
+        values.append(seen.objective.loss(moved).masked_fill(~seen.objective.feasible(moved), torch.inf))
+    return torch.cat(values)

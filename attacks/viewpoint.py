@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from attacks.attack import Aim
+from attacks.functionals import averaged
 from attacks.objective import Objective, Outlook
 from data.errors import UserError
 from data.examples import Examples
@@ -40,9 +41,9 @@ class Viewpoint:
         masks = sample_masks(module, rng, (samples,)) if samples > 1 else {}
         self.masks: Tensors = {name: mask.to(self.x) for name, mask in masks.items()}
         before = self._reference_log_p(self.start_one())
-        self.reference_labels = before.exp().mean(1)[0].argmax(-1)
-        truth = reference.y[:, None].expand(-1, 1)
-        self.reference_loss = -before.exp().mean(1)[0].log().gather(-1, truth).mean()
+        mean = averaged(before)[0]  # in logarithms: the probability of a badly wrong label can underflow
+        self.reference_labels = mean.argmax(-1)
+        self.reference_loss = -mean.gather(-1, reference.y[:, None]).mean()
 
     def start_one(self) -> list[Ensemble]:
         """The victims themselves, as ensembles of one model."""

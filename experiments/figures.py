@@ -17,6 +17,7 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
 COLOUR = {"over": ORANGE, "under": BLUE}
 NAME = {"over": "over-confidence", "under": "under-confidence"}
 SHOWN = 10  # selected examples per row of the image grid
+GAP, ROOM = 1.25, 1.4  # distance of images in the grid, in widths and heights
 
 
 def draw(result: Mapping[str, Any], data: Data, folder: Path) -> dict[str, Path]:
@@ -46,8 +47,8 @@ def draw(result: Mapping[str, Any], data: Data, folder: Path) -> dict[str, Path]
                 continue
             folder.mkdir(parents=True, exist_ok=True)
             made[name] = folder / f"{name}.png"
-            figure.savefig(made[name], bbox_inches="tight")
-            figure.savefig(folder / f"{name}.pdf", bbox_inches="tight", metadata={"CreationDate": None})
+            figure.savefig(made[name])
+            figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
             pyplot.close(figure)
     return made
 
@@ -107,7 +108,8 @@ def _reliability(result: Mapping[str, Any]) -> Figure:
         ylim=(0, 1.02),
         aspect="equal",
     )
-    axis.legend(frameon=False, fontsize=7, loc="upper left")
+    axis.legend(frameon=False, fontsize=7, loc="lower right")
+    figure.tight_layout()
     return figure
 
 
@@ -140,6 +142,7 @@ def _roc(result: Mapping[str, Any]) -> Figure | None:
         aspect="equal",
     )
     axis.legend(frameon=False, fontsize=7, loc="lower right")
+    figure.tight_layout()
     return figure
 
 
@@ -157,20 +160,26 @@ def _selected(result: Mapping[str, Any], data: Data) -> Figure | None:
         rows += [(direction, i) for i in filled[:3]]
     if not rows:
         return None
-    figure, axes = pyplot.subplots(len(rows), SHOWN + 1, figsize=(0.62 * (SHOWN + 1), 0.78 * len(rows)), squeeze=False)
-    for line, (direction, i) in zip(axes, rows, strict=True):
+    figure, axis = pyplot.subplots(figsize=(0.62 * (SHOWN + 1), 0.78 * len(rows) + 0.3))
+    height, width = data.shape[1:]
+    for line, (direction, i) in enumerate(rows):
         position, label = game["targets"]["position"][i], game["targets"]["label"][i]
+        _image(axis, data, data.test.x[position], line, 0, f"{direction}: {data.classes[label]}")
         chosen = game["requests"][game["targets"]["aim"][i]]["indices"][:SHOWN]
-        for axis in line:
-            axis.axis("off")
-        _image(line[0], data, data.test.x[position], f"{direction}: {data.classes[label]}")
-        for axis, index in zip(line[1:], chosen, strict=False):
-            _image(axis, data, data.train.x[index], data.classes[int(data.train.y[index])])
-    figure.suptitle("target (left) and the first training examples requested for it, with labels", fontsize=8)
+        for place, index in enumerate(chosen, start=1):
+            _image(axis, data, data.train.x[index], line, place, data.classes[int(data.train.y[index])])
+    axis.set(xlim=(0, (SHOWN + 1) * GAP * width), ylim=(len(rows) * ROOM * height, -0.3 * height), aspect="equal")
+    axis.axis("off")
+    axis.set_title("target (left) and the first training examples requested for it, with labels", fontsize=8)
+    figure.tight_layout()
     return figure
 
 
-def _image(axis: Any, data: Data, x: Any, label: str) -> None:
+def _image(axis: Any, data: Data, x: Any, line: int, place: int, label: str) -> None:
+    """One example in the grid, all on one axis: a hundred axes would take seconds to draw."""
     picture = (x * data.std + data.mean).clamp(0, 1).cpu().permute(1, 2, 0).numpy()
-    axis.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray_r", vmin=0, vmax=1)
-    axis.set_title(label, fontsize=6, pad=2)
+    height, width = picture.shape[:2]
+    left, top = place * GAP * width, line * ROOM * height
+    shown = picture.squeeze(-1) if picture.shape[-1] == 1 else picture
+    axis.imshow(shown, cmap="gray_r", vmin=0, vmax=1, extent=(left, left + width, top + height, top))
+    axis.text(left + width / 2, top - 0.06 * height, label, fontsize=6, ha="center", va="bottom")

@@ -13,11 +13,11 @@ from models.gradients import losses
 from models.victim import Ensemble, Tensors, forward, unflatten
 
 Product = Callable[[Tensor], Tensor]  # (m, p) -> (m, p), row by row
-CHUNK = 4096  # examples x models of one product: bounds the memory of activations
+CHUNK = 32_768  # examples x models of one product: bounds the memory of activations
 
 
 def softmax_curvature(probabilities: Tensor, direction: Tensor) -> Tensor:
-    """Lambda_i u with Lambda_i = diag(p_i) - p_i p_i', the Hessian of cross-entropy in the logits; shapes (..., classes)."""
+    """Lambda_i u with Lambda_i = diag(p_i) - p_i p_i', the Hessian of cross-entropy in logits: (..., classes)."""
     weighted = probabilities * direction
     return weighted - probabilities * weighted.sum(-1, keepdim=True)
 
@@ -59,11 +59,11 @@ def _summed(
     models: Ensemble, examples: Examples, deleted: Tensor, shift: float, product: Callable[..., Tensors],
     with_labels: bool = False,
 ) -> Product:  # fmt: skip
-    """Accumulate `product` over chunks of the examples; the result does not depend on the chunk size but for rounding."""
+    """Accumulate `product` over chunks of the examples; their size changes the result by rounding only."""
     m, n = deleted.shape
     like = {name: value[0] for name, value in models.parameters.items()}
     run = vmap(product, in_dims=(0, 0, 0, 0, None, None) if with_labels else (0, 0, 0, 0, None))
-    rows = max(1, CHUNK * 8 // m)
+    rows = max(1, CHUNK // m)
 
     def apply(vectors: Tensor) -> Tensor:
         tangents, total = unflatten(vectors, like), shift * vectors

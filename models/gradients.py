@@ -73,8 +73,9 @@ def gradient_norms(victim: Victim, examples: Examples, chunk: int = 256) -> Tens
 def weighted_gradient(victim: Victim, examples: Examples, weights: Tensor, chunk: int = CHUNK) -> Tensor:
     """sum_i c_i grad l_i(theta) for every row c of `weights` (m, n), shape (m, p)."""
     total = torch.zeros(len(weights), victim.flat().numel(), dtype=weights.dtype, device=weights.device)
-    for first in range(0, len(examples), chunk):
-        part, rows = examples[slice(first, first + chunk)], weights[:, first : first + chunk]
+    step = max(1, chunk // len(weights))
+    for first in range(0, len(examples), step):
+        part, rows = examples[slice(first, first + step)], weights[:, first : first + step]
         parameters = {name: value.detach().requires_grad_() for name, value in victim.parameters.items()}
         values = losses(victim.module, parameters, victim.buffers, part.x, part.y)
         wrt = list(parameters.values())

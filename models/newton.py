@@ -20,10 +20,9 @@ def minimise(
 ) -> Tensors:
     """Parameters (m, ...) that minimise F(theta; w) for every row of `keep` = 1 - w, of shape (m, n).
 
-    Newton steps with a dense Gauss-Newton matrix (the Hessian where logits are linear in the parameters) and halving line
-    search, until the norm of every model's gradient is at most
-    `tolerance` (or, in float32, until no step lowers the objective). Raises UserError for models with more than
-    5,000 parameters, and where the objective is not convex enough to converge.
+    Newton steps with a dense Gauss-Newton matrix (the Hessian where logits are linear in the parameters) and halving
+    line search, until the norm of every model's gradient is at most `tolerance`, or at the level of rounding. Raises
+    UserError for models with more than 5,000 parameters, and where the objective is not convex enough to converge.
     """
     module, like = start.module, {name: value[0] for name, value in start.parameters.items()}
     buffers = {name: value[0] for name, value in start.buffers.items()}

@@ -1,4 +1,4 @@
-"""Solve (H + damping I) x = b for many right-hand sides at once, by conjugate gradients with an optional dense factor."""
+"""Solve (H + damping I) x = b for many b at once, by conjugate gradients with an optional dense factor."""
 
 from __future__ import annotations
 
@@ -58,18 +58,19 @@ def conjugate_gradients(
     z = apply(residual)
     direction, rz = z, (residual * z).sum(1)
     iterations = 0
-    while (active := residual.norm(dim=1) > tolerance * size).any():
+    while (active := ~(residual.norm(dim=1) <= tolerance * size)).any():  # `not <=`: NaN is active too
         if iterations == max_iterations:
             raise UserError(
-                f"Conjugate gradients reached a relative residual of {(residual.norm(dim=1) / size).max():.1e}, not "
-                f"{tolerance:g}, in {max_iterations} iterations; raise the solver's damping, tolerance or max_iterations."
+                f"Conjugate gradients reached a relative residual of {(residual.norm(dim=1) / size).max():.1e}, "
+                f"not {tolerance:g}, in {max_iterations} iterations; "
+                "raise the solver's damping, tolerance or max_iterations."
             )
         curved = product(direction)
         iterations += 1
         curvature = (direction * curved).sum(1)
-        if (curvature[active] <= 0).any():
+        if not (curvature[active] > 0).all():
             raise UserError(
-                "The curvature is not positive along a search direction, so the system has no stable solution; "
+                "The curvature is not a positive number along a search direction, so there is no stable solution; "
                 "raise the solver's damping or use curvature=gauss_newton."
             )
         step = torch.where(active, rz / curvature, 0.0)[:, None]

@@ -7,20 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.func import vmap
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from data.errors import UserError
 from data.examples import Examples
 from data.randomness import derive, generator
 from models.dropout import dropout_layers, sample_masks
+from models.learner import Batch, alone, has_batch_norm, side_by_side
 from models.newton import minimise
 from models.progress import Tick, progress
-from models.victim import Ensemble, Tensors, concatenate, forward
+from models.victim import Ensemble, Tensors, concatenate
 
 Build = Callable[[], nn.Module]
 
@@ -71,14 +70,14 @@ def train(
     start: Ensemble | None = None,
     label: str = "training",
 ) -> Ensemble:
-    """Train len(seeds) models; row j of `weights` (m, n) says how far each example is deleted for model j (1 = deleted).
+    """Train len(seeds) models; row j of `weights` (m, n) says how far model j has each example deleted (1 = deleted).
 
     Models that share a seed share initialisation, batch order and dropout masks, so that they differ by their weights
     alone (common random numbers). `start` continues from given models instead of fresh ones. Architectures with
     batch-norm are trained one by one, on batches from which fully deleted examples are dropped: their batch statistics
-    would otherwise still see the deleted inputs.
+    would otherwise still see the deleted inputs; a batch with fewer than two examples left uses the running statistics.
 
-    Raises UserError when the loss is not finite.
+    Raises UserError when the loss is not finite, and for a model with dropout layers other than `models.dropout`'s.
     """
     m, n = len(seeds), len(records)
     keep = (
@@ -86,14 +85,19 @@ def train(
         if weights is None
         else 1 - weights.to(records.x)
     )
-    has_batch_norm = any(isinstance(layer, _BatchNorm) for layer in build().modules())
-    size = 1 if has_batch_norm else training.together
+    module = start.module if start is not None else initialise(build, seeds[0], records.x)[0]
+    if any(isinstance(layer, _DropoutNd) and layer.p > 0 for layer in module.modules()):
+        raise UserError(
+            "This model has torch.nn.Dropout layers, which draw from the global generator; "
+            "use models.dropout.Dropout in its place."
+        )
+    size = 1 if has_batch_norm(module) else training.together
     chunks = [range(first, min(first + size, m)) for first in range(0, m, size)]
     steps = 1 if training.optimizer == "newton" else training.epochs
     with progress(label, len(chunks) * steps) as tick:
         parts = [
             _train_stack(build, records, training, [seeds[j] for j in rows], keep[rows.start : rows.stop],
-                         start and _rows(start, rows), has_batch_norm, tick)
+                         start and _rows(start, rows), tick)
             for rows in chunks
         ]  # fmt: skip
     return concatenate(parts)
@@ -125,7 +129,6 @@ def _train_stack(
     seeds: Sequence[int],
     keep: Tensor,
     start: Ensemble | None,
-    has_batch_norm: bool,
     tick: Tick,
 ) -> Ensemble:
     begin = start if start is not None else _fresh(build, seeds, records.x)
@@ -133,40 +136,40 @@ def _train_stack(
         parameters = minimise(begin, records, keep, training.weight_decay, training.tolerance)
         tick()
         return Ensemble(begin.module, parameters, begin.buffers)
-    parameters = {name: value.clone().requires_grad_() for name, value in begin.parameters.items()}
-    buffers = {name: value.clone() for name, value in begin.buffers.items()}
-    optimizer = _optimizer(training, list(parameters.values()))
-    epochs = _batches(records, keep, training, seeds)
+    learner = alone(begin) if len(seeds) == 1 else side_by_side(begin, shared=len(set(seeds)) == 1)
+    values = list(learner.parameters.values())
+    optimizer = _optimizer(training, values)
     total = training.epochs * math.ceil(len(records) / training.batch_size)
-    masks = generator(seeds[0], "dropout")
-    begin.module.train(has_batch_norm)
     step = 0
-    for epoch, batches in enumerate(epochs):
-        for x, y, kept in batches:
-            loss = _loss(begin.module, parameters, buffers, x, y, kept, masks, has_batch_norm)
-            for value, gradient in zip(
-                parameters.values(), torch.autograd.grad(loss, list(parameters.values())), strict=True
-            ):
-                value.grad = gradient
+    for epoch, batches in enumerate(_batches(begin.module, records, keep, training, seeds)):
+        for batch in batches:
+            for value in values:
+                value.grad = None
+            loss = learner.loss(batch)
+            loss.backward()
             for group in optimizer.param_groups:
                 group["lr"] = training.lr * lr_factor(training.schedule, step, total)
             optimizer.step()
             step += 1
-        if not torch.isfinite(loss):
-            begin.module.eval()
+        if not all(bool(torch.isfinite(value).all()) for value in (loss, *values)):
             raise UserError(
-                f"Training diverged: the loss is not finite after epoch {epoch + 1}; lower training.lr (now {training.lr:g})."
+                f"Training diverged: the loss is not finite after epoch {epoch + 1}; "
+                f"lower training.lr (now {training.lr:g})."
             )
         tick()
-    begin.module.eval()
-    return Ensemble(begin.module, {name: value.detach() for name, value in parameters.items()}, buffers)
+    return learner.result()
 
 
 def _optimizer(training: Training, values: list[Tensor]) -> torch.optim.Optimizer:
+    """Fused: one pass over memory.
+
+    The fused step is silently wrong on the CPU where a gradient and its parameter are laid out differently in memory:
+    `backward` makes the layouts agree, `torch.autograd.grad` does not.
+    """
     if training.optimizer == "adam":
-        return torch.optim.Adam(values, lr=training.lr, weight_decay=training.weight_decay, foreach=True)
+        return torch.optim.Adam(values, lr=training.lr, weight_decay=training.weight_decay, fused=True)
     return torch.optim.SGD(
-        values, lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay, foreach=True
+        values, lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay, fused=True
     )
 
 
@@ -181,48 +184,29 @@ def lr_factor(schedule: str, step: int, total: int) -> float:
 
 
 def _batches(
-    records: Examples, keep: Tensor, training: Training, seeds: Sequence[int]
-) -> Iterator[Iterator[tuple[Tensor, Tensor, Tensor]]]:
-    """For every epoch its batches (x, y, keep): x (B, ...) when all seeds agree, else (m, B, ...); keep (m, B)."""
+    module: nn.Module, records: Examples, keep: Tensor, training: Training, seeds: Sequence[int]
+) -> Iterator[Iterator[Batch]]:
+    """For every epoch its batches; all models see the same x, y and dropout masks where all seeds agree."""
     n, device = len(records), records.x.device
-    orders = {seed: generator(seed, "batches") for seed in dict.fromkeys(seeds)}
+    distinct = dict.fromkeys(seeds)
+    orders = {seed: generator(seed, "batches") for seed in distinct}
+    masks = {seed: generator(seed, "dropout") for seed in distinct}
+
+    def draw(size: int) -> Tensors:
+        drawn = {seed: sample_masks(module, masks[seed], (size,)) for seed in distinct}
+        if len(distinct) == 1:
+            return {name: mask.to(records.x) for name, mask in drawn[seeds[0]].items()}
+        return {name: torch.stack([drawn[s][name] for s in seeds]).to(records.x) for name in drawn[seeds[0]]}
+
+    def batch(part: Tensor) -> Batch:
+        masked = draw(part.shape[-1]) if has_dropout else {}
+        if part.dim() == 1:
+            x, y = records.x.index_select(0, part), records.y.index_select(0, part)
+            return Batch(x, y, keep.index_select(1, part), masked)
+        return Batch(records.x[part], records.y[part], keep.gather(1, part), masked)
+
+    has_dropout = bool(dropout_layers(module))
     for _ in range(training.epochs):
         drawn = {seed: torch.randperm(n, generator=order).to(device) for seed, order in orders.items()}
-        if len(drawn) == 1:
-            order = drawn[seeds[0]]
-            columns = (records.x[order], records.y[order], keep[:, order])
-            sizes = [part.split(training.batch_size, dim=0 if i < 2 else 1) for i, part in enumerate(columns)]
-            yield zip(*sizes, strict=True)
-        else:
-            order = torch.stack([drawn[seed] for seed in seeds])
-            kept = keep.gather(1, order)
-            yield (
-                (records.x[part], records.y[part], kept_part)
-                for part, kept_part in zip(
-                    order.split(training.batch_size, 1), kept.split(training.batch_size, 1), strict=True
-                )
-            )
-
-
-def _loss(
-    module: nn.Module, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor, keep: Tensor,
-    masks: torch.Generator, has_batch_norm: bool,
-) -> Tensor:  # fmt: skip
-    """Sum over models of the batch mean of (1 - w_i) l_i; the mean divides by the batch's size, deleted ones included."""
-    m, size = keep.shape
-    drawn = sample_masks(module, masks, (size,)) if dropout_layers(module) else {}
-    drawn = {name: mask.to(x) for name, mask in drawn.items()}
-    if m > 1:
-        shared = {name: value for name, value in buffers.items() if name not in drawn}
-        run = vmap(
-            lambda p, b, inputs: forward(module, p, {**b, **drawn}, inputs), in_dims=(0, 0, 0 if y.dim() == 2 else None)
-        )
-        logits = run(parameters, shared, x).flatten(0, 1)
-        labels = y.reshape(-1) if y.dim() == 2 else y.expand(m, -1).reshape(-1)
-        return (F.cross_entropy(logits, labels, reduction="none").view(m, size) * keep).sum() / size
-    one = {name: value[0] for name, value in parameters.items()}
-    kept = keep[0]
-    if has_batch_norm:
-        x, y, kept = x[kept > 0], y[kept > 0], kept[kept > 0]
-    logits = forward(module, one, {**{name: value[0] for name, value in buffers.items()}, **drawn}, x)
-    return (F.cross_entropy(logits, y, reduction="none") * kept).sum() / size
+        order = drawn[seeds[0]] if len(drawn) == 1 else torch.stack([drawn[seed] for seed in seeds])
+        yield map(batch, order.split(training.batch_size, -1))

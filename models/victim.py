@@ -109,6 +109,6 @@ def unflatten(flat: Tensor, like: Mapping[str, Tensor]) -> Tensors:
     """The inverse of `flatten`; leading dimensions of `flat` (..., p) are kept."""
     pieces = flat.split([value.numel() for value in like.values()], dim=-1)
     return {
-        name: piece.reshape(*flat.shape[:-1], *value.shape)
+        name: piece.reshape((*flat.shape[:-1], *value.shape))
         for (name, value), piece in zip(like.items(), pieces, strict=True)
     }

@@ -62,7 +62,7 @@ class GradientAscent:
             classes = victim.logits(examples.x[:1]).shape[-1]
             for _ in range(self.steps):
                 slopes, values = climb(parameters, models.buffers, share)
-                rising = self.lr * (values <= (cap if cap is not None else math.log(classes)))
+                rising = self.lr * (values <= (cap if cap is not None else math.log(classes))).to(values)
                 parameters = {
                     name: value + rising.reshape(-1, *[1] * (value.dim() - 1)) * slopes[name]
                     for name, value in parameters.items()

@@ -115,6 +115,8 @@ def submitted_copies(request: Request, records: Examples) -> Examples | None:
         )
     if not torch.isfinite(request.examples.x).all():
         raise UserError("A submitted copy holds values that are not finite.")
+    if bool(((request.examples.y < 0) | (request.examples.y > int(records.y.max()))).any()):
+        raise UserError(f"A submitted copy has a label outside 0 to {int(records.y.max())}.")
     x, y = records.x.clone(), records.y.clone()
     x[list(request.indices)], y[list(request.indices)] = request.examples.x.to(x), request.examples.y.to(y)
     return Examples(x, y)

@@ -81,7 +81,7 @@ class Uncertainty:
         for entrance, aim in zip(entrances, aims, strict=True):
             seen = Seen(closed(entrance), aim, attacker, objective)
             if self.feedback == "sequential":
-                crafted.append(closed_loop(seen, self.budget, self.per_query, self.ridge, rng))
+                crafted.append(closed_loop(seen, self.budget, self.per_query, self.ridge))
             else:
                 crafted.append(search_scores(seen, self.search, self.budget, rng))
         return crafted

@@ -73,9 +73,15 @@ class Influence:
         if len(benign) == 0:
             raise UserError("The influence filter needs benign calibration batches; raise calibration_batches above 0.")
         if self.rule == "robust_z":
-            median = benign.median()
-            spread = 1.4826 * (benign - median).abs().median()
-            scale = spread if spread > 0 else 1.2533 * (benign - median).abs().mean()
+            median = benign.double().quantile(0.5)
+            deviation = (benign.double() - median).abs()
+            spread = 1.4826 * deviation.quantile(0.5)
+            scale = spread if spread > 0 else 1.2533 * deviation.mean()
+            if scale == 0:
+                raise UserError(
+                    "All benign calibration scores are equal, so they give no scale; raise calibration_batches or use "
+                    "defense.rule=calibrated."
+                )
             return float(median + self.z * scale)
         threshold = float(calibrated_threshold(benign, self.rate))
         if threshold == float("inf"):
@@ -127,6 +133,8 @@ def _class_dissimilarity(context: Context, indices: Tensor, chunk: int = 256) ->
     """1 - cos(g_i, mean gradient of class y_i over the records outside the request), (m,)."""
     records = context.task.records
     outside = torch.ones(len(records), dtype=torch.bool, device=records.y.device)
+    if context.task.gone is not None:
+        outside &= context.task.gone.to(outside.device) == 0
     outside[indices] = False
     present = records.y[indices].unique()
     rows = torch.stack([(outside & (records.y == label)).to(records.x.dtype) for label in present])

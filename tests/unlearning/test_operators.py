@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from attacks.objective import UncertaintyObjective
 from attacks.functionals import LogitGap
+from attacks.objective import UncertaintyObjective
 from attacks.viewpoint import Viewpoint
 from data.randomness import generator
 from models.solver import Solver

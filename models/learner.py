@@ -1,0 +1,108 @@
+"""What a training step needs of one model, or of many side by side: leaf tensors, and the loss of a batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import vmap
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from models.dropout import dropout_layers
+from models.victim import Ensemble, Tensors, forward
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Inputs, labels, dropout masks by buffer name, and `keep` (m, B) = 1 - w of m models.
+
+    x is (B, ...), y (B,) and a mask (B, width) where all models see the same; else each has a leading dimension m.
+    """
+
+    x: Tensor
+    y: Tensor
+    keep: Tensor
+    masks: Tensors
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """Models in training.
+
+    `loss` is the sum over models of the batch mean of (1 - w_i) l_i, which divides by the batch's size, deleted ones
+    included; `backward` on it fills the gradients of `parameters`. `result` is the models as they are now.
+    """
+
+    parameters: Mapping[str, Tensor]
+    loss: Callable[[Batch], Tensor]
+    result: Callable[[], Ensemble]
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether a layer normalises by the statistics of its batch."""
+    return any(isinstance(layer, _BatchNorm) for layer in module.modules())
+
+
+def alone(begin: Ensemble) -> Learner:
+    """The one model of `begin` as a plain module: half the time of a functional call, and batch-norm works as usual."""
+    first = next(iter(begin.parameters.values()))
+    module = copy.deepcopy(begin.module).to(first.device, first.dtype).requires_grad_()
+    parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
+    with torch.no_grad():
+        for name, value in (*parameters.items(), *buffers.items()):
+            value.copy_((begin.parameters | begin.buffers)[name][0])
+    layers, normalised = dropout_layers(module).values(), has_batch_norm(module)
+
+    def loss(batch: Batch) -> Tensor:
+        x, y, keep, masks = batch.x, batch.y, batch.keep[0], batch.masks
+        size = len(y)
+        if normalised:  # the statistics of a batch must not see what is deleted
+            left = keep > 0
+            x, y, keep, masks = x[left], y[left], keep[left], {name: mask[left] for name, mask in masks.items()}
+            module.train(len(x) > 1)
+        for layer, mask in zip(layers, masks.values(), strict=bool(masks)):
+            layer.mask = mask
+        return (F.cross_entropy(module(x), y, reduction="none") * keep).sum() / size
+
+    def result() -> Ensemble:
+        return Ensemble(
+            begin.module,
+            {name: parameters[name].detach()[None] for name in begin.parameters},
+            {name: buffers[name][None] for name in begin.buffers},
+        )
+
+    return Learner(parameters, loss, result)
+
+
+def side_by_side(begin: Ensemble, shared: bool) -> Learner:
+    """All models of `begin` in one computation; `shared` says that they see the same batches."""
+    # The backward pass of a stack of matrices makes their gradients transposed in memory: parameters laid out like that
+    # spare a copy of every gradient.
+    parameters = {
+        name: (value.mT.clone(memory_format=torch.contiguous_format).mT if value.dim() == 3 else value.clone())
+        for name, value in begin.parameters.items()
+    }
+    parameters = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+    same = None if shared else 0
+    m = len(begin)
+
+    def one(values: Tensors, buffers: Tensors, masks: Tensors, x: Tensor) -> Tensor:
+        return forward(begin.module, values, {**buffers, **masks}, x)
+
+    run = vmap(one, in_dims=(0, 0, same, same))
+
+    def loss(batch: Batch) -> Tensor:
+        logits = run(parameters, begin.buffers, batch.masks, batch.x)
+        labels = batch.y.expand(m, -1)
+        # classes in the middle: the softmax over the last, short dimension is several times slower
+        losses = F.cross_entropy(logits.mT, labels, reduction="none")
+        return (losses * batch.keep).sum() / batch.keep.shape[1]
+
+    def result() -> Ensemble:
+        return Ensemble(begin.module, {name: v.detach().contiguous() for name, v in parameters.items()}, begin.buffers)
+
+    return Learner(parameters, loss, result)

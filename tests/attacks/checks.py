@@ -1,0 +1,69 @@
+"""What the tests of attacks share: testbeds that are drawn once, and what a set of requests did to its targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from attacks.attack import Aim, Attack, Crafted
+from data.randomness import generator
+from models.victim import Ensemble
+from tests.testbed import Testbed, testbed
+from unlearning.procedure import Procedure, as_weights
+from unlearning.retrain import Retrain
+from unlearning.service import Meter, OpenService, Service, serve
+
+OVER, UNDER = (-1, 0.45, 0.65), (1, 0.75, 0.95)  # direction and band of confidence of the sheet's targets
+
+
+@cache
+def bed(seed: int) -> Testbed:
+    return testbed(seed)
+
+
+def opened(of: Testbed, procedure: Procedure | None = None) -> OpenService:
+    return OpenService(of.task, procedure or Retrain(), (of.victim,), (of.seed,))
+
+
+def closed(of: Testbed, procedure: Procedure, budget: int, feedback: str = "score") -> tuple[Service, Meter]:
+    meter = Meter()
+    return serve(of.task, procedure, [of.victim], [of.seed], meter, budget, feedback), meter  # type: ignore[arg-type]
+
+
+def crafted(attack: Attack, of: Testbed, aims: Sequence[Aim], pool: Tensor | None = None) -> list[Crafted]:
+    """The requests of a white-box attack (or of a control) against exact retraining."""
+    return attack.craft([opened(of)], aims, of.attacker(pool), generator(of.seed, "attack"))
+
+
+def unlearned(of: Testbed, requests: Sequence[Crafted], procedure: Procedure | None = None) -> Ensemble:
+    """The models after each request, by exact retraining unless said otherwise."""
+    rows = as_weights([each.request for each in requests], of.task.records)
+    return (procedure or Retrain()).forget(of.task, of.victim, rows, of.seed)
+
+
+def on_aims(models: Ensemble, aims: Sequence[Aim]) -> Tensor:
+    """Probabilities (m, K) of model i on the first target of aim i."""
+    return torch.stack([models[i].probabilities(aim.x)[0] for i, aim in enumerate(aims)])
+
+
+def labels(aims: Sequence[Aim]) -> Tensor:
+    return torch.stack([aim.labels[0] for aim in aims])
+
+
+def before(of: Testbed, aims: Sequence[Aim]) -> Tensor:
+    """Probabilities (m, K) of the victim on the first target of each aim."""
+    return torch.cat([of.victim.probabilities(aim.x[:1]) for aim in aims])
+
+
+def confidence_change(of: Testbed, aims: Sequence[Aim], models: Ensemble) -> tuple[Tensor, Tensor]:
+    """Change of the probability of each target's label, and whether the label was kept, both (m,)."""
+    now, label = on_aims(models, aims), labels(aims)
+    change = now.gather(1, label[:, None]) - before(of, aims).gather(1, label[:, None])
+    return change[:, 0], now.argmax(1) == label
+
+
+def accuracy(models: Ensemble, of: Testbed) -> float:
+    return float((models.logits(of.test.x).argmax(-1) == of.test.y).double().mean())

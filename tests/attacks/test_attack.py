@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from attacks.attack import check_budget, closed, opened, requests_from
+from attacks.requester.misclassification import Misclassification
+from attacks.requester.one_shot_influence import OneShotInfluence
+from attacks.requester.random import Random
+from attacks.requester.uncertainty import Uncertainty
+from data.errors import UserError
+from data.randomness import generator
+from tests.attacks import checks
+from tests.attacks.checks import bed
+from unlearning.fine_tune import FineTune
+from unlearning.first_order import FirstOrder
+from unlearning.gradient_ascent import GradientAscent
+
+WHITE = [Uncertainty(budget=3), Misclassification(budget=3), OneShotInfluence(budget=3)]
+
+
+@pytest.mark.parametrize("procedure", [FineTune(), GradientAscent()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("attack", WHITE, ids=lambda a: a.name)
+def test_white_box_access_needs_a_gradient(attack, procedure) -> None:  # type: ignore[no-untyped-def]
+    of = bed(0)
+    service = checks.opened(of, procedure)
+    with pytest.raises(UserError, match=rf"{type(procedure).__name__} has none; use attack.access=black_box"):
+        attack.craft([service], of.aims(of.targets(1)), of.attacker(), generator(0, "a"))
+    assert service.meter.operator_calls == 0
+
+
+@pytest.mark.parametrize("attack", WHITE, ids=lambda a: a.name)
+def test_white_box_access_needs_an_opened_service(attack) -> None:  # type: ignore[no-untyped-def]
+    of = bed(0)
+    with pytest.raises(UserError, match="needs an opened service"):
+        attack.craft([checks.closed(of, FirstOrder(), 5)[0]], of.aims(of.targets(1)), of.attacker(), generator(0, "a"))
+
+
+@pytest.mark.parametrize("make", [Uncertainty, Misclassification])
+def test_black_box_attacks_refuse_an_opened_service(make) -> None:  # type: ignore[no-untyped-def]
+    of = bed(0)
+    attack = make(budget=3, access="black_box")
+    with pytest.raises(UserError, match="takes a Service"):
+        attack.craft([checks.opened(of)], of.aims(of.targets(1)), of.attacker(), generator(0, "a"))
+
+
+def test_entrances_are_what_they_claim() -> None:
+    of = bed(0)
+    shut = checks.closed(of, FirstOrder(), 1)[0]
+    assert closed(shut) is shut
+    wide = checks.opened(of)
+    assert opened([wide], "any") is wide
+
+
+@pytest.mark.parametrize("attack", [*WHITE, Random(budget=3)], ids=lambda a: a.name)
+def test_a_budget_beyond_the_pool_is_refused(attack) -> None:  # type: ignore[no-untyped-def]
+    of = bed(0)
+    with pytest.raises(UserError, match="pool of 2 records"):
+        attack.craft([checks.opened(of)], of.aims(of.targets(1)), of.attacker(torch.arange(2)), generator(0, "a"))
+    check_budget(2, of.attacker(torch.arange(2)))
+
+
+def test_masks_over_the_pool_name_records() -> None:
+    attacker = bed(0).attacker(torch.tensor([30, 10, 20]))
+    found = requests_from(torch.tensor([[True, False, True], [False, True, False]]), attacker)
+    assert [each.indices for each in found] == [(30, 20), (10,)]

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from attacks.functionals import Confidence
+from attacks.norm_cap import below_norm_quantile
+from attacks.objective import UncertaintyObjective
+from attacks.selection import Search, prefix_lengths, project, select
+from data.randomness import generator
+from tests.attacks.checks import UNDER, bed, opened
+
+weights = st.lists(st.floats(-3, 3), min_size=2, max_size=12)
+
+
+@given(weights, st.floats(0.1, 8))
+def test_projection_meets_the_optimality_conditions(values: list[float], budget: float) -> None:
+    """w = clip(v - mu, 0, 1) with mu >= 0, and mu > 0 only where the budget binds: the KKT conditions."""
+    v = torch.tensor([values], dtype=torch.float64)
+    w = project(v, budget)
+    assert (w >= 0).all()
+    assert (w <= 1).all()
+    assert w.sum() <= budget + 1e-9
+    inner = (w > 1e-9) & (w < 1 - 1e-9)
+    if v.clamp(0, 1).sum() <= budget:
+        assert torch.equal(w, v.clamp(0, 1))
+        return
+    assert abs(float(w.sum()) - budget) < 1e-9
+    # mu from any inner coordinate; without one it lies between the smallest v - 1 at 1 and the largest v at 0
+    low = float(v[w <= 1e-9].max()) if (w <= 1e-9).any() else 0.0
+    high = float(v[w >= 1 - 1e-9].min()) - 1 if (w >= 1 - 1e-9).any() else float("inf")
+    mu = float((v - w)[inner].mean()) if inner.any() else max(low, 0.0)
+    assert mu >= -1e-9
+    assert mu >= low - 1e-8
+    assert mu <= high + 1e-8
+    assert ((v - w)[inner] - mu).abs().max() < 1e-8 if inner.any() else True
+
+
+@given(weights, st.floats(0.1, 4), st.integers(0, 10**6))
+def test_no_feasible_point_is_nearer(values: list[float], budget: float, seed: int) -> None:
+    v = torch.tensor([values], dtype=torch.float64)
+    w = project(v, budget)
+    other = torch.rand(200, v.shape[1], generator=generator(seed, "points"), dtype=torch.float64)
+    other = torch.cat([other, (w + 0.05 * (other - 0.5)).clamp(0, 1)])
+    other = other * (budget / other.sum(1, keepdim=True).clamp_min(1e-12)).clamp_max(1)
+    assert ((other - v).norm(dim=1) >= (w - v).norm() - 1e-9).all()
+    assert (project(w, budget) - w).abs().max() < 1e-9
+
+
+def test_rows_are_projected_separately() -> None:
+    v = torch.randn(5, 9, generator=generator(0, "v"), dtype=torch.float64)
+    assert torch.equal(project(v, 2), torch.cat([project(row[None], 2) for row in v]))
+
+
+@given(st.integers(1, 60), st.integers(0, 12))
+def test_prefix_lengths_rise_to_the_budget(budget: int, count: int) -> None:
+    lengths = prefix_lengths(budget, count)
+    assert lengths[-1] == budget
+    assert lengths == sorted(set(lengths))
+    assert 1 <= lengths[0] <= budget
+    assert len(lengths) <= max(count, 1) + 1
+    if count > 1:
+        assert lengths[0] == 1
+
+
+def searched(search: Search, keep: float = 5.0, pool: Tensor | None = None):  # type: ignore[no-untyped-def]
+    of = bed(1)
+    service, attacker = opened(of), of.attacker(pool)
+    aims = of.aims(of.in_band(*UNDER[1:], 4), 1)
+    objective = UncertaintyObjective(Confidence(), keep, 1.0, 0.05)
+    allowed = below_norm_quantile(service, attacker, None, search.budget)
+    return select(service, aims, attacker, objective, search, allowed, generator(1, "s")), service
+
+
+def test_more_search_is_never_worse() -> None:
+    """Each stage keeps the best set seen; every run is deterministic, so a longer one contains a shorter one."""
+    stages = [Search(12, 2, 0.5, 0), Search(12, 2, 0.5, 6), Search(12, 2, 0.5, 6, 2, 3)]
+    results = [searched(stage)[0] for stage in stages]
+    for shorter, longer in pairwise(results):
+        assert all(b.objective <= a.objective for a, b in zip(shorter, longer, strict=True))
+        assert all(b.curve[: len(a.curve)] == a.curve for a, b in zip(shorter, longer, strict=True))
+    assert any(c.objective < a.objective for a, c in zip(results[0], results[2], strict=True))
+
+
+def test_curve_falls_and_calls_are_counted() -> None:
+    found, service = searched(Search(12, 3, 0.5, 4))
+    lengths = [k for k in prefix_lengths(12, 4) if k < 12]
+    for each in found:
+        assert len(each.curve) == 1 + 3 + len(lengths)
+        assert all(b <= a for a, b in zip(each.curve, each.curve[1:], strict=False))
+        assert each.curve[-1] == each.objective
+    # three roundings, two relaxed evaluations between them, and the prefixes
+    assert service.meter.operator_calls == len(found) * (3 + 2 + len(lengths))
+
+
+def test_requests_stay_in_the_pool() -> None:
+    pool = torch.arange(5, 300, 4)
+    for each in searched(Search(12, 2, 0.5, 4, 1, 2), pool=pool)[0]:
+        assert set(each.request.indices) <= set(pool.tolist())
+        assert len(set(each.request.indices)) == len(each.request) <= 12

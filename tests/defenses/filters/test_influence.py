@@ -1,0 +1,287 @@
+"""Attacks sheet 15.8, claims 1 and 3-7, and every score against its formula, on testbed T in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import ceil
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import grad
+
+from attacks.functionals import LogitGap, margins
+from attacks.requester.one_shot_influence import OneShotInfluence
+from data.digits import Digits
+from data.errors import UserError
+from data.randomness import generator
+from defenses.defense import Calibration, Context
+from defenses.filters.influence import Influence
+from metrics.detection import auroc, robust_z
+from models.curvature import dense, gauss_newton
+from models.gradients import gradient_norms, per_example_gradients
+from models.influence import inverse_curvature
+from models.solver import Solver
+from models.victim import Victim, flatten
+from tests.attacks.checks import bed, crafted, labels, on_aims
+from tests.testbed import LAMBDA, TRAINING, Testbed
+from unlearning.retrain import Retrain
+
+EXACT = Solver(tolerance=1e-13)
+ALPHA, SIZE = 0.05, 60  # false-positive rate, and requests in a batch
+
+
+def rows(batches: Sequence[Tensor]) -> Tensor:
+    weights = torch.zeros(len(batches), TRAINING, dtype=torch.float64)
+    for row, batch in zip(weights, batches, strict=True):
+        row[batch] = 1
+    return weights
+
+
+def benign(seed: int, name: str, count: int, size: int = SIZE) -> list[Tensor]:
+    rng = generator(seed, name)
+    return [torch.randperm(TRAINING, generator=rng)[:size] for _ in range(count)]
+
+
+def context(of: Testbed, batch: Tensor, calibration: Sequence[Calibration] = ()) -> Context:
+    candidate = Retrain().forget(of.task, of.victim, rows([batch]), of.seed)[0]
+    return Context(of.task, of.victim, candidate, of.trusted, calibration)
+
+
+def calibrated(of: Testbed, batches: Sequence[Tensor]) -> list[Calibration]:
+    models = Retrain().forget(of.task, of.victim, rows(batches), of.seed)
+    return [Calibration(batch, models[i]) for i, batch in enumerate(batches)]
+
+
+def curvature(of: Testbed) -> Tensor:
+    """H of the sum-form objective, sum_i H_i + Lambda I, as a matrix."""
+    kept = torch.zeros(33, TRAINING, dtype=torch.float64)
+    start = of.victim.moved(torch.zeros(33, 33, dtype=torch.float64))
+    product = gauss_newton(start, of.task.records, kept, LAMBDA / TRAINING)
+    return TRAINING * dense(lambda block: product(block)[: len(block)], 33, of.victim.flat())
+
+
+def trusted_loss_gradient(of: Testbed) -> Tensor:
+    return per_example_gradients(of.victim, of.trusted).mean(0)
+
+
+def trusted_entropy_gradient(of: Testbed) -> Tensor:
+    def mean_entropy(p: dict[str, Tensor]) -> Tensor:
+        q = (of.trusted.x @ p["linear.weight"].T + p["linear.bias"]).softmax(1)
+        return -(q * q.log()).sum(1).mean()
+
+    return flatten(grad(mean_entropy)(of.victim.parameters))
+
+
+@pytest.mark.parametrize("preconditioner", ["inverse_curvature", "identity"])
+def test_scores_equal_explicit_inner_products(preconditioner: str) -> None:
+    """Claim 1: S1, S2, S3 and S5 from one jvp, against gradients of single examples and dense algebra, < 1e-10."""
+    of, batch = bed(0), benign(0, "scores", 1, 15)[0]
+    seen, requested = context(of, batch), of.task.records[batch]
+    g = per_example_gradients(of.victim, requested)
+
+    def inverse(v: Tensor) -> Tensor:
+        return torch.linalg.solve(curvature(of), v) if preconditioner == "inverse_curvature" else v / TRAINING
+
+    moved = seen.candidate.flat() - of.victim.flat()
+    expected = {
+        "S1": per_example_gradients(seen.candidate, requested) @ moved,
+        "S2": g @ inverse(g.sum(0)),
+        "S3": g @ inverse(trusted_loss_gradient(of)),
+        "S5": g @ inverse(trusted_entropy_gradient(of)),
+    }
+    for name, value in expected.items():
+        score = Influence(score=name, signed=True, preconditioner=preconditioner, solver=EXACT)
+        found = score.scores(seen, batch)
+        assert (found - value).abs().max() < 1e-10
+        if name in ("S3", "S5"):
+            assert torch.equal(replace(score, signed=False).scores(seen, batch), found.abs())
+
+
+def test_scores_without_inner_products() -> None:
+    of, batch = bed(0), benign(0, "scores", 1, 15)[0]
+    seen, requested = context(of, batch), of.task.records[batch]
+
+    def loss(victim: Victim) -> Tensor:
+        return torch.nn.functional.cross_entropy(victim.logits(requested.x), requested.y, reduction="none")
+
+    gap = Influence(score="S1'").scores(seen, batch)
+    assert (gap - (loss(seen.candidate) - loss(of.victim))).abs().max() < 1e-12
+    slope = per_example_gradients(of.victim, requested) @ (seen.candidate.flat() - of.victim.flat())
+    displacement = Influence(score="S1").scores(seen, batch)
+    assert ((slope <= gap + 1e-12) & (gap <= displacement + 1e-12)).all()  # convexity
+    g = per_example_gradients(of.victim, requested)
+    assert (Influence(score="S8").scores(seen, batch) - g.norm(dim=1)).abs().max() < 1e-12
+
+
+def test_class_dissimilarity_leaves_out_the_request_and_what_is_gone() -> None:
+    of, batch = bed(0), benign(0, "scores", 1, 15)[0]
+    g, y = per_example_gradients(of.victim, of.task.records), of.task.records.y
+    gone = torch.zeros(TRAINING, dtype=torch.float64)
+    gone[benign(1, "gone", 1, 100)[0]] = 1
+    for already in (None, gone):
+        inside = rows([batch])[0].bool() | (already.bool() if already is not None else torch.tensor(False))
+        means = torch.stack([g[(y == k) & ~inside].mean(0) for k in range(3)])[y[batch]]
+        expected = 1 - (g[batch] * means).sum(1) / (g[batch].norm(dim=1) * means.norm(dim=1))
+        seen = replace(context(of, batch), task=replace(of.task, gone=already))
+        assert (Influence(score="S6").scores(seen, batch) - expected).abs().max() < 1e-10
+
+
+def test_stationarity_identity() -> None:
+    """Claim 3: sum_i <B grad psi, g_i> = -Lambda <B grad psi, theta_o> at an optimum, B = H^{-1}, < 1e-8."""
+    of = bed(0)
+    start = of.victim.moved(torch.zeros(1, 33, dtype=torch.float64))
+    for slope in (trusted_loss_gradient(of), trusted_entropy_gradient(of)):
+        nothing = torch.zeros(1, TRAINING, dtype=torch.float64)
+        solved = inverse_curvature(EXACT, start, of.task.records, nothing, LAMBDA / TRAINING, slope[None])
+        direction = solved.x[0] / TRAINING
+        influences = per_example_gradients(of.victim, of.task.records) @ direction
+        assert abs(float(influences.sum() + LAMBDA * direction @ of.victim.flat())) < 1e-8
+
+
+def attacked(seed: int, cap: float | None, targets: int = 8) -> dict[str, object]:
+    """Streams of 15 one-shot margin requests + 45 random ones: scores, truth and label flips before and after S1."""
+    of = bed(seed)
+    aims = of.aims(of.targets(targets), 1)
+    requests = crafted(OneShotInfluence(budget=15, functional=LogitGap(), norm_cap=cap), of, aims)
+    rng, streams, truth = generator(seed, "cover"), [], []
+    for each in requests:
+        malicious = torch.tensor(each.request.indices)
+        others = torch.randperm(TRAINING, generator=rng)
+        others = others[~torch.isin(others, malicious)][:45]
+        streams.append(torch.cat([malicious, others]))
+        truth.append(torch.arange(60) < 15)
+    mixed = Retrain().forget(of.task, of.victim, rows(streams), seed)
+    calibration = calibrated(of, benign(seed, "calibration", 8))
+    verdicts, scores = [], {"S1": [], "S8": []}  # type: ignore[var-annotated]
+    for i, stream in enumerate(streams):
+        seen = Context(of.task, of.victim, mixed[i], of.trusted, calibration)
+        verdicts.append(Influence(score="S1", rate=ALPHA).review(seen, stream))
+        scores["S1"].append(verdicts[-1].scores)
+        scores["S8"].append(Influence(score="S8").scores(seen, stream))
+    left = [stream[verdict.accepted] for stream, verdict in zip(streams, verdicts, strict=True)]
+    after = Retrain().forget(of.task, of.victim, rows(left), seed)
+
+    def flipped(models) -> Tensor:  # type: ignore[no-untyped-def]
+        return margins(on_aims(models, aims).log(), labels(aims)) < 0
+
+    alone = Retrain().forget(of.task, of.victim, rows([torch.tensor(r.request.indices) for r in requests]), seed)
+    return {
+        "S1": torch.cat(scores["S1"]),
+        "S8": torch.cat(scores["S8"]),
+        "truth": torch.cat(truth),
+        "alone": flipped(alone),
+        "mixed": flipped(mixed),
+        "filtered": flipped(after),
+        "indices": [each.request.indices for each in requests],
+        "flagged": torch.cat([~verdict.accepted for verdict in verdicts]),
+    }
+
+
+def pooled(cap: float | None) -> tuple[dict[str, float], list[dict[str, object]]]:
+    runs = [attacked(seed, cap) for seed in range(3)]
+
+    def joined(name: str) -> Tensor:
+        return torch.cat([run[name] for run in runs])  # type: ignore[misc]
+
+    report = {f"AUROC {name}": auroc(joined(name), joined("truth")).value for name in ("S1", "S8")}
+    report |= {f"ASR {name}": float(joined(name).double().mean()) for name in ("alone", "mixed", "filtered")}
+    report["benign rejected"] = float(joined("flagged")[~joined("truth")].double().mean())
+    return report, runs
+
+
+@pytest.fixture(scope="module")
+def plain() -> dict[str, float]:
+    return pooled(None)[0]
+
+
+def test_displacement_score_tells_malicious_requests_apart(plain: dict[str, float]) -> None:
+    """Claim 4: AUROC of S1 >= 0.85, ASR after a 5% filter <= 0.25; S8 beside it."""
+    print("claim 4", plain)
+    assert plain["AUROC S1"] >= 0.85
+    assert plain["AUROC S1"] > plain["AUROC S8"]
+    assert plain["ASR mixed"] > 0.6
+    assert plain["ASR filtered"] <= 0.25
+
+
+def test_norm_capped_attack_is_weaker_and_harder_to_see(plain: dict[str, float]) -> None:
+    """Claim 6: only records below the 70% quantile of gradient norms; its numbers beside the plain attack's."""
+    capped, runs = pooled(0.7)
+    print("claim 6", capped)
+    for seed, run in enumerate(runs):
+        norms = gradient_norms(bed(seed).victim, bed(seed).task.records)
+        named = torch.tensor(run["indices"]).unique()
+        assert norms[named].max() <= norms.quantile(0.7)
+    assert capped["ASR alone"] < plain["ASR alone"]
+    assert capped["AUROC S1"] < plain["AUROC S1"]
+
+
+def test_benign_streams_are_rejected_at_the_promised_rate() -> None:
+    """Claim 5: within alpha +- 3 standard errors; a replicate is a fresh calibration with its own live batches, so that
+    the spread over replicates holds the correlation inside batches and the noise of calibration.
+    """
+    rates, replicates, live = [], 6, 3
+    for seed in range(3):
+        of = bed(seed)
+        batches = benign(seed, "stream", replicates * (8 + live))
+        records = calibrated(of, batches)
+        for start in range(0, len(records), 8 + live):
+            calibration, current = records[start : start + 8], records[start + 8 : start + 8 + live]
+            threshold = Influence(rate=ALPHA).threshold(Context(of.task, of.victim, of.victim, of.trusted, calibration))
+            flags = [
+                Influence().scores(Context(of.task, of.victim, each.candidate, of.trusted), each.indices) > threshold
+                for each in current
+            ]
+            rates.append(float(torch.cat(flags).double().mean()))
+    found = torch.tensor(rates)
+    error = float(found.std() / len(found) ** 0.5)
+    print(
+        f"claim 5: rejected {found.mean():.4f} +- {error:.4f}, binomial {(0.05 * 0.95 / (len(rates) * 180)) ** 0.5:.4f}"
+    )
+    assert error < 0.01
+    assert abs(float(found.mean()) - ALPHA) <= 3 * error
+
+
+def small_calibration(of: Testbed) -> tuple[Context, Tensor]:
+    calibration = calibrated(of, benign(0, "small", 2, 20))
+    seen = Context(of.task, of.victim, of.victim, of.trusted, calibration)
+    scored = [replace(seen, candidate=each.candidate, calibration=()) for each in calibration]
+    benign_scores = [Influence().scores(c, each.indices) for c, each in zip(scored, calibration, strict=True)]
+    return seen, torch.cat(benign_scores)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.3])
+def test_calibrated_threshold_is_an_order_statistic(rate: float) -> None:
+    seen, scores = small_calibration(bed(0))
+    k = ceil(round((len(scores) + 1) * (1 - rate), 9))
+    assert Influence(rate=rate).threshold(seen) == float(scores.sort().values[k - 1])
+
+
+def test_robust_rule_is_that_of_the_metric() -> None:
+    seen, scores = small_calibration(bed(0))
+    assert len(scores) % 2 == 0  # the median is then between two scores
+    threshold = Influence(rule="robust_z", z=3.5).threshold(seen)
+    assert robust_z(torch.tensor([threshold], dtype=torch.float64), scores).item() == pytest.approx(3.5, abs=1e-9)
+
+
+def test_too_few_benign_scores_are_refused() -> None:
+    of = bed(0)
+    seen, _ = small_calibration(of)
+    with pytest.raises(UserError, match="cannot be calibrated with 40"):
+        Influence(rate=0.01).threshold(seen)
+    with pytest.raises(UserError, match="calibration_batches"):
+        Influence().threshold(replace(seen, calibration=()))
+
+
+def test_trusted_points_are_neither_targets_nor_training() -> None:
+    """Claim 7, for a real data set: no row of trusted occurs among the test or the training examples."""
+    data = Digits().load()
+    assert len(data.filter_trusted) + len(data.conformal_trusted) == len(data.trusted)
+    # digits holds a few identical images; positions are what must be disjoint, so identical rows are counted
+    whole = torch.cat([part.x for part in (data.train, data.test, data.trusted, data.auxiliary)]).flatten(1)
+    assert len(whole) == 1797
+    distinct = len(whole.unique(dim=0))
+    seen: set[bytes] = {row.numpy().tobytes() for row in torch.cat([data.train.x, data.test.x]).flatten(1)}
+    shared = sum(row.numpy().tobytes() in seen for row in data.trusted.x.flatten(1))
+    assert shared <= len(whole) - distinct

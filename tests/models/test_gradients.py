@@ -1,0 +1,126 @@
+"""Gradients of single examples, against backpropagation one by one and finite differences."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import models.gradients
+from models.gradients import (
+    gradient_norms,
+    inner_products,
+    inner_products_many,
+    input_gradients,
+    losses,
+    objective_gradient,
+    per_example_gradients,
+    weighted_gradient,
+)
+from models.victim import Victim, stack
+from tests.models.problems import N, deletions, directions, examples, gradient_by_autograd, victim
+
+ALL = pytest.mark.parametrize("name", ["logistic", "mlp", "cnn", "batch_norm"])
+
+
+def one_by_one(model: Victim, name: str) -> Tensor:
+    """grad l_i from reverse mode on single examples, (n, p); independent of models.gradients."""
+    data = examples(name)
+    keep_only = 1 - torch.eye(N, dtype=torch.float64)
+    return torch.stack([N * gradient_by_autograd(model, data, keep_only[i], 0.0) for i in range(N)])
+
+
+def close(left: Tensor, right: Tensor) -> None:
+    assert left.shape == right.shape
+    assert (left - right).abs().max() < 1e-10 * max(1, right.abs().max())
+
+
+@ALL
+def test_per_example_gradients(name: str) -> None:
+    model = victim(name)
+    expected = one_by_one(model, name)
+    found = per_example_gradients(model, examples(name))
+    close(found, expected)
+    assert not found.requires_grad
+    for chunk in (1, 5, 256):
+        close(gradient_norms(model, examples(name), chunk), expected.norm(dim=1))
+
+
+@ALL
+@pytest.mark.parametrize("chunk", [1, 5, 8192])
+def test_inner_products(name: str, chunk: int) -> None:
+    model = victim(name)
+    v = directions(model, 1)[0]
+    close(inner_products(model, examples(name), v, chunk), one_by_one(model, name) @ v)
+
+
+@ALL
+@pytest.mark.parametrize("chunk", [1, 7, 8192])
+def test_inner_products_of_many_models(name: str, chunk: int) -> None:
+    """Each model with its own parameters, buffers and direction."""
+    victims = [victim(name, seed) for seed in range(3)]
+    v = directions(victims[0], 3)
+    expected = torch.stack([one_by_one(model, name) @ v[j] for j, model in enumerate(victims)])
+    close(inner_products_many(stack(victims), examples(name), v, chunk), expected)
+
+
+@ALL
+@pytest.mark.parametrize("chunk", [1, 5, 8192])
+@pytest.mark.parametrize("m", [1, 3])
+def test_weighted_gradient(name: str, chunk: int, m: int) -> None:
+    model = victim(name)
+    weights = torch.randn(m, N, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    close(weighted_gradient(model, examples(name), weights, chunk), weights @ one_by_one(model, name))
+
+
+def test_memory_of_a_weighted_gradient_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`chunk` counts examples times rows."""
+    seen: list[int] = []
+    original = models.gradients.losses
+
+    def counted(*args: object) -> Tensor:
+        values: Tensor = original(*args)  # type: ignore[arg-type]
+        seen.append(len(values))
+        return values
+
+    monkeypatch.setattr(models.gradients, "losses", counted)
+    weighted_gradient(victim("mlp"), examples("mlp"), deletions(3), chunk=12)
+    assert seen == [4, 4, 4]
+
+
+@ALL
+def test_objective_gradient(name: str) -> None:
+    """(1/n) sum (1 - w_i) g_i + lambda theta, with n of the original training set."""
+    model, data, deleted = victim(name), examples(name), deletions(3)
+    expected = torch.stack([gradient_by_autograd(model, data, row, 0.3) for row in deleted])
+    close(objective_gradient(model, data, deleted, 0.3), expected)
+    everything = torch.ones(1, N, dtype=torch.float64)
+    close(objective_gradient(model, data, everything, 0.3), 0.3 * model.flat()[None])
+
+
+@pytest.mark.parametrize("name", ["logistic", "mlp"])
+def test_input_gradients_by_finite_differences(name: str) -> None:
+    """Central differences with h = 1e-5: truncation 1e-10 and rounding 1e-16 / 1e-5, times constants below 100."""
+    model, data = victim(name), examples(name)
+    v = directions(model, 1)[0]
+    found = input_gradients(model, data, v)
+    for k in range(4):
+        shift = torch.zeros(4, dtype=torch.float64)
+        shift[k] = 1e-5
+        up, down = (inner_products(model, type(data)(data.x + sign * shift, data.y), v) for sign in (1, -1))
+        assert ((up - down) / 2e-5 - found[:, k]).abs().max() < 1e-8
+
+
+def test_losses_are_those_of_the_probabilities() -> None:
+    model, data = victim("mlp"), examples("mlp")
+    expected = -model.probabilities(data.x)[torch.arange(N), data.y].log()
+    close(losses(model.module, model.parameters, model.buffers, data.x, data.y), expected)
+
+
+def test_nothing_of_the_victim_changes() -> None:
+    model, data = victim("batch_norm"), examples("batch_norm")
+    before = {name: value.clone() for name, value in (model.parameters | model.buffers).items()}
+    v = directions(model, 1)[0]
+    inner_products(model, data, v)
+    objective_gradient(model, data, deletions(2), 0.1)
+    input_gradients(model, data, v)
+    assert all(torch.equal(value, before[name]) for name, value in (model.parameters | model.buffers).items())
+    assert not any(value.requires_grad for value in model.parameters.values())

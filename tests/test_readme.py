@@ -1,0 +1,83 @@
+"""The README's commands and its Python example do what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# The same commands on a smaller game, so that the tests stay short; everything else is as printed.
+SMALL = (
+    "targets.count=2", "training.epochs=6", "attack.budget=6", "stream.calibration_batches=2", "stream.benign_batches=1",
+    "targets.over=[0.3,0.65]", "targets.under=[0.7,0.97]",
+)  # fmt: skip
+
+
+def commands(start: str) -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith(start)]
+
+
+@pytest.mark.parametrize("line", commands("python experiments/run.py"))
+def test_game(line: str, tmp_path: Path) -> None:
+    words = shlex.split(line)[2:]
+    root = next((word.removeprefix("data.root=") for word in words if word.startswith("data.root=")), None)
+    if root is not None:
+        folder = Path(os.environ.get("UNLEARNING_DATA", ROOT / root)).resolve()
+        if not folder.is_dir():
+            pytest.skip(f"no data sets in {folder}")
+        words = [f"data.root={folder}" if word.startswith("data.root=") else word for word in words]
+    small = [*SMALL, f"store.dir={tmp_path}/store"]
+    if "attack.access=black_box" in words:
+        small.append("attack.queries=50")
+    if any(word.startswith("data=mnist") for word in words):
+        small[-1:] = ["training.epochs=2", f"store.dir={tmp_path}/store"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "experiments/run.py"), *words, *small],
+        cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Effect against random requests" in done.stdout
+    assert list(tmp_path.rglob("result.json"))
+
+
+@pytest.mark.parametrize("line", commands("python experiments/store.py"))
+def test_store_command(line: str, tmp_path: Path) -> None:
+    words = [sys.executable, *shlex.split(line)[1:]]
+    words[1] = str(ROOT / words[1])
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", commands("make"))
+def test_make_target_exists(line: str) -> None:
+    done = subprocess.run(["make", "-n", *shlex.split(line)[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_python_example() -> None:
+    [example] = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    before, after = (float(part) for part in re.findall(r"(?:before|after) ([\d.]+)", done.stdout))
+    assert 0.45 < before < 0.65
+    assert after > before + 0.1
+    assert re.search(r"accepted \d+ of 20", done.stdout)
+
+
+def test_choices_are_those_of_the_configuration() -> None:
+    """Every option of every group stands in the table, and none that is not there."""
+    for group in ("data", "model", "training", "unlearning", "attack", "attack/functional", "defense"):
+        options = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}
+        [row] = [line for line in README.splitlines() if line.startswith(f"| `{group}=`")]
+        named = set(re.findall(r"`([a-z0-9_]+)`", row))
+        assert options <= named
+        assert named - options <= {"npz", "_target_"}

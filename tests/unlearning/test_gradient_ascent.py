@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from data.errors import UserError
+from data.examples import Examples
+from models.gradients import per_example_gradients
+from tests.attacks.checks import bed
+from tests.testbed import TRAINING
+from unlearning.gradient_ascent import GradientAscent
+from unlearning.procedure import Request, forget
+
+
+def losses(victim, examples: Examples) -> torch.Tensor:  # type: ignore[no-untyped-def]
+    return torch.nn.functional.cross_entropy(victim.logits(examples.x), examples.y, reduction="none")
+
+
+def rows(*requests: range) -> torch.Tensor:
+    deleted = torch.zeros(len(requests), TRAINING, dtype=torch.float64)
+    for row, request in zip(deleted, requests, strict=True):
+        row[list(request)] = 1
+    return deleted
+
+
+@pytest.mark.parametrize("cap", [None, 0.8, 100.0])
+def test_equals_a_plain_loop(cap: float | None) -> None:
+    of, deleted = bed(0), rows(range(10), range(5, 40), range(0))
+    procedure = GradientAscent(steps=12, lr=0.4, loss_cap=cap)
+    found = procedure.forget(of.task, of.victim, deleted, 0)
+    for i, row in enumerate(deleted):
+        victim, examples = of.victim, of.task.records[row.bool()]
+        for _ in range(12):
+            if len(examples) == 0 or losses(victim, examples).mean() > (cap or math.log(3)):
+                break
+            victim = victim.moved(0.4 * per_example_gradients(victim, examples).mean(0)[None])[0]
+        assert (found[i].flat() - victim.flat()).abs().max() < 1e-10
+
+
+def test_the_loss_of_the_deleted_rises_and_stops_at_the_cap() -> None:
+    of, request = bed(0), Request(tuple(range(20)))
+    gone = of.task.records[:20]
+    values = [float(losses(of.victim, gone).mean())]
+    for steps in (1, 3, 10, 200, 400):
+        model = forget(GradientAscent(steps=steps, lr=0.2), of.task, of.victim, request, 0)
+        values.append(float(losses(model, gone).mean()))
+    assert values == sorted(values)
+    assert math.log(3) < values[-1] == values[-2] < math.log(3) + 0.3  # one step beyond the cap at most
+
+
+def test_the_gradient_is_taken_at_the_submitted_copies() -> None:
+    of = bed(0)
+    copies = Examples(of.task.records.x[:3] + 1, of.task.records.y[:3])
+    found = forget(GradientAscent(steps=1, lr=0.1, loss_cap=50.0), of.task, of.victim, Request((0, 1, 2), copies), 0)
+    expected = of.victim.flat() + 0.1 * per_example_gradients(of.victim, copies).mean(0)
+    assert (found.flat() - expected).abs().max() < 1e-12
+
+
+def test_fractional_weights_are_refused() -> None:
+    of = bed(0)
+    with pytest.raises(UserError, match="fractional"):
+        GradientAscent().forget(of.task, of.victim, 0.5 * rows(range(4)), 0)
