@@ -89,14 +89,14 @@ def opened(entrances: Sequence[Entrance], attack: str) -> OpenService:
     if not service.procedure.differentiable:
         name = type(service.procedure).__name__
         raise UserError(
-            f"A white-box {attack} attack needs the gradient of the unlearning procedure in the request, and {name} has "
+            f"A white-box {attack} attack needs the gradient of the unlearning procedure in the request; {name} has "
             "none; use attack.access=black_box, or unlearning=retrain, first_order or second_order."
         )
     return service
 
 
 def closed(entrance: Entrance) -> Service:
-    """The service of a black-box attack; an opened one is refused, because it gives more than the threat model allows."""
+    """The service of a black-box attack; an opened one is refused, since it gives more than the threat model allows."""
     if isinstance(entrance, OpenService):
         raise UserError(
             "A black-box attack takes a Service, not an opened one; serve() closes a provider into a Service."

@@ -24,6 +24,7 @@ def below_norm_quantile(service: OpenService, attacker: Attacker, cap: float | N
         allowed &= norms <= norms.double().quantile(cap).to(norms)
         if int(allowed.sum()) < budget:
             raise UserError(
-                f"attack.norm_cap={cap} leaves {int(allowed.sum())} records, fewer than attack.budget={budget}; raise the cap."
+                f"attack.norm_cap={cap} leaves {int(allowed.sum())} records, fewer than "
+                f"attack.budget={budget}; raise the cap."
             )
     return allowed

@@ -16,7 +16,7 @@ from unlearning.service import OpenService
 
 
 def project(weights: Tensor, budget: float, iterations: int = 60) -> Tensor:
-    """Projection of every row onto the capped simplex {0 <= w <= 1, sum w <= budget}: clip(w - mu, 0, 1) by bisection."""
+    """Projection of rows onto the capped simplex {0 <= w <= 1, sum w <= budget}: clip(w - mu, 0, 1) by bisection."""
     low = torch.zeros_like(weights[:, :1])
     high = weights.amax(dim=1, keepdim=True).clamp_min(0)
     for _ in range(iterations):
@@ -37,7 +37,7 @@ def prefix_lengths(budget: int, count: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Search:
-    """How much is searched: relaxed steps of size `lr`, `prefixes` of the final order, and rounds of single additions."""
+    """How much is searched: relaxed steps of size `lr`, `prefixes` of the final order, rounds of single additions."""
 
     budget: int
     steps: int

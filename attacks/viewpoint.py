@@ -63,7 +63,7 @@ class Viewpoint:
         return self.outlook(self.service.unlearn(deleted), owner)
 
     def outlook(self, models: Sequence[Ensemble], owner: Tensor) -> Outlook:
-        """The predictions of candidate models (M of them) for the aims `owner` (M,); differentiable in the parameters."""
+        """Predictions of M candidate models for the aims `owner` (M,); differentiable in the parameters."""
         log_p = torch.cat([self._log_p(each, self.x[owner], 0) for each in models], dim=1)
         return Outlook(
             log_p, self.labels[owner], self.direction[owner], self._reference_log_p(models),

@@ -37,7 +37,8 @@ class Data:
     """A data set, split for a game.
 
     `train` comes from the training file; `test`, `trusted` (the provider's) and `auxiliary` (the attacker's) are
-    disjoint parts of the test file. One example has shape `shape`: (channels, height, width) for images, (features,) for tables.
+    disjoint parts of the test file. One example has shape `shape`: (channels, height, width) for images,
+    (features,) for tables.
     Images are shown as `x * std + mean`, in [0, 1]; `mean` and `std` broadcast against `shape`.
     """
 

@@ -23,7 +23,7 @@ SIGN = {"over": -1, "under": 1}
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """The targets of a game: test positions (T,), predicted labels (T,), directions, and the aim that each belongs to."""
+    """The targets of a game: test positions (T,), predicted labels (T,), directions, and the aim of each."""
 
     positions: Tensor
     labels: Tensor

@@ -87,6 +87,7 @@ def title(config: Mapping[str, Any], seeds: list[int]) -> str:
     who = " ".join(word for word in (access, str(attack["_target_"]).rsplit(".", 2)[-2]) if word)
     which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}-{seeds[-1]}"
     return (
-        f"{who} attack against {named['unlearning']} with defense {named['defense']}: {named['model']} on {named['data']}, "
+        f"{who} attack against {named['unlearning']} with defense {named['defense']}: {named['model']} on "
+        f"{named['data']}, "
         f"at most {attack['budget']} deletions, {which}"
     )

@@ -138,10 +138,7 @@ def _size(size: float) -> str:
 
 def _list(folder: Path, kind: str | None, older_than: float) -> None:
     found = [artifact for artifact in artifacts(folder, kind) if artifact.age >= older_than]
-    rows = [
-        (a.kind, a.path.name[:12], _size(a.size), f"{a.age:.1f}", a.toolkit, a.key)
-        for a in found
-    ]
+    rows = [(a.kind, a.path.name[:12], _size(a.size), f"{a.age:.1f}", a.toolkit, a.key) for a in found]
     heads = ("kind", "artifact", "size", "days", "toolkit", "key")
     if not rows:
         print(f"The store {folder} has no artifacts" + (f" of kind {kind}." if kind else "."))

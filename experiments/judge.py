@@ -50,7 +50,7 @@ class Judge:
         return results
 
     def predict(self, models: Sequence[Ensemble]) -> Tensor:
-        """Mean probabilities (m, n_test + n_conformal, K) of the ensembles on test and conformal calibration examples."""
+        """Mean probabilities (m, n_test + n_conformal, K) on the test and conformal calibration examples."""
         inputs = torch.cat([self.data.test.x, self.data.conformal_trusted.x])
         return torch.stack([each.probabilities(inputs) for each in models]).mean(0)
 

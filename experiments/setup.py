@@ -114,11 +114,15 @@ def settings_from(config: Mapping[str, Any]) -> Settings:
     """The validated settings; raises UserError that names the key."""
     from pydantic import ValidationError
 
-    names = ("seed", "repetitions", "fresh_seeds", "targets", "stream", "device", "threads")
+    parts: dict[str, Any] = {name: config[name] for name in ("seed", "repetitions", "fresh_seeds", "device", "threads")}
+    where = ""
     try:
-        return TypeAdapter(Settings).validate_python({name: config[name] for name in names})
+        for where, kind in (("targets", Targets), ("stream", Stream)):
+            parts[where] = TypeAdapter(kind).validate_python(config[where])
+        where = ""
+        return Settings(**parts)
     except ValidationError as error:
-        raise UserError((validation(error, "") or str(error)).replace(" .", " ").lstrip(".")) from error
+        raise UserError(validation(error, where) or str(error)) from error
 
 
 def prepare(config: dict[str, Any]) -> Setup:
@@ -147,14 +151,14 @@ def prepare(config: dict[str, Any]) -> Setup:
     pool = pool_size(attack, len(data.train))
     if attack.budget > pool:
         raise UserError(
-            f"attack.budget={attack.budget} is larger than the pool of {pool} records that the attacker may ask to delete; "
-            "lower attack.budget, or raise attack.owned or attack.pool."
+            f"attack.budget={attack.budget} is larger than the pool of {pool} records that the attacker may ask to "
+            "delete; lower attack.budget, or raise attack.owned or attack.pool."
         )
     largest = attack.budget * (1 + settings.stream.benign_per_malicious)
     if largest > len(data.train):
         raise UserError(
-            f"A stream of {largest} requests (attack.budget and stream.benign_per_malicious) is larger than the training set "
-            f"of {len(data.train)} records; lower one of them."
+            f"A stream of {largest} requests (attack.budget and stream.benign_per_malicious) is larger than the "
+            f"training set of {len(data.train)} records; lower one of them."
         )
     return Setup(
         config, settings, moved, task, procedure, attack, defense, device, threads, fingerprint(data), store

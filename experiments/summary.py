@@ -14,8 +14,8 @@ from metrics.intervals import Interval, mean_interval, paired_difference
 
 PER_TARGET = ("confidence", "entropy", "kept")
 PER_MODEL = (
-    "accuracy", "ece", "adaptive_ece", "brier", "nll", "auroc_of_confidence", "conformal_coverage", "conformal_set_size",
-    "mean_confidence", "mean_entropy",
+    "accuracy", "ece", "adaptive_ece", "brier", "nll", "auroc_of_confidence", "conformal_coverage",
+    "conformal_set_size", "mean_confidence", "mean_entropy",
 )  # fmt: skip
 STATES = ("before", "after", "defended", "processed", "stream", "random", "benign")
 FRESH = ("nothing", "after", "defended", "random")

@@ -98,14 +98,16 @@ def _lines(part: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> 
         if judged in part["effect"]:
             effect, left = part["effect"][judged], part["effect_defended"][judged]
             lines.append(
-                f"Effect against random requests, {name}: {signed(effect)}, n = {effect['n']}; with the defense {signed(left)}."
+                f"Effect against random requests, {name}: {signed(effect)}, n = {effect['n']}; "
+                f"with the defense {signed(left)}."
             )
     if part["fresh_seeds"] is None:
         lines.append("The procedure draws nothing, so fresh seeds would give the same models.")
     else:
         floor = part["noise_floor"]
         lines.append(
-            f"* before: nothing deleted. Noise floor of fresh seeds: with nothing deleted confidence moves by {plus_minus(floor['confidence'], 3)}, "
+            f"* before: nothing deleted. Noise floor of fresh seeds: with nothing deleted "
+            f"confidence moves by {plus_minus(floor['confidence'], 3)}, "
             f"labels kept {rate(floor['kept'], 0)} %."
         )
     found = [each for each in part["detection"] if each is not None]
@@ -127,7 +129,8 @@ def _detection(found: Sequence[Mapping[str, Any]], detections: Sequence[Mapping[
     counts = found[0]["decision"]["auroc"]["settings"]
     alone = [rate for each in detections for rate in each["benign_only_rejected"]]
     return (
-        f"Filter: AUROC {mean(['decision', 'auroc']):.3f} (S1 {mean(['S1', 'auroc']):.3f}, S8 {mean(['S8', 'auroc']):.3f}); "
+        f"Filter: AUROC {mean(['decision', 'auroc']):.3f} (S1 {mean(['S1', 'auroc']):.3f}, "
+        f"S8 {mean(['S8', 'auroc']):.3f}); "
         f"TPR {mean(['decision', 'tpr_at_1']):.2f} at 1% and {mean(['decision', 'tpr_at_5']):.2f} at 5% FPR "
         f"({counts['malicious']} malicious, {counts['benign']} benign); caught {mean(['caught']):.2f}, "
         f"benign rejected {mean(['benign_rejected']):.3f} in mixed, {sum(alone) / len(alone):.3f} in benign streams."

@@ -34,9 +34,7 @@ class Tracker:
 
 
 @contextmanager
-def track(
-    mode: str, project: str, group: str | None, config: Mapping[str, Any], folder: Path
-) -> Iterator[Tracker]:
+def track(mode: str, project: str, group: str | None, config: Mapping[str, Any], folder: Path) -> Iterator[Tracker]:
     """A `Tracker` for the duration of a game; the run is closed as failed when the game raises.
 
     Args:

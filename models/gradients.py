@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
 
 from data.examples import Examples
-from models.victim import Ensemble, Tensors, Victim, flatten, forward, unflatten
+from models.victim import Ensemble, Tensors, Victim, flatten, forward, rows_at_once, unflatten
 
 CHUNK = 8192  # examples of one pass over a large data set
+NUMBERS = 2**26  # numbers in the per-example gradients that are held at once
 
 
 def losses(module: nn.Module, parameters: Mapping[str, Tensor], buffers: Tensors, x: Tensor, y: Tensor) -> Tensor:
@@ -34,7 +35,8 @@ def inner_products(victim: Victim, examples: Examples, direction: Tensor, chunk:
         return jvp(loss, (victim.parameters,), (tangent,))[1]
 
     with torch.no_grad():
-        parts = zip(examples.x.split(chunk), examples.y.split(chunk), strict=True)
+        rows = rows_at_once(examples.x, chunk)
+        parts = zip(examples.x.split(rows), examples.y.split(rows), strict=True)
         return torch.cat([along(x, y) for x, y in parts])
 
 
@@ -46,7 +48,7 @@ def inner_products_many(models: Ensemble, examples: Examples, directions: Tensor
 
     tangents = unflatten(directions, {name: value[0] for name, value in models.parameters.items()})
     run = vmap(along, in_dims=(0, 0, 0, None, None))
-    rows = max(1, chunk // len(models))
+    rows = rows_at_once(examples.x, chunk, len(models))
     with torch.no_grad():
         parts = zip(examples.x.split(rows), examples.y.split(rows), strict=True)
         return torch.cat([run(models.parameters, models.buffers, tangents, x, y) for x, y in parts], dim=1)
@@ -64,16 +66,22 @@ def per_example_gradients(victim: Victim, examples: Examples) -> Tensor:
     return vmap(one)(examples.x, examples.y).detach()
 
 
-def gradient_norms(victim: Victim, examples: Examples, chunk: int = 256) -> Tensor:
-    """||grad l_i(theta)|| for every example, shape (n,); at most `chunk` gradients are held at once."""
-    parts = range(0, len(examples), chunk)
-    return torch.cat([per_example_gradients(victim, examples[slice(i, i + chunk)]).norm(dim=1) for i in parts])
+def gradients_at_once(victim: Victim) -> int:
+    """How many per-example gradients of the model fit into the memory set aside for them."""
+    return max(1, min(256, NUMBERS // victim.flat().numel()))
+
+
+def gradient_norms(victim: Victim, examples: Examples, chunk: int | None = None) -> Tensor:
+    """||grad l_i(theta)|| for every example, shape (n,); `chunk` gradients are held at once (default: what fits)."""
+    size = chunk or gradients_at_once(victim)
+    parts = range(0, len(examples), size)
+    return torch.cat([per_example_gradients(victim, examples[slice(i, i + size)]).norm(dim=1) for i in parts])
 
 
 def weighted_gradient(victim: Victim, examples: Examples, weights: Tensor, chunk: int = CHUNK) -> Tensor:
     """sum_i c_i grad l_i(theta) for every row c of `weights` (m, n), shape (m, p)."""
     total = torch.zeros(len(weights), victim.flat().numel(), dtype=weights.dtype, device=weights.device)
-    step = max(1, chunk // len(weights))
+    step = rows_at_once(examples.x, chunk, len(weights))
     for first in range(0, len(examples), step):
         part, rows = examples[slice(first, first + step)], weights[:, first : first + step]
         parameters = {name: value.detach().requires_grad_() for name, value in victim.parameters.items()}

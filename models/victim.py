@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 Tensors = dict[str, Tensor]
+INPUT_NUMBERS = 2**21  # numbers in the inputs of one pass; activations of a deep network are some hundred times as many
 INFERENCE_ROWS = 8192  # inputs of one forward pass, over all models of a stack: bounds the memory of activations
+
+
+def rows_at_once(x: Tensor, bound: int, models: int = 1) -> int:
+    """How many of the inputs `x` to treat at once: at most `bound` over all models, fewer where one input is large."""
+    return max(1, min(bound, INPUT_NUMBERS // max(1, x[0].numel())) // models) if len(x) else 1
 
 
 def forward(module: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
@@ -34,7 +40,10 @@ class Victim:
         """Logits (n, classes), without gradient."""
         with torch.no_grad():
             return torch.cat(
-                [forward(self.module, self.parameters, self.buffers, part) for part in x.split(INFERENCE_ROWS)]
+                [
+                    forward(self.module, self.parameters, self.buffers, part)
+                    for part in x.split(rows_at_once(x, INFERENCE_ROWS))
+                ]
             )
 
     def probabilities(self, x: Tensor) -> Tensor:
@@ -71,7 +80,7 @@ class Ensemble:
     def logits(self, x: Tensor) -> Tensor:
         """Logits (m, n, classes) of every model on the same `x` (n, ...), without gradient."""
         run = vmap(forward, in_dims=(None, 0, 0, None))
-        rows = max(1, INFERENCE_ROWS // len(self))
+        rows = rows_at_once(x, INFERENCE_ROWS, len(self))
         with torch.no_grad():
             return torch.cat([run(self.module, self.parameters, self.buffers, part) for part in x.split(rows)], dim=1)
 

@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # The same commands on a smaller game, so that the tests stay short; everything else is as printed.
 SMALL = (
-    "targets.count=2", "training.epochs=6", "attack.budget=6", "stream.calibration_batches=2", "stream.benign_batches=1",
-    "targets.over=[0.3,0.65]", "targets.under=[0.7,0.97]",
+    "targets.count=2", "training.epochs=6", "attack.budget=6", "stream.calibration_batches=2",
+    "stream.benign_batches=1", "targets.over=[0.3,0.65]", "targets.under=[0.7,0.97]",
 )  # fmt: skip
 
 

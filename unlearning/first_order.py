@@ -44,6 +44,6 @@ class FirstOrder:
         return self.rate / len(task.records) * inner_products_many(start, task.records, cotangent)
 
     def pull_back_copies(self, task: Task, victim: Victim, deleted: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
-        """dL/dx~_i, shape of `at.x`, for one request: (rate/n) w_i grad_x <q, grad_theta l(x~_i)>; deleted (n,), q (p,)."""
+        """dL/dx~_i, shape of `at.x`, for one request: (rate/n) w_i grad_x <q, grad_theta l(x~_i)>; q (p,)."""
         scale = (self.rate / len(task.records) * deleted).reshape(-1, *[1] * (at.x.dim() - 1))
         return scale * input_gradients(victim, at, cotangent)

@@ -25,7 +25,8 @@ class SecondOrder:
 
     With `retained_curvature` H_w is the curvature of the retained objective, else that of the full one (influence).
     The deleted gradients are taken at the submitted copies, the curvature at the stored records. dL/dw_i =
-    (1/n) [<v, g_i> + v' H_i s] with v = H^{-1} q and s = theta' - theta; the second term only for the retained curvature.
+    (1/n) [<v, g_i> + v' H_i s] with v = H^{-1} q and s = theta' - theta; the second term only for the
+    retained curvature.
     Source: attacks sheet, operator O3; Warnecke et al., NDSS 2023.
     """
 
@@ -97,7 +98,7 @@ class SecondOrder:
         return jvp(along, (parameters,), (right,))[1]
 
     def pull_back_copies(self, task: Task, victim: Victim, deleted: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
-        """dL/dx~_i, shape of `at.x`, for one request: (1/n) w_i grad_x <v, grad_theta l(x~_i)>; deleted (n,), q (p,)."""
+        """dL/dx~_i, shape of `at.x`, for one request: (1/n) w_i grad_x <v, grad_theta l(x~_i)>; q (p,)."""
         v = self._solve(task, victim, deleted[None], cotangent[None])[0]
         scale = (deleted / len(task.records)).reshape(-1, *[1] * (at.x.dim() - 1))
         return scale * input_gradients(victim, at, v)

@@ -21,8 +21,8 @@ from data.errors import UserError
 class Misclassification:
     """Minimise sum_t [m_yhat(x_t) + kappa]_+ + stealth [R_ref(theta') - (1 + tolerance) R_ref(theta)]_+, untargeted.
 
-    White-box: relaxed search from the one-shot influence set, rounded to the top `budget`, judged by the true procedure.
-    Black-box: search over scores. The aim's direction is not used: the label is what is attacked.
+    White-box: relaxed search from the one-shot influence set, rounded to the top `budget`, judged by the true
+    procedure. Black-box: search over scores. The aim's direction is not used: the label is what is attacked.
     Sources: Qian et al., KDD 2023 (the attack; abstract); attacks sheet 2.2 and 2.3 A (formulation).
     """
 

@@ -15,7 +15,7 @@ from unlearning.procedure import Request
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class NoAttack:
-    """Asks for nothing. `budget` sets the size of the benign stream and of the random control, so that games compare."""
+    """Asks for nothing. `budget` sets the size of the benign stream and of the random control."""
 
     game: ClassVar[str] = "any"
     name: ClassVar[str] = "none"

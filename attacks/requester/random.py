@@ -15,7 +15,7 @@ from unlearning.procedure import Request
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Random:
-    """`budget` records of the pool, uniformly without replacement, another draw for every aim; asks the service nothing."""
+    """`budget` records of the pool, uniformly without replacement, another draw for every aim."""
 
     game: ClassVar[str] = "request"
     name: ClassVar[str] = "random"

@@ -25,8 +25,9 @@ class Uncertainty:
     """Minimise -dir sum_t u(x_t) + keep sum_t [kappa - m_yhat(x_t)]_+ + keep_reference mean_ref [kappa - m_yhat(x)]_+.
 
     White-box: relaxed search from the one-shot influence set, then prefixes of the order, then single additions, all
-    judged by the true procedure; with `feasible_first` only sets that keep every target's label count. Black-box: `feedback` score searches
-    over scores with rolled-back trials; sequential deletes for good, `per_query` records a query.
+    judged by the true procedure; with `feasible_first` only sets that keep every target's label count.
+    Black-box: `feedback` score searches over scores with rolled-back trials; sequential deletes for good,
+    `per_query` records a query.
     `norm_cap` is the adaptive attacker: only records whose gradient norm is below that quantile are named (white-box).
     Sources: Qian et al., arXiv 2508.07458 (the attack; abstract); attacks sheet 4.2 (formulation), 15.7.1 (norm cap).
     """

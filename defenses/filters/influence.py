@@ -14,7 +14,14 @@ from data.errors import UserError
 from data.examples import Examples
 from defenses.defense import Context, Verdict
 from metrics.detection import calibrated_threshold
-from models.gradients import gradient_norms, inner_products, losses, per_example_gradients, weighted_gradient
+from models.gradients import (
+    gradient_norms,
+    gradients_at_once,
+    inner_products,
+    losses,
+    per_example_gradients,
+    weighted_gradient,
+)
 from models.influence import inverse_curvature
 from models.solver import Solver
 from models.victim import Tensors, Victim, flatten, forward
@@ -86,7 +93,8 @@ class Influence:
         threshold = float(calibrated_threshold(benign, self.rate))
         if threshold == float("inf"):
             raise UserError(
-                f"defense.rate={self.rate} cannot be calibrated with {len(benign)} benign scores; raise calibration_batches."
+                f"defense.rate={self.rate} cannot be calibrated with {len(benign)} benign scores; "
+                "raise calibration_batches."
             )
         return threshold
 
@@ -129,7 +137,7 @@ def _entropy_gradient(victim: Victim, examples: Examples) -> Tensor:
     return flatten(grad(mean_entropy)(victim.parameters)).detach()
 
 
-def _class_dissimilarity(context: Context, indices: Tensor, chunk: int = 256) -> Tensor:
+def _class_dissimilarity(context: Context, indices: Tensor) -> Tensor:
     """1 - cos(g_i, mean gradient of class y_i over the records outside the request), (m,)."""
     records = context.task.records
     outside = torch.ones(len(records), dtype=torch.bool, device=records.y.device)
@@ -140,6 +148,7 @@ def _class_dissimilarity(context: Context, indices: Tensor, chunk: int = 256) ->
     rows = torch.stack([(outside & (records.y == label)).to(records.x.dtype) for label in present])
     means = weighted_gradient(context.victim, records, rows / rows.sum(1, keepdim=True).clamp_min(1))
     row_of = torch.searchsorted(present, records.y[indices])
+    chunk = gradients_at_once(context.victim)
     scores = []
     for part, row in zip(indices.split(chunk), row_of.split(chunk), strict=True):
         gradients = per_example_gradients(context.victim, records[part])

@@ -144,7 +144,7 @@ MISTAKES = {
     "seed=0,1": "Ambiguous value for argument 'seed=0,1'; to use it as a list",
     "seed=[1": "The override 'seed=[1' cannot be read",
     "seed": "The override 'seed' cannot be read (missing EQUAL at '<EOF>'); write KEY=VALUE",
-    "attack.budget=${oc.env:NOT_SET}": "attack.budget: KeyError raised while resolving interpolation: \"Environment",
+    "attack.budget=${oc.env:NOT_SET}": 'attack.budget: KeyError raised while resolving interpolation: "Environment',
     "attack.budget=${not.there}": "attack.budget: Interpolation key 'not.there' not found.",
     "attack.budget=${attack.budget}": "attack.budget: Recursive interpolation detected.",
     "attack.budget=???": "attack.budget has no value; give one with attack.budget=VALUE.",

@@ -215,9 +215,7 @@ def test_killed_at_any_moment_nothing_broken_is_left_to_read(store, said, proces
 
 def test_two_processes_compute_one_key_once(store, tmp_path, processes):
     ready, results, counter = processes.Event(), processes.Queue(), tmp_path / "counter"
-    workers = [
-        processes.Process(target=compute_slowly, args=(store.folder, counter, ready, results)) for _ in range(2)
-    ]
+    workers = [processes.Process(target=compute_slowly, args=(store.folder, counter, ready, results)) for _ in range(2)]
     for worker in workers:
         worker.start()
     ready.set()
