@@ -104,11 +104,11 @@ def closed(entrance: Entrance) -> Service:
     return entrance
 
 
-def check_budget(budget: int, attacker: Attacker) -> None:
+def check_budget(budget: int, pool: int) -> None:
     """Raise UserError when more deletions are allowed than the attacker has records to name."""
-    if budget > len(attacker.pool):
+    if budget > pool:
         raise UserError(
-            f"attack.budget={budget} is larger than the pool of {len(attacker.pool)} records that the attacker may ask "
+            f"attack.budget={budget} is larger than the pool of {pool} records that the attacker may ask "
             "to delete; lower attack.budget, or raise attack.owned or attack.pool."
         )
 

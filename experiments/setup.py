@@ -13,7 +13,7 @@ import torch
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from attacks.attack import Attack, opened
+from attacks.attack import Attack, check_budget, opened
 from data.errors import UserError
 from data.examples import Data
 from defenses.defense import Filter
@@ -148,12 +148,7 @@ def prepare(config: dict[str, Any]) -> Setup:
     task = Task(moved.train, factory, training)
     if attack.access == "white_box":
         opened([OpenService(task, procedure, (), ())], attack.name)
-    pool = pool_size(attack, len(data.train))
-    if attack.budget > pool:
-        raise UserError(
-            f"attack.budget={attack.budget} is larger than the pool of {pool} records that the attacker may ask to "
-            "delete; lower attack.budget, or raise attack.owned or attack.pool."
-        )
+    check_budget(attack.budget, pool_size(attack, len(data.train)))
     largest = attack.budget * (1 + settings.stream.benign_per_malicious)
     if largest > len(data.train):
         raise UserError(

@@ -49,7 +49,7 @@ class Misclassification:
         self, entrances: Sequence[Entrance], aims: Sequence[Aim], attacker: Attacker, rng: torch.Generator
     ) -> list[Crafted]:
         """One request of at most `budget` deletions for every aim; raises UserError where the pairing cannot work."""
-        check_budget(self.budget, attacker)
+        check_budget(self.budget, len(attacker.pool))
         objective = MisclassificationObjective(self.stealth, self.kappa, self.tolerance)
         if self.access == "white_box":
             service = opened(entrances, self.name)

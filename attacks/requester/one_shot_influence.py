@@ -37,7 +37,7 @@ class OneShotInfluence:
         self, entrances: Sequence[Entrance], aims: Sequence[Aim], attacker: Attacker, rng: torch.Generator
     ) -> list[Crafted]:
         """One request of exactly `budget` deletions for every aim."""
-        check_budget(self.budget, attacker)
+        check_budget(self.budget, len(attacker.pool))
         service = opened(entrances, self.name)
         allowed = below_norm_quantile(service, attacker, self.norm_cap, self.budget)
         objective = UncertaintyObjective(self.functional, keep=0.0, keep_reference=0.0, kappa=0.0)

@@ -29,7 +29,7 @@ class Random:
         self, entrances: Sequence[Entrance], aims: Sequence[Aim], attacker: Attacker, rng: torch.Generator
     ) -> list[Crafted]:
         """One random request for every aim."""
-        check_budget(self.budget, attacker)
+        check_budget(self.budget, len(attacker.pool))
         draws = [torch.randperm(len(attacker.pool), generator=rng)[: self.budget] for _ in aims]
         return [
             Crafted(Request(tuple(attacker.pool[draw.to(attacker.pool.device)].tolist())), float("nan"))

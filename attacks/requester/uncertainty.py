@@ -27,7 +27,7 @@ class Uncertainty:
     White-box: relaxed search from the one-shot influence set, then prefixes of the order, then single additions, all
     judged by the true procedure; with `feasible_first` only sets that keep every target's label count.
     Black-box: `feedback` score searches over scores with rolled-back trials; sequential deletes for good,
-    `per_query` records a query.
+    `per_query` records a query (a game judges what was deleted in all as one request).
     `norm_cap` is the adaptive attacker: only records whose gradient norm is below that quantile are named (white-box).
     Sources: Qian et al., arXiv 2508.07458 (the attack; abstract); attacks sheet 4.2 (formulation), 15.7.1 (norm cap).
     """
@@ -62,6 +62,8 @@ class Uncertainty:
                 f"The functional {name} needs more than predicted probabilities, and black-box access gives no more; "
                 "use attack.access=white_box or another attack/functional."
             )
+        if self.access == "white_box" and self.feedback == "sequential":
+            raise UserError("attack.feedback=sequential is a black-box setting; use it with attack.access=black_box.")
         if self.access == "black_box" and self.norm_cap is not None:
             raise UserError("attack.norm_cap needs gradients of the victim; use it with attack.access=white_box.")
 
@@ -69,7 +71,7 @@ class Uncertainty:
         self, entrances: Sequence[Entrance], aims: Sequence[Aim], attacker: Attacker, rng: torch.Generator
     ) -> list[Crafted]:
         """One request of at most `budget` deletions for every aim; raises UserError where the pairing cannot work."""
-        check_budget(self.budget, attacker)
+        check_budget(self.budget, len(attacker.pool))
         objective = UncertaintyObjective(
             self.functional, self.keep, self.keep_reference, self.kappa, self.feasible_first
         )
