@@ -36,7 +36,7 @@ def inverse_curvature(
     make = hessian if solver.curvature == "hessian" else gauss_newton
     shift = weight_decay + solver.damping
     preconditioner = None
-    if solver.method == "dense":
+    if solver.method == "dense" or (solver.method == "auto" and vectors.shape[1] <= LARGEST):
         anchor = base if base is not None else models[0]
         key = (solver.curvature, shift, id(examples.x), len(examples))
         known = _factors.setdefault(anchor, {})

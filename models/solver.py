@@ -21,11 +21,12 @@ class Solver:
     `curvature`: gauss_newton (positive semi-definite) or hessian (may have negative directions: then the solver stops
     with a sentence). `damping` is added to the diagonal, beside weight decay. `tolerance` bounds the relative residual
     ||b - A x|| / ||b|| of every system. `method`: cg, or dense: conjugate gradients preconditioned by the Cholesky
-    factor of the curvature with nothing deleted, for up to 5,000 parameters and many systems that differ a little.
+    factor of the curvature with nothing deleted, for up to 5,000 parameters and many systems that differ a little; auto
+    takes dense where it fits.
     """
 
     curvature: Literal["gauss_newton", "hessian"] = "gauss_newton"
-    method: Literal["cg", "dense"] = "cg"
+    method: Literal["auto", "cg", "dense"] = "cg"
     damping: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     max_iterations: Annotated[int, Field(ge=1)] = 1000

@@ -39,8 +39,10 @@ class Retrain:
         self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
     ) -> Ensemble:
         """Retrain once for every row of `deleted` (m, n), all with the initialisation and batches of `seed`."""
-        seeds = [seed] * len(deleted)
-        return train(task.build, task.records, task.training, seeds, task.total(deleted), label="retraining")
+        seeds, start = [seed] * len(deleted), None
+        if task.training.optimizer == "newton":  # the minimum is unique, so begin where it is near
+            start = victim.moved(deleted.new_zeros(len(deleted), victim.flat().numel()))
+        return train(task.build, task.records, task.training, seeds, task.total(deleted), start, "retraining")
 
     def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
         """dL/dw (m, n) by the implicit function theorem at the retrained models."""
