@@ -13,7 +13,7 @@ from models.gradients import losses
 from models.victim import Ensemble, Tensors, forward, rows_at_once, unflatten
 
 Product = Callable[[Tensor], Tensor]  # (m, p) -> (m, p), row by row
-CHUNK = 32_768  # examples x models of one product: bounds the memory of activations
+CHUNK = 2**18  # examples x models of one product, at most
 
 
 def softmax_curvature(probabilities: Tensor, direction: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def _summed(
     m, n = deleted.shape
     like = {name: value[0] for name, value in models.parameters.items()}
     run = vmap(product, in_dims=(0, 0, 0, 0, None, None) if with_labels else (0, 0, 0, 0, None))
-    rows = rows_at_once(examples.x, CHUNK, m)
+    rows = rows_at_once(models, examples.x, CHUNK, m)
 
     def apply(vectors: Tensor) -> Tensor:
         tangents, total = unflatten(vectors, like), shift * vectors

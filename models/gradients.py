@@ -12,7 +12,7 @@ from torch.func import grad, jvp, vmap
 from data.examples import Examples
 from models.victim import Ensemble, Tensors, Victim, flatten, forward, rows_at_once, unflatten
 
-CHUNK = 8192  # examples of one pass over a large data set
+CHUNK = 2**18  # examples x models of one pass, at most
 NUMBERS = 2**26  # numbers in the per-example gradients that are held at once
 
 
@@ -35,7 +35,7 @@ def inner_products(victim: Victim, examples: Examples, direction: Tensor, chunk:
         return jvp(loss, (victim.parameters,), (tangent,))[1]
 
     with torch.no_grad():
-        rows = rows_at_once(examples.x, chunk)
+        rows = rows_at_once(victim, examples.x, chunk)
         parts = zip(examples.x.split(rows), examples.y.split(rows), strict=True)
         return torch.cat([along(x, y) for x, y in parts])
 
@@ -48,7 +48,7 @@ def inner_products_many(models: Ensemble, examples: Examples, directions: Tensor
 
     tangents = unflatten(directions, {name: value[0] for name, value in models.parameters.items()})
     run = vmap(along, in_dims=(0, 0, 0, None, None))
-    rows = rows_at_once(examples.x, chunk, len(models))
+    rows = rows_at_once(models, examples.x, chunk, len(models))
     with torch.no_grad():
         parts = zip(examples.x.split(rows), examples.y.split(rows), strict=True)
         return torch.cat([run(models.parameters, models.buffers, tangents, x, y) for x, y in parts], dim=1)
@@ -81,7 +81,7 @@ def gradient_norms(victim: Victim, examples: Examples, chunk: int | None = None)
 def weighted_gradient(victim: Victim, examples: Examples, weights: Tensor, chunk: int = CHUNK) -> Tensor:
     """sum_i c_i grad l_i(theta) for every row c of `weights` (m, n), shape (m, p)."""
     total = torch.zeros(len(weights), victim.flat().numel(), dtype=weights.dtype, device=weights.device)
-    step = rows_at_once(examples.x, chunk, len(weights))
+    step = rows_at_once(victim, examples.x, chunk, len(weights))
     for first in range(0, len(examples), step):
         part, rows = examples[slice(first, first + step)], weights[:, first : first + step]
         parameters = {name: value.detach().requires_grad_() for name, value in victim.parameters.items()}

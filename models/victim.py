@@ -4,19 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 Tensors = dict[str, Tensor]
-INPUT_NUMBERS = 2**21  # numbers in the inputs of one pass; activations of a deep network are some hundred times as many
-INFERENCE_ROWS = 8192  # inputs of one forward pass, over all models of a stack: bounds the memory of activations
+INFERENCE_ROWS = 2**18  # inputs of one forward pass, over all models of a stack, at most
+ACTIVATIONS = 2**24  # numbers that the layers of all models may put out in one pass; this is what takes the memory
+_sizes: WeakKeyDictionary[nn.Module, dict[torch.Size, int]] = WeakKeyDictionary()
 
 
-def rows_at_once(x: Tensor, bound: int, models: int = 1) -> int:
-    """How many of the inputs `x` to treat at once: at most `bound` over all models, fewer where one input is large."""
-    return max(1, min(bound, INPUT_NUMBERS // max(1, x[0].numel())) // models) if len(x) else 1
+def rows_at_once(models: Victim | Ensemble, x: Tensor, bound: int, count: int = 1) -> int:
+    """How many of the inputs `x` to treat at once with `count` models: at most `bound` over all of them, and no more
+    than keeps their activations in bounds.
+    """
+    known = _sizes.setdefault(models.module, {})
+    if x.shape[1:] not in known:
+        known[x.shape[1:]] = _activations(models if isinstance(models, Victim) else models[0], x[:1])
+    return max(1, min(bound // count, ACTIVATIONS // (count * known[x.shape[1:]])))
+
+
+def _activations(victim: Victim, x: Tensor) -> int:
+    """Numbers that all layers put out for one input, measured by one forward pass."""
+    total = [0]
+
+    def count(module: nn.Module, inputs: object, output: object) -> None:
+        total[0] += output.numel() if isinstance(output, Tensor) else 0
+
+    handles = [m.register_forward_hook(count) for m in victim.module.modules() if not list(m.children())]
+    try:
+        with torch.no_grad():
+            forward(victim.module, victim.parameters, victim.buffers, x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return max(1, total[0], x.numel() // 16)
 
 
 def forward(module: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
@@ -42,7 +66,7 @@ class Victim:
             return torch.cat(
                 [
                     forward(self.module, self.parameters, self.buffers, part)
-                    for part in x.split(rows_at_once(x, INFERENCE_ROWS))
+                    for part in x.split(rows_at_once(self, x, INFERENCE_ROWS))
                 ]
             )
 
@@ -80,7 +104,7 @@ class Ensemble:
     def logits(self, x: Tensor) -> Tensor:
         """Logits (m, n, classes) of every model on the same `x` (n, ...), without gradient."""
         run = vmap(forward, in_dims=(None, 0, 0, None))
-        rows = rows_at_once(x, INFERENCE_ROWS, len(self))
+        rows = rows_at_once(self, x, INFERENCE_ROWS, len(self))
         with torch.no_grad():
             return torch.cat([run(self.module, self.parameters, self.buffers, part) for part in x.split(rows)], dim=1)
 
