@@ -153,7 +153,7 @@ def set_level(seed: int, direction: int) -> dict[str, list[float]]:
     of = bed(seed)
     points = of.test[torch.arange(200)]
     aim = Aim(points.x, of.victim.logits(points.x).argmax(-1), direction)
-    attack = Uncertainty(budget=30, functional=Entropy(), feasible_first=False, steps=4)
+    attack = Uncertainty(budget=30, functional=Entropy(), feasible_first=False, steps=12, keep=1.0)
     models = {
         "after": unlearned(of, crafted(attack, of, [aim]))[0],
         "random": unlearned(of, crafted(Random(budget=30), of, [aim]))[0],
@@ -176,13 +176,14 @@ def mean_of_sets(direction: int) -> dict[str, list[float]]:
 def test_sets_become_over_confident() -> None:
     """Claim 2: mean entropy falls by >= 30%, ECE at least doubles, accuracy within 2 points (means over seeds).
 
-    The ECE is judged on the whole test set: on 200 points its noise floor is about as large as the victim's ECE.
+    With the default weight keep=5 of the label-keeping penalty the ECE rises 1.9 times only: 200 labels are kept at the
+    price of some over-confidence. keep=1 loses 4% of the labels and passes 2. On 1,000 test points both do.
     """
     found = mean_of_sets(-1)
     print("claim 2, over: (entropy, ECE and accuracy on the set, ECE and accuracy on all)", found)
     assert found["after"][0] <= 0.7 * found["before"][0]
     assert found["after"][3] >= 2 * found["before"][3]
-    assert found["after"][1] > 1.5 * found["before"][1]
+    assert found["after"][1] >= 2 * found["before"][1]
     assert abs(found["after"][2] - found["before"][2]) <= 0.02
     assert abs(found["after"][4] - found["before"][4]) <= 0.02
     assert found["random"][0] > 0.9 * found["before"][0]
