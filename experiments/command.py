@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
+from experiments.arguments import parse
 from experiments.help import help_text
 from experiments.machine import DISTRIBUTION, toolkit_version
 
@@ -22,7 +23,7 @@ class _Ended(BaseException):
     """Carries an error of a single run past Hydra, which would print a line of its own for an `Exception`."""
 
 
-def run(entry: Entry, config_name: str, config_path: Path) -> None:
+def run(entry: Entry, config_name: str, config_path: Path, sweeps: bool = False) -> None:
     """Run `entry` with the configuration that Hydra composes from `config_path/config_name.yaml` and the command line.
 
     The configuration is checked for unknown keys and wholly resolved before `entry` sees it. The process ends with code
@@ -34,7 +35,14 @@ def run(entry: Entry, config_name: str, config_path: Path) -> None:
         return
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     games: list[str] = []  # not empty once a game has begun: what then goes wrong is not Hydra's doing
+    arguments = parse(sys.argv[1:])
     try:
+        if arguments.is_sweep and sweeps:
+            from experiments import sweep_command
+
+            code = sweep_command.main(arguments, config_name, Path(config_path))
+            sys.stdout.flush()
+            sys.exit(code)
         _play(entry, config_name, config_path, games)
         sys.stdout.flush()
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from defenses.filters.influence import Influence
 from defenses.filters.none import NoDefense
 from experiments.choose import Chosen
 from experiments.setup import Setup
-from metrics.detection import auroc, benign_rejected, malicious_caught, roc_curve, tpr_at_fpr
+from metrics.detection import Roc, auroc, benign_rejected, malicious_caught, roc_curve, tpr_at_fpr
 from models.victim import Victim
 
 ALWAYS = ("S1", "S8")  # reported beside whatever score decides (reporting protocol)
@@ -77,6 +77,14 @@ def measured(
             "tpr_at_5": tpr_at_fpr(pooled, truth, 0.05).as_dict(),
         }
         if name == "decision":
-            curve = roc_curve(pooled, truth)
-            report["roc"] = {"fpr": curve.false_positive.tolist(), "tpr": curve.true_positive.tolist()}
+            report["roc"] = corners(roc_curve(pooled, truth))
     return report
+
+
+def corners(curve: Roc) -> dict[str, list[float]]:
+    """A ROC curve without the points that lie between two others on a horizontal or vertical line: the same steps."""
+    fpr, tpr = curve.false_positive.tolist(), curve.true_positive.tolist()
+    inner = range(1, len(fpr) - 1)
+    straight = {i for i in inner if fpr[i - 1] == fpr[i] == fpr[i + 1] or tpr[i - 1] == tpr[i] == tpr[i + 1]}
+    keep = [i for i in range(len(fpr)) if i not in straight]
+    return {"fpr": [fpr[i] for i in keep], "tpr": [tpr[i] for i in keep]}

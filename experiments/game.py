@@ -9,10 +9,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from data.errors import UserError
 from experiments.figures import draw
 from experiments.machine import peak_memory_mb, versions
 from experiments.play_one import play_one
-from experiments.records import jsonable, write_json_atomic
+from experiments.records import jsonable, significant, write_json_atomic
 from experiments.setup import Setup, prepare
 from experiments.summary import score, summarise
 from experiments.table import show
@@ -21,8 +22,11 @@ from experiments.tracking import track
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from data.examples import Data
+
 log = logging.getLogger(__name__)
-SCHEMA = 1
+SCHEMA = 2
+NOT_RECORDED = ("store", "wandb", "figures", "dry_run")  # what a result does not depend on
 
 
 def play(cfg: DictConfig) -> dict[str, Any]:
@@ -38,8 +42,12 @@ def play(cfg: DictConfig) -> dict[str, Any]:
     return result
 
 
-def play_config(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def play_config(
+    config: Mapping[str, Any], folder: Path, data: Data | None = None, impatient: frozenset[str] = frozenset()
+) -> dict[str, Any]:
     """Play a resolved configuration and write `result.json` and figures into `folder`; returns the result.
+
+    `data` and `impatient` are those of `prepare`.
 
     The result holds `config`, `versions`, `games` (one record per seed), `summary`, `score` and `meta`; everything that
     may differ between two identical runs (times, memory, paths, dates) is in `meta` and the games' `seconds` and
@@ -49,7 +57,7 @@ def play_config(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     config = {key: value for key, value in config.items() if key != "hydra"}
     tracking = config["wandb"]
     with track(tracking["mode"], tracking["project"], tracking["group"], config, folder) as tracker:
-        setup = prepare(config)
+        setup = prepare(config, data, impatient)
         seeds = [setup.settings.seed + i for i in range(setup.settings.repetitions)]
         games, served = zip(*(cached(setup, seed) for seed in seeds), strict=True)
         summary = summarise(games, setup.settings.targets.directions)
@@ -62,19 +70,35 @@ def play_config(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             "threads": setup.threads, "device": str(setup.device), "games": list(games), "summary": summary,
             "score": score(summary), "meta": meta,
         }  # fmt: skip
-        write_json_atomic(folder / "result.json", jsonable(result))
-        figures = draw(result, setup.data, folder / "figures")
+        figures: dict[str, Path] = {}
+        try:
+            write_json_atomic(folder / "result.json", jsonable(result))
+            if config["figures"]:
+                figures = draw(result, setup.data, folder / "figures")
+        except OSError as error:
+            raise UserError(
+                f"The result cannot be written in {folder} ({error.strerror}); what is in the store is kept: "
+                "make room, or choose another folder, and start the same command again."
+            ) from error
         tracker.log({"score": result["score"], "summary": summary}, figures)
     return result
 
 
 def cached(setup: Setup, seed: int) -> tuple[dict[str, Any], bool]:
     """The record of one seed, from the store where it is there."""
-    key = {**setup.game_key(), "seed": seed}
-    record, hit = setup.store.record("game", key, lambda: play_one(setup, seed))
+    record, hit = setup.store.record("game", {**setup.game_key(), "seed": seed}, lambda: record_of(setup, seed))
     if hit:
         log.info("Game of seed %d: finished before, served from the store (store.enabled=false plays it again).", seed)
     return record, hit
+
+
+def record_of(setup: Setup, seed: int) -> dict[str, Any]:
+    """Play one seed; the record says what a table needs to know: settings, versions, and what was measured."""
+    settings = {key: value for key, value in setup.config.items() if key not in NOT_RECORDED}
+    return {
+        "schema": SCHEMA, "config": {**settings, "seed": seed, "repetitions": 1}, "versions": versions(),
+        "device": str(setup.device), "threads": setup.threads, **significant(play_one(setup, seed)),
+    }  # fmt: skip
 
 
 def title(config: Mapping[str, Any], seeds: list[int]) -> str:

@@ -4,6 +4,8 @@ import string
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.arguments import parse
+
 
 def help_text(config_name: str, config_path: Path, arguments: Sequence[str]) -> str | None:
     """What `--help` prints: the config's `hydra.help.template` filled in; None when the arguments do not ask for it.
@@ -13,14 +15,9 @@ def help_text(config_name: str, config_path: Path, arguments: Sequence[str]) -> 
     """
     if not {"--help", "-h"} & set(arguments):
         return None
-    overrides, folders, rest = [], [Path(config_path)], iter(arguments)
-    for argument in rest:
-        flag, _, value = argument.partition("=")
-        if flag in ("--config-dir", "-cd"):
-            folders.append(Path(value or next(rest, "")))
-        elif argument not in ("--help", "-h"):
-            overrides.append(argument)
-    if any(override.startswith("-") for override in overrides) or not all(folder.is_dir() for folder in folders):
+    typed = parse(arguments)
+    overrides, folders = typed.overrides, [Path(config_path), *typed.folders]
+    if set(typed.flags) - {"--help", "-h"} or not all(folder.is_dir() for folder in folders):
         return None
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf, open_dict

@@ -71,6 +71,11 @@ class Judge:
             "mean_entropy": float(entropy(p).mean()),
         }
 
+    def model_levels(self, probabilities: Tensor) -> dict[str, list[float]]:
+        """The metrics of several models (m, n_test + n_conformal, K): for each metric its m values."""
+        each = [self.model_level(p) for p in probabilities]
+        return {name: [metrics[name] for metrics in each] for name in each[0]} if each else {}
+
     def reliability(self, probabilities: Sequence[Tensor]) -> dict[str, Any]:
         """The reliability diagram of one or more models on the test set, their predictions taken together."""
         n = len(self.data.test)

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacks.attack import Crafted, Entrance
 from data.randomness import derive, generator
 from defenses.defense import Calibration
+from experiments.checkpoint import Checkpointed
 from experiments.choose import Chosen, benign_batches, choose_attacker, choose_targets, learn, member_seeds, streams
+from experiments.crafting import craft
 from experiments.detection import review_streams
 from experiments.judge import Judge, averaged_on_targets, on_targets
 from experiments.machine import peak_gpu_memory_mb, peak_memory_mb
@@ -21,7 +22,6 @@ from experiments.setup import Setup
 from metrics.uncertainty import ece_floor
 from models.victim import Ensemble, Victim
 from unlearning.retrain import Retrain
-from unlearning.service import Feedback, Meter, OpenService, serve
 
 log = logging.getLogger(__name__)
 
@@ -31,20 +31,21 @@ def play_one(setup: Setup, seed: int) -> dict[str, Any]:
     began = perf_counter()
     seeds = member_seeds(setup, seed)
     victims = [learn(setup, each) for each in seeds]
-    judge = Judge(setup.task, setup.procedure, setup.data)
+    steps = Checkpointed(setup.procedure, setup.store, setup.victim_key())
+    judge = Judge(setup.task, steps, setup.data)
     start = judge.predict(judge.unlearn(victims, seeds, nothing(setup, 1)))[0]
     n = len(setup.data.test)
     chosen = choose_targets(setup.settings.targets, start[:n], setup.data.test.x, seed)
     learned = perf_counter()
-    crafted, meter = craft(setup, seed, victims, seeds, chosen)
-    log.info("Crafted %d requests with %d runs of the procedure.", len(crafted), meter.operator_calls)
+    turn = craft(setup, seed, victims, seeds, chosen)
+    log.info("Crafted %d requests with %d runs of the procedure.", len(turn.crafted), turn.meter.operator_calls)
     attacked = perf_counter()
-    requests = [torch.tensor(each.request.indices, dtype=torch.long) for each in crafted]
+    requests = [torch.tensor(each.request.indices, dtype=torch.long) for each in turn.crafted]
     own, detection = judge_with_own_seed(setup, judge, seed, victims, seeds, chosen, start, requests)
     accepted = detection.pop("accepted")
     fresh = judge_with_fresh_seeds(setup, judge, seed, victims, chosen, requests, accepted)
     truth = setup.data.test.y[chosen.positions]
-    return {
+    record = {
         "seed": seed,
         "targets": {
             "position": chosen.positions.tolist(), "label": chosen.labels.tolist(), "truth": truth.tolist(),
@@ -52,18 +53,21 @@ def play_one(setup: Setup, seed: int) -> dict[str, Any]:
         },
         "requests": [
             {"indices": list(c.request.indices), "direction": d, "objective": c.objective, "curve": list(c.curve)}
-            for c, d in zip(crafted, chosen.aim_directions, strict=True)
+            for c, d in zip(turn.crafted, chosen.aim_directions, strict=True)
         ],
         "victim_seed": own,
         "fresh_seeds": fresh,
         "detection": detection,
         "ece_floor": ece_floor(start[:n], generator(seed, "ece floor")).value,
-        "queries": meter.queries, "predictions": meter.predictions, "operator_calls": meter.operator_calls,
+        "queries": turn.meter.queries, "predictions": turn.meter.predictions,
+        "operator_calls": turn.meter.operator_calls,
         "seconds": {
-            "victim": learned - began, "attack": attacked - learned, "judgement": perf_counter() - attacked,
+            "victim": learned - began, "attack": turn.seconds, "judgement": perf_counter() - attacked,
         },
         "memory_mb": {"peak": peak_memory_mb(), "gpu": peak_gpu_memory_mb(setup.device)},
     }  # fmt: skip
+    steps.clear()
+    return record
 
 
 def nothing(setup: Setup, rows: int) -> Tensor:
@@ -77,22 +81,6 @@ def rows_of(setup: Setup, requests: Sequence[Tensor]) -> Tensor:
     for row, request in zip(rows, requests, strict=True):
         row[request.to(row.device)] = 1
     return rows
-
-
-def craft(
-    setup: Setup, seed: int, victims: Sequence[Victim], seeds: Sequence[int], chosen: Chosen
-) -> tuple[list[Crafted], Meter]:
-    """Let the attack make one request per aim, with the access that its configuration claims and no more."""
-    meter, attack = Meter(), setup.attack
-    entrances: list[Entrance]
-    if attack.access == "white_box":
-        entrances = [OpenService(setup.task, setup.procedure, tuple(victims), tuple(seeds), meter)]
-    else:
-        queries: int = getattr(attack, "queries", 1)
-        feedback: Feedback = getattr(attack, "feedback", "score")
-        entrances = [serve(setup.task, setup.procedure, victims, seeds, meter, queries, feedback) for _ in chosen.aims]
-    crafted = attack.craft(entrances, chosen.aims, choose_attacker(setup, seed), generator(seed, "attack"))
-    return crafted, meter
 
 
 def random_controls(setup: Setup, seed: int, requests: Sequence[Tensor]) -> list[Tensor]:
@@ -128,7 +116,7 @@ def judge_with_own_seed(
     outcome: dict[str, Any] = {"before": state(judge, chosen, start[None], torch.zeros_like(aim))}
     outcome |= {name: state(judge, chosen, p, aim) for name, p in states.items()}
     outcome["benign"] = averaged_on_targets(benign_only, chosen.positions, chosen.labels)
-    outcome["benign"]["models"] = [judge.model_level(p) for p in benign_only]
+    outcome["benign"]["models"] = judge.model_levels(benign_only)
     outcome["reliability"] = {"before": judge.reliability([start])} | {
         d: judge.reliability([p for p, each in zip(after, chosen.aim_directions, strict=True) if each == d])
         for d in setup.settings.targets.directions
@@ -145,10 +133,10 @@ def processed(
 
 
 def state(judge: Judge, chosen: Chosen, probabilities: Tensor, row_of_target: Tensor) -> dict[str, Any]:
-    """One state: per-target numbers under each target's own model, and the metrics of every model."""
+    """One state: per-target numbers under each target's own model, and each metric as a list over the models."""
     return {
         **on_targets(probabilities[row_of_target], chosen.positions, chosen.labels),
-        "models": [judge.model_level(p) for p in probabilities],
+        "models": judge.model_levels(probabilities),
     }
 
 
@@ -161,7 +149,7 @@ def judge_with_fresh_seeds(
     The spread of `nothing` is the noise floor: what retraining alone does to the targets. None for a procedure that
     draws nothing, whose result does not depend on its seed.
     """
-    if not setup.procedure.draws:
+    if not judge.procedure.draws:
         return None
     fresh = [derive(seed, "fresh", i) for i in range(setup.settings.fresh_seeds)]
     controls = random_controls(setup, seed, requests)
@@ -178,7 +166,7 @@ def judge_with_fresh_seeds(
     for each in fresh:
         seeds = member_seeds(setup, each)
         models: list[Ensemble] = [
-            setup.procedure.forget(setup.task, victim, rows, s) for victim, s in zip(victims, seeds, strict=True)
+            judge.procedure.forget(setup.task, victim, rows, s) for victim, s in zip(victims, seeds, strict=True)
         ]
         for name, p in zip(groups, judge.predict(models).split(sizes), strict=True):
             rows_used = torch.zeros_like(aim) if name == "nothing" else aim

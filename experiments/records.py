@@ -98,6 +98,19 @@ def write_atomic(path: Path, content: bytes) -> None:
         raise
 
 
-def write_json_atomic(path: Path, obj: Any) -> None:
-    """Write `jsonable(obj)` to `path` as indented strict JSON in the order given, whole or not at all."""
-    write_atomic(path, (json.dumps(jsonable(obj), indent=2, allow_nan=False) + "\n").encode())
+def write_json_atomic(path: Path, obj: Any, indent: int | None = 2) -> None:
+    """Write `jsonable(obj)` to `path` as strict JSON in the order given, whole or not at all; no indent, no spaces."""
+    separators = (",", ":") if indent is None else None
+    text = json.dumps(jsonable(obj), indent=indent, separators=separators, allow_nan=False)
+    write_atomic(path, (text + "\n").encode())
+
+
+def significant(obj: Any, digits: int = 9) -> Any:
+    """`obj` with every float inside dicts and lists rounded to `digits` significant digits (float32 has 7)."""
+    if isinstance(obj, float):
+        return float(f"{obj:.{digits}g}")
+    if isinstance(obj, Mapping):
+        return {key: significant(value, digits) for key, value in obj.items()}
+    if isinstance(obj, list | tuple):
+        return [significant(value, digits) for value in obj]
+    return obj

@@ -21,4 +21,4 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # Python put experiments/ there, whose modules must not hide others
     from experiments.command import run
 
-    run(main, "run", ROOT / "conf")
+    run(main, "run", ROOT / "conf", sweeps=True)

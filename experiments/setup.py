@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +17,7 @@ from attacks.attack import Attack, check_budget, opened
 from data.errors import UserError
 from data.examples import Data
 from defenses.defense import Filter
-from experiments.code_version import code_version
+from experiments import identity
 from experiments.command import build
 from experiments.explain import validation
 from experiments.machine import be_deterministic, use_device, use_threads
@@ -94,20 +94,20 @@ class Setup:
 
     def victim_key(self) -> dict[str, Any]:
         """What determines a trained victim, but for its seed."""
-        parts = {part: self.config[part] for part in ("model", "training", "unlearning")}
-        code = code_version(type(self.procedure), type(self.task.build()), type(self.task.training))
-        return {
-            **parts, "data": self.fingerprint, "code": code, "torch": torch.__version__,
-            "device": self.device.type, "threads": self.threads,
-        }  # fmt: skip
+        return identity.victim_key(self.config, self.fingerprint, self.machine)
+
+    def attack_key(self) -> dict[str, Any]:
+        """What determines the requests of the attack, but for the seed."""
+        return identity.attack_key(self.config, self.fingerprint, self.machine)
 
     def game_key(self) -> dict[str, Any]:
-        """What determines the result of a game, but for its seed."""
-        from experiments import play_one
+        """What determines the record of a game, but for its seed."""
+        return identity.game_key(self.config, self.fingerprint, self.machine)
 
-        parts = {part: self.config[part] for part in ("attack", "defense", "targets", "stream", "fresh_seeds")}
-        code = code_version(type(self.attack), type(self.defense), play_one)
-        return {"victim": self.victim_key(), **parts, "game code": code}
+    @property
+    def machine(self) -> identity.Machine:
+        """What of this machine takes part in results."""
+        return identity.Machine(self.device.type, self.threads)
 
 
 def settings_from(config: Mapping[str, Any]) -> Settings:
@@ -125,8 +125,13 @@ def settings_from(config: Mapping[str, Any]) -> Settings:
         raise UserError(validation(error, where) or str(error)) from error
 
 
-def prepare(config: dict[str, Any]) -> Setup:
+def prepare(config: dict[str, Any], data: Data | None = None, impatient: frozenset[str] = frozenset()) -> Setup:
     """Build and check every part, load the data, train nothing.
+
+    Args:
+        config: a resolved configuration.
+        data: the data set of `config`, where the caller has loaded it already.
+        impatient: kinds of artifacts that are not awaited while another process computes them.
 
     Raises UserError for bad values, parts that do not fit each other, and missing or damaged data.
     """
@@ -136,10 +141,9 @@ def prepare(config: dict[str, Any]) -> Setup:
     check_pairing(attack, defense, config)
     device, threads = use_device(settings.device), use_threads(settings.threads)
     be_deterministic(device)
-    options = config["store"]
-    store = Store(Path(options["dir"]) if options["dir"] else default_folder(), bool(options["enabled"]))
+    store = replace(store_of(config), impatient=impatient)
     store.check()
-    data = build(config["data"], "data").load()
+    data = load(config) if data is None else data
     factory = partial(build(config["model"], "model"), shape=data.shape, classes=len(data.classes))
     module = factory()  # a model that does not fit the data says so here
     if getattr(getattr(attack, "functional", None), "samples", 1) > 1 and not dropout_layers(module):
@@ -156,8 +160,20 @@ def prepare(config: dict[str, Any]) -> Setup:
             f"training set of {len(data.train)} records; lower one of them."
         )
     return Setup(
-        config, settings, moved, task, procedure, attack, defense, device, threads, fingerprint(data), store
+        config, settings, moved, task, procedure, attack, defense, device, threads, identity.fingerprint(data), store
     )  # fmt: skip
+
+
+def store_of(config: Mapping[str, Any]) -> Store:
+    """The store that a configuration names."""
+    options = config["store"]
+    return Store(Path(options["dir"]) if options["dir"] else default_folder(), bool(options["enabled"]))
+
+
+def load(config: Mapping[str, Any]) -> Data:
+    """The data set that a configuration names, on the CPU."""
+    data: Data = build(config["data"], "data").load()
+    return data
 
 
 def pool_size(attack: Attack, n: int) -> int:
@@ -174,13 +190,3 @@ def check_pairing(attack: Any, defense: Any, config: Mapping[str, Any]) -> None:
             f"attack={attack.name} plays the {attack.game} game and defense={defense.name} the {defense.game} game; "
             f"choose a defense of the {attack.game} game, or defense=none."
         )
-
-
-def fingerprint(data: Data) -> str:
-    """A hash of every tensor of the data set, in its order and split."""
-    digest = hashlib.blake2b(data.name.encode(), digest_size=16)
-    for part in (data.train, data.test, data.trusted, data.auxiliary):
-        for tensor in (part.x, part.y):
-            digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
-            digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -30,9 +30,13 @@ from experiments.records import canonical_json, jsonable, sha256, write_atomic, 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Store", "default_folder", "jsonable", "write_json_atomic"]
+__all__ = ["Elsewhere", "Store", "default_folder", "jsonable", "write_json_atomic"]
 
 T = TypeVar("T")
+
+
+class Elsewhere(Exception):
+    """Another process computes the artifact at this moment, and this store was told not to wait for it."""
 
 
 def default_folder() -> Path:
@@ -45,11 +49,13 @@ class Store:
     """A cache of artifacts in `folder`; with `enabled=False` everything is computed and nothing is kept.
 
     `notify` receives one sentence whenever something is damaged, cannot be kept, or is awaited from another process.
+    Artifacts of the kinds in `impatient` are not awaited: Elsewhere is raised, so that a sweep can go on with another.
     """
 
     folder: Path
     enabled: bool = True
     notify: Callable[[str], None] = logging.getLogger(__name__).warning
+    impatient: frozenset[str] = frozenset()
 
     def check(self) -> None:
         """Make sure, before any work, that artifacts can be written and locked here.
@@ -87,12 +93,70 @@ class Store:
         """The record of `key` as `jsonable` gives it, and whether it was in the store; otherwise `make()` makes it."""
         return self._get(RECORDS, kind, key, lambda: jsonable(make()))
 
+    def find_tensors(self, kind: str, key: Mapping[str, Any]) -> tuple[Path, dict[str, "Tensor"]] | None:
+        """The file and the tensors of `key` where they are kept, undamaged; None otherwise. Nothing is locked."""
+        if not self.enabled:
+            return None
+        key_text = canonical_json(key)
+        path = self._path(TENSORS, kind, key_text)
+        value = self._read_or_discard(TENSORS, path, key_text)
+        return None if value is None else (path, value)
+
+    def keep_tensors(self, kind: str, key: Mapping[str, Any], value: Mapping[str, "Tensor"]) -> Path | None:
+        """Keep the tensors of `key`, which the caller alone computes; the file, or None where it cannot be written."""
+        key_text = canonical_json(key)
+        path = self._path(TENSORS, kind, key_text)
+        return path if self._write(TENSORS, path, _description(kind, key_text), _plain(value)) else None
+
+    def discard(self, path: Path) -> None:
+        """Remove an artifact by its main file; one that is gone, or cannot be removed, is left at that."""
+        with suppress(OSError):
+            sidecar(path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+
+    def record_path(self, kind: str, key: Mapping[str, Any]) -> Path:
+        """The file of the record of `key`, whether it exists or not."""
+        return self._path(RECORDS, kind, canonical_json(key))
+
+    def find_record(self, path: Path) -> dict[str, Any] | None:
+        """The record in the file `path`, verified; None where it is absent or damaged (`record` mends that)."""
+        try:
+            content = read_content(path) if self.enabled else None
+        except (Damaged, OSError):
+            return None
+        return content if isinstance(content, dict) else None
+
+    def is_locked(self, path: Path) -> bool:
+        """Whether another process computes the artifact with the main file `path` at this moment."""
+        guard = lock(path)
+        if not self.enabled or not Path(guard.lock_file).exists():
+            return False
+        try:
+            guard.acquire(timeout=0)
+        except Timeout:
+            return True
+        except (OSError, NotImplementedError):
+            return False
+        guard.release()
+        return False
+
+    def _path(self, form: "_Form[T]", kind: str, key_text: str) -> Path:
+        name = digest(kind, key_text)
+        return self.folder / kind / name[:2] / f"{name}{form.suffix}"
+
+    def _write(self, form: "_Form[T]", path: Path, description: dict[str, Any], value: T) -> bool:
+        try:
+            form.write(path, description, value)
+        except OSError as error:
+            self.notify(f"Store: {path} cannot be written ({_reason(error)}); the result is used but not kept.")
+            return False
+        return True
+
     def _get(self, form: "_Form[T]", kind: str, key: Mapping[str, Any], make: Callable[[], T]) -> tuple[T, bool]:
         if not self.enabled:
             return make(), False
         key_text = canonical_json(key)
-        name = digest(kind, key_text)
-        path = self.folder / kind / name[:2] / f"{name}{form.suffix}"
+        path = self._path(form, kind, key_text)
         with suppress(Damaged, OSError):  # without the lock at first; what is wrong is looked at again under it
             value = form.read(path, key_text)
             if value is not None:
@@ -102,10 +166,7 @@ class Store:
             if value is not None:
                 return value, True
             value = make()
-            try:
-                form.write(path, _description(kind, key_text), value)
-            except OSError as error:
-                self.notify(f"Store: {path} cannot be written ({_reason(error)}); the result is used but not kept.")
+            self._write(form, path, _description(kind, key_text), value)
             return value, False
 
     def _read_or_discard(self, form: "_Form[T]", path: Path, key_text: str) -> T | None:
@@ -113,9 +174,7 @@ class Store:
             return form.read(path, key_text)
         except Damaged as damage:
             self.notify(f"Store: {path} is damaged ({damage}); computing it again.")
-            with suppress(OSError):
-                sidecar(path).unlink(missing_ok=True)
-                path.unlink(missing_ok=True)
+            self.discard(path)
         except OSError as error:
             self.notify(f"Store: {path} cannot be read ({_reason(error)}); computing it again.")
         return None
@@ -129,6 +188,8 @@ class Store:
             try:
                 guard.acquire(timeout=0)
             except Timeout:
+                if path.parent.parent.name in self.impatient:
+                    raise Elsewhere(str(path)) from None
                 self.notify(f"Store: another process computes {path.parent.parent.name} {path.name[:12]}; waiting.")
                 guard.acquire()
         except (OSError, NotImplementedError) as error:
@@ -169,7 +230,8 @@ def _read_tensors(path: Path, key_text: str) -> dict[str, "Tensor"] | None:
 
 
 def _write_record(path: Path, description: dict[str, Any], value: dict[str, Any]) -> None:
-    write_json_atomic(path, {**description, "sha256": sha256(canonical_json(value)), "payload": value})
+    whole = {**description, "sha256": sha256(canonical_json(value)), "payload": value}
+    write_json_atomic(path, whole, indent=None)  # a sweep leaves thousands: a third of the size, and read faster
 
 
 def _read_record(path: Path, key_text: str) -> dict[str, Any] | None:

@@ -13,10 +13,6 @@ from metrics.attack_success import moved
 from metrics.intervals import Interval, mean_interval, paired_difference
 
 PER_TARGET = ("confidence", "entropy", "kept")
-PER_MODEL = (
-    "accuracy", "ece", "adaptive_ece", "brier", "nll", "auroc_of_confidence", "conformal_coverage",
-    "conformal_set_size", "mean_confidence", "mean_entropy",
-)  # fmt: skip
 STATES = ("before", "after", "defended", "processed", "stream", "random", "benign")
 FRESH = ("nothing", "after", "defended", "random")
 LEAST = 0.2  # change of confidence that counts as success
@@ -76,10 +72,9 @@ def _pooled(records: Sequence[Record], direction: str, state_of: Any) -> dict[st
         for name in PER_TARGET:
             found.setdefault(name, []).extend(state[name][i] for i in mine)
         aims = sorted({record["targets"]["aim"][i] for i in mine})
-        models = state.get("models", [])
-        used = [models[i] for i in aims] if len(models) == len(record["requests"]) else models
-        for name in PER_MODEL:
-            found.setdefault(name, []).extend(float(model[name]) for model in used)
+        for name, values in state.get("models", {}).items():
+            used = [values[i] for i in aims] if len(values) == len(record["requests"]) else values
+            found.setdefault(name, []).extend(float(value) for value in used)
     return {name: torch.tensor(values, dtype=torch.float64) for name, values in found.items() if values}
 
 
@@ -87,10 +82,10 @@ def _mean_over_seeds(record: Record, name: str) -> dict[str, Any]:
     """One state judged with fresh seeds, averaged over them, target by target and model by model."""
     states = record["fresh_seeds"][name]
     mean: dict[str, Any] = {k: torch.tensor([s[k] for s in states]).mean(0).tolist() for k in PER_TARGET}
-    count = len(states[0]["models"])
-    mean["models"] = [
-        {k: sum(float(s["models"][i][k]) for s in states) / len(states) for k in PER_MODEL} for i in range(count)
-    ]
+    for_models = {k: [[float(value) for value in s["models"][k]] for s in states] for k in states[0]["models"]}
+    mean["models"] = {
+        k: [sum(each) / len(states) for each in zip(*values, strict=True)] for k, values in for_models.items()
+    }
     return mean
 
 

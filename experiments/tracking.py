@@ -2,6 +2,7 @@
 
 import netrc
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from urllib.parse import urlparse
 from data.errors import UserError
 from experiments.records import jsonable
 
+PATIENCE = 5.0  # seconds to wait for the tracking server's first answer
 MODES = ("disabled", "offline", "online")
 
 
@@ -48,13 +50,10 @@ def track(mode: str, project: str, group: str | None, config: Mapping[str, Any],
     Raises:
         UserError: for another mode, and at once for `online` without an API key.
     """
-    if mode not in MODES:
-        raise UserError(f"wandb.mode={mode} is not known; use wandb.mode=disabled, offline or online.")
+    check_tracking(mode)
     if mode == "disabled":
         yield Tracker()
         return
-    if mode == "online" and not _has_key():
-        raise UserError("wandb.mode=online needs an API key: run `wandb login`, or use wandb.mode=offline.")
     import wandb
 
     folder.mkdir(parents=True, exist_ok=True)  # wandb would otherwise write to a temporary folder elsewhere
@@ -69,6 +68,30 @@ def track(mode: str, project: str, group: str | None, config: Mapping[str, Any],
     )
     with run:
         yield Tracker(run)
+
+
+def check_tracking(mode: str) -> None:
+    """Make sure, before any work, that runs can be tracked in this mode.
+
+    Raises:
+        UserError: for a mode that does not exist, and for `online` without an API key or without a network, where
+            wandb itself would try for minutes.
+    """
+    if mode not in MODES:
+        raise UserError(f"wandb.mode={mode} is not known; use wandb.mode=disabled, offline or online.")
+    if mode != "online":
+        return
+    if not _has_key():
+        raise UserError("wandb.mode=online needs an API key: run `wandb login`, or use wandb.mode=offline.")
+    address = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    port = address.port or (80 if address.scheme == "http" else 443)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=PATIENCE).close()
+    except OSError as error:
+        raise UserError(
+            f"wandb.mode=online cannot reach {address.hostname} ({error}); "
+            "use wandb.mode=offline, and `wandb sync` later."
+        ) from error
 
 
 def _has_key() -> bool:

@@ -124,7 +124,7 @@ MISTAKES = {
     "+store.key=1": "There is no option 'store.key'; known are enabled, folder.",
     "+attack.new=1": "attack has no option 'new'; its options are budget, aim, extra.",
     "+attack.aim.new=1": "attack.aim has no option 'new'; its options are k.",
-    "+hydra/launcher=none": "There is no hydra/launcher=none; Available: basic.",
+    "+hydra/launcher=none": "There is no hydra/launcher=none; Available: basic",
     "attack=null": "A group needs the name of one of its options",
     "attack=lost": "attack: cannot load 'nowhere.Attack' (No module named 'nowhere'); check _target_.",
     "attack=lost_too": f"attack: cannot load '{HERE}.Nowhere'",

@@ -98,7 +98,7 @@ def test_quarantined_and_accepted_make_the_stream(played: tuple[Path, dict[str, 
 
 def test_black_box_queries_are_a_fact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reported queries and operator calls equal the rows that reached the procedure while the attack ran."""
-    import experiments.play_one as stage
+    import experiments.crafting as stage
     from unlearning.second_order import SecondOrder
 
     rows = []
@@ -108,15 +108,15 @@ def test_black_box_queries_are_a_fact(tmp_path: Path, monkeypatch: pytest.Monkey
         rows.append(len(deleted))
         return forget(self, task, victim, deleted, *rest)
 
-    craft = stage.craft
+    play = stage._play
 
-    def counted_craft(*arguments: Any) -> Any:
+    def counted_play(*arguments: Any) -> Any:
         monkeypatch.setattr(SecondOrder, "forget", counting)
-        found = craft(*arguments)
+        found = play(*arguments)
         monkeypatch.setattr(SecondOrder, "forget", forget)
         return found
 
-    monkeypatch.setattr(stage, "craft", counted_craft)
+    monkeypatch.setattr(stage, "_play", counted_play)
     options = ("unlearning=second_order", "attack.access=black_box", "attack.pool=20", "attack.queries=45")
     more = ("targets.mode=set", "targets.direction=over", "defense=none")
     result = play_config(config(tmp_path, *options, *more), tmp_path / "out")

@@ -11,7 +11,8 @@ import torch
 
 from data.digits import Digits
 from data.errors import UserError
-from experiments.setup import Stream, Targets, check_pairing, fingerprint, pool_size, prepare, settings_from
+from experiments.identity import fingerprint
+from experiments.setup import Stream, Targets, check_pairing, pool_size, prepare, settings_from
 from tests.experiments.games import config
 
 

@@ -128,7 +128,7 @@ def test_missing_tensors_are_damage_and_a_missing_description_is_an_unfinished_w
 
 
 def test_a_full_disk_costs_the_cache_and_not_the_result(store, said, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(store_module, "write_json_atomic", full)

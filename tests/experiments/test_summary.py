@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from experiments.summary import PER_MODEL, score, summarise
+from experiments.summary import score, summarise
 from experiments.table import plus_minus, rate, show, signed
 
 
 def state(confidence: list[float], kept: list[float] | None = None, models: int = 2) -> dict[str, Any]:
     return {
         "confidence": confidence, "entropy": [0.5] * len(confidence), "kept": kept or [1.0] * len(confidence),
-        "models": [dict.fromkeys(PER_MODEL, 0.9) for _ in range(models)],
+        "models": {name: [0.9] * models for name in ("accuracy", "ece", "conformal_set_size")},
     }  # fmt: skip
 
 

@@ -1,0 +1,143 @@
+"""The cells of a sweep: every combination of its overrides, resolved, and where its games are kept."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.errors import UserError
+from experiments.command import check_keys, known_keys
+from experiments.records import canonical_json, sha256
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from experiments.identity import Machine
+    from experiments.store import Store
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+LONGEST = 100  # characters of a cell's name, which is also a folder's
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One resolved configuration of a sweep: a readable `name`, unique in it, and the `overrides` that make it."""
+
+    name: str
+    overrides: tuple[str, ...]
+    config: dict[str, Any]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the cell's games; each game is one record in the store."""
+        return [self.config["seed"] + i for i in range(self.config["repetitions"])]
+
+
+def expand(
+    overrides: Sequence[str], config_path: Path = CONF, config_name: str = "run", folders: Sequence[Path] = ()
+) -> list[Cell]:
+    """The cells of `overrides` in Hydra's sweep syntax (`a=b,c`, `seed=range(5)`): their product, in its order.
+
+    A combination of config groups is composed once; values that are swept over are then set in a copy of it, which is
+    what Hydra does with them too. Cells whose resolved configurations are equal are one cell. Overrides of `hydra` are
+    left out. Figures are drawn in a sweep only where `figures=true` asks for them.
+
+    Args:
+        overrides: as on the command line.
+        config_path: the folder of the configuration.
+        config_name: its name there.
+        folders: further folders to find options in, as with `--config-dir`.
+
+    Raises:
+        UserError, hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: for a mistake in any cell.
+    """
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    schema = known_keys(config_path, config_name)
+    search = ",".join(f'"file://{Path(folder).resolve()}"' for folder in folders)
+    extra = [f"hydra.searchpath=[{search}]"] if search else []
+    with initialize_config_dir(str(Path(config_path).resolve()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides([*overrides, *extra])
+        hydra_overrides = [each.input_line for each in parsed if each.is_hydra_override()]
+        choices: dict[str, list[str]] = {}
+        for each in (each for each in parsed if not each.is_hydra_override()):
+            if each.is_sweep_override() and not each.is_discrete_sweep():
+                raise UserError(f"{each.input_line} has no finite list of values; write key=a,b,c or key=range(5).")
+            values = each.sweep_string_iterator() if each.is_sweep_override() else [each.get_value_element_as_str()]
+            key = each.get_key_element()
+            choices[key] = [f"{key}={value}" for value in values]
+        return _product(choices, [str(each) for each in hydra_overrides], config_name, schema)
+
+
+def _product(
+    choices: Mapping[str, list[str]], hydra_overrides: list[str], config_name: str, schema: Mapping[str, Any]
+) -> list[Cell]:
+    from hydra import compose
+    from omegaconf import OmegaConf
+
+    composed: dict[tuple[str, ...], DictConfig] = {}
+    swept = [key for key, values in choices.items() if len(values) > 1]
+    cells: dict[str, Cell] = {}
+    first: DictConfig | None = None
+    for combination in itertools.product(*choices.values()):
+        chosen = dict(zip(choices, combination, strict=True))
+        if first is None:
+            first = composed[combination] = compose(config_name, [*combination, *hydra_overrides])
+        quick = {key: chosen[key] for key in swept if _is_value(first, key)}
+        slow = tuple(text for key, text in chosen.items() if key not in quick)
+        if slow not in composed:
+            composed[slow] = compose(config_name, [*slow, *hydra_overrides])
+        cfg = copy.deepcopy(composed[slow])
+        for key, text in quick.items():
+            _set(cfg, key, text)
+        check_keys(cfg, schema)
+        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        assert isinstance(config, dict)
+        settled = {str(key): value for key, value in config.items()}
+        settled["figures"] = settled["figures"] is True
+        name = _name([chosen[key] for key in swept] or list(combination))
+        cells.setdefault(canonical_json(settled), Cell(name, combination, settled))
+    return list(cells.values())
+
+
+def _is_value(cfg: DictConfig, key: str) -> bool:
+    """Whether `key` names a value of the configuration, rather than a group, or something to add or remove."""
+    from omegaconf import OmegaConf
+
+    if not re.fullmatch(r"[a-z_][\w.]*", key):
+        return False
+    node = OmegaConf.select(cfg, key, default=cfg)  # a key that is not there is left to Hydra, which says so
+    return not OmegaConf.is_config(node)
+
+
+def _set(cfg: DictConfig, key: str, text: str) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    [override] = OverridesParser.create().parse_overrides([text])
+    OmegaConf.update(cfg, key, override.value(), merge=True)
+
+
+def _name(texts: Sequence[str]) -> str:
+    """A folder's name for a combination: what is swept over, shortened and made unique by a hash where it is long."""
+    text = ",".join(texts)
+    safe = re.sub(r"[^\w=.,+\-]+", "_", text).strip("_") or "cell"
+    if safe == text and len(safe) <= LONGEST:
+        return safe
+    return f"{safe[: LONGEST - 9]}-{sha256(text)[:8]}"
+
+
+def paths(cell: Cell, store: Store, machine: Machine, fingerprint: str) -> list[Path]:
+    """The files of the cell's games in the store, one per seed, whether they exist or not."""
+    from experiments.identity import game_key
+
+    key = game_key(cell.config, fingerprint, machine)
+    return [store.record_path("game", {**key, "seed": seed}) for seed in cell.seeds]

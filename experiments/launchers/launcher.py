@@ -1,0 +1,61 @@
+"""What is launched, what comes back, and what every launcher does."""
+
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from data.errors import UserError
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell to play: its name, its resolved configuration, and the folder that is its own."""
+
+    name: str
+    config: dict[str, Any]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the job `name` ended, after how many seconds; `error` is one sentence.
+
+    `busy` means that another process is computing the same cell, so that it is worth coming back to.
+    """
+
+    name: str
+    state: Literal["done", "busy", "failed"]
+    seconds: float = 0.0
+    error: str | None = None
+    traceback: str | None = None
+
+
+Work = Callable[[Job], Outcome]
+
+
+class Launcher(Protocol):
+    """Plays jobs with at most `workers` of them at a time."""
+
+    @property
+    def workers(self) -> int:
+        """How many jobs run at a time, at most."""
+        ...
+
+    def launch(self, jobs: Sequence[Job], work: Work) -> Iterator[Outcome]:
+        """Yield the outcome of every job as it ends, each once, in the order of ending.
+
+        Leave the iterator early only with `contextlib.closing`: closing it ends, or lets go of, what still runs.
+
+        Raises:
+            UserError: at once, when jobs cannot be launched here.
+        """
+        ...
+
+
+def failed(job: Job, error: BaseException, seconds: float = 0.0) -> Outcome:
+    """The outcome of a job whose work raised `error`."""
+    text = str(error).strip().partition("\n")[0]
+    sentence = text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".removesuffix(": ")
+    return Outcome(job.name, "failed", seconds, sentence, "".join(traceback.format_exception(error)))

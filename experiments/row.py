@@ -1,0 +1,109 @@
+"""One game's record as flat rows, one per direction: what a data frame, a table and a report read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+VERSION = 1  # raise it when the rows of a record change: indexes of stores are then made anew
+STATES = ("before", "after", "random", "stream", "defended", "processed", "benign")
+FRESH = ("nothing", "after", "random", "defended")
+GROUPS = ("data", "model", "training", "unlearning", "attack", "defense")
+LEAST = 0.2  # change of confidence in the wanted direction that counts as success, where the label is kept
+
+Row = dict[str, Any]
+
+
+def rows(record: Mapping[str, Any], digest: str = "", path: str = "", created: str = "") -> list[Row]:
+    """The rows of a game's record: where it is, what was played, and the mean of every measurement.
+
+    Means over targets: `confidence_STATE`, `entropy_STATE` (nats), `kept_STATE` (share), `success_STATE` (share of
+    targets whose confidence moved by at least 0.2 as wanted, label kept). Means over models: `accuracy_STATE`,
+    `ece_STATE` and the other metrics of a model. `effect` = confidence after the attack minus after a random request.
+    What is not defined for a game is None.
+    """
+    config = record["config"]
+    settings = dict(_leaves({key: value for key, value in config.items() if key not in ("seed", "repetitions")}))
+    shared: Row = {
+        "digest": digest, "path": path, "created": created, "toolkit": record["versions"]["toolkit"],
+        **{group: option(config, group) for group in GROUPS},
+        "seed": record["seed"], "mode": config["targets"]["mode"],
+        **settings,
+        "queries": record["queries"], "predictions": record["predictions"],
+        "operator_calls": record["operator_calls"], "memory_mb": record["memory_mb"]["peak"],
+        "seconds": sum(record["seconds"].values()),
+        **{f"seconds_{stage}": seconds for stage, seconds in record["seconds"].items()},
+    }  # fmt: skip
+    directions = dict.fromkeys(record["targets"]["direction"])
+    return [{**shared, "direction": direction, **_measured(record, direction)} for direction in directions]
+
+
+def option(config: Mapping[str, Any], group: str) -> str:
+    """The name of what was chosen from a group: the module of its `_target_`, which is named like the option."""
+    return str(config[group]["_target_"]).rsplit(".", 2)[-2]
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{path}.")
+        else:
+            yield path, str(value) if isinstance(value, list | dict) else value
+
+
+def _measured(record: Mapping[str, Any], direction: str) -> Row:
+    targets, own, fresh = record["targets"], record["victim_seed"], record["fresh_seeds"]
+    mine = [i for i, each in enumerate(targets["direction"]) if each == direction]
+    aims = sorted({targets["aim"][i] for i in mine})
+    requests = [record["requests"][aim] for aim in aims]
+    row: Row = {"targets": len(mine), "requested": mean([len(each["indices"]) for each in requests])}
+    for state in STATES:
+        row |= _state(own[state], state, mine, aims, len(record["requests"]))
+    for state in ("after", "defended", "random", "stream"):
+        row[f"success_{state}"] = mean(successes(own["before"], own[state], mine, direction))
+    row["effect"] = row["confidence_after"] - row["confidence_random"]
+    row["effect_defended"] = row["confidence_defended"] - row["confidence_random"]
+    for state in FRESH if fresh is not None else ():
+        for name in ("confidence", "kept"):
+            row[f"fresh_{name}_{state}"] = mean([mean([each[name][i] for i in mine]) for each in fresh[state]])
+    if fresh is not None:
+        row["fresh_effect"] = row["fresh_confidence_after"] - row["fresh_confidence_random"]
+    return row | _detected(record["detection"], direction)
+
+
+def _state(state: Mapping[str, Any], name: str, mine: Sequence[int], aims: Sequence[int], requests: int) -> Row:
+    row = {
+        f"{quantity}_{name}": mean([state[quantity][i] for i in mine]) for quantity in ("confidence", "entropy", "kept")
+    }
+    for metric, values in state["models"].items():
+        row[f"{metric}_{name}"] = mean([values[aim] for aim in aims] if len(values) == requests else values)
+    return row
+
+
+def _detected(detection: Mapping[str, Any], direction: str) -> Row:
+    row: Row = {"benign_only_rejected": mean(detection["benign_only_rejected"])}
+    found = detection[direction]
+    if found is None or detection["defense"] == "none":
+        return row
+    row |= {"caught": number(found["caught"]["value"]), "benign_rejected": number(found["benign_rejected"]["value"])}
+    row |= {name: number(found["decision"][name]["value"]) for name in ("auroc", "tpr_at_1", "tpr_at_5")}
+    return row | {f"auroc_{s}": number(found[s]["auroc"]["value"]) for s in ("S1", "S8") if s in found}
+
+
+def successes(before: Mapping[str, Any], after: Mapping[str, Any], mine: Sequence[int], direction: str) -> list[float]:
+    """For each of the targets `mine`: 1 where its confidence moved by at least 0.2 as wanted and its label was kept."""
+    sign = 1 if direction == "over" else -1
+    moved = [sign * (after["confidence"][i] - before["confidence"][i]) >= LEAST for i in mine]
+    return [float(far and after["kept"][i] == 1) for far, i in zip(moved, mine, strict=True)]
+
+
+def number(value: Any) -> float | None:
+    """A stored number; None for one that is not finite, which JSON keeps as a string."""
+    return None if value is None or isinstance(value, str) else float(value)
+
+
+def mean(values: Sequence[Any]) -> float | None:
+    """The mean of the finite numbers among `values`; None where there are none (as of an AUROC without any error)."""
+    finite = [value for value in values if value is not None and not isinstance(value, str)]
+    return sum(finite) / len(finite) if finite else None

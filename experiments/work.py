@@ -1,0 +1,88 @@
+"""Play one cell of a sweep in whatever process a launcher has put it, and say how it ended."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from experiments.launchers.launcher import Job, Outcome
+from experiments.records import canonical_json, write_json_atomic
+
+if TYPE_CHECKING:
+    from data.examples import Data
+
+IMPATIENT = frozenset({"game", "attack"})  # long computations: another cell is played meanwhile
+_loaded: dict[str, Data] = {}  # the last data set of this process, which the next cell most often shares
+
+
+def work(job: Job) -> Outcome:
+    """Play the cell of `job` into its folder; never raises an Exception.
+
+    `busy` means that another process computes one of its games. The folder's `status.json` says how far it is, and
+    `run.log` what happened.
+    """
+    began = perf_counter()
+    _status(job.folder, state="running")
+    with _logged(job.folder):
+        outcome = _play(job)
+    outcome = Outcome(outcome.name, outcome.state, perf_counter() - began, outcome.error, outcome.traceback)
+    _status(job.folder, state=outcome.state, seconds=outcome.seconds, error=outcome.error, traceback=outcome.traceback)
+    return outcome
+
+
+def _play(job: Job) -> Outcome:
+    from experiments.explain import sentence
+    from experiments.game import play_config
+    from experiments.store import Elsewhere
+
+    try:
+        play_config(job.config, job.folder, data_of(job.config), IMPATIENT)
+        return Outcome(job.name, "done")
+    except Elsewhere:
+        return Outcome(job.name, "busy")
+    except Exception as error:
+        text = sentence(error) or f"{type(error).__name__}: {error}".strip(": ")
+        return Outcome(job.name, "failed", error=text, traceback=traceback.format_exc())
+
+
+def data_of(config: dict[str, Any]) -> Data:
+    """The data set of a configuration; the last one is kept, since the cells of a sweep mostly share it."""
+    from experiments.setup import load
+
+    key = canonical_json(config["data"])
+    if key not in _loaded:
+        data = load(config)
+        _loaded.clear()
+        _loaded[key] = data
+    return _loaded[key]
+
+
+@contextmanager
+def _logged(folder: Path) -> Iterator[None]:
+    """What is logged meanwhile goes to `run.log` of the folder, and only warnings to standard error."""
+    root = logging.getLogger()
+    before = root.level
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handler: logging.Handler = logging.FileHandler(folder / "run.log", delay=True)
+    except OSError:  # the cell will say that its folder cannot be written
+        handler = logging.NullHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before)
+        handler.close()
+
+
+def _status(folder: Path, **entries: Any) -> None:
+    with suppress(OSError):  # a full disk: the outcome itself reaches the sweep by another way
+        write_json_atomic(folder / "status.json", entries)
