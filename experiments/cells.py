@@ -71,9 +71,9 @@ def expand(
         for each in (each for each in parsed if not each.is_hydra_override()):
             if each.is_sweep_override() and not each.is_discrete_sweep():
                 raise UserError(f"{each.input_line} has no finite list of values; write key=a,b,c or key=range(5).")
-            values = each.sweep_string_iterator() if each.is_sweep_override() else [each.get_value_element_as_str()]
-            key = each.get_key_element()
-            choices[key] = [f"{key}={value}" for value in values]
+            key, typed = each.get_key_element(), str(each.input_line)
+            swept = each.is_sweep_override()
+            choices[key] = [f"{key}={value}" for value in each.sweep_string_iterator()] if swept else [typed]
         return _product(choices, [str(each) for each in hydra_overrides], config_name, schema)
 
 
@@ -129,6 +129,8 @@ def _set(cfg: DictConfig, key: str, text: str) -> None:
 def _name(texts: Sequence[str]) -> str:
     """A folder's name for a combination: what is swept over, shortened and made unique by a hash where it is long."""
     text = ",".join(texts)
+    if not text:
+        return "cell"
     safe = re.sub(r"[^\w=.,+\-]+", "_", text).strip("_") or "cell"
     if safe == text and len(safe) <= LONGEST:
         return safe

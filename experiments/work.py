@@ -46,8 +46,12 @@ def _play(job: Job) -> Outcome:
     except Elsewhere:
         return Outcome(job.name, "busy")
     except Exception as error:
-        text = sentence(error) or f"{type(error).__name__}: {error}".strip(": ")
-        return Outcome(job.name, "failed", error=text, traceback=traceback.format_exc())
+        text = sentence(error)
+        if text is not None:
+            return Outcome(job.name, "failed", error=text)
+        first = str(error).strip().partition("\n")[0]
+        named = f"{type(error).__name__}: {first}".removesuffix(": ")
+        return Outcome(job.name, "failed", error=named, traceback=traceback.format_exc())
 
 
 def data_of(config: dict[str, Any]) -> Data:

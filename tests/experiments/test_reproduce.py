@@ -1,0 +1,46 @@
+"""The command that is printed beside a result gives the result's configuration."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import pytest
+
+from experiments.cells import expand
+from experiments.reproduce import LEFT_OUT, command
+
+LINES = (
+    (),
+    ("attack=random", "defense=none", "seed=3"),
+    ("attack=misclassification", "unlearning=second_order", "attack.norm_cap=0.7", "targets.over=[0.3,0.65]"),
+    ("attack/functional=mc_dropout", "model.dropout=0.1", "attack.functional.samples=4"),
+    ("model=logistic", "training=newton", 'defense.score="S1\'"', "targets.mode=set", "attack.owned=0.25"),
+    ("data=mnist", "data.root='/some folder/with, odd (names)'", "data.subset=100", "model.widths=[16,8]"),
+)
+
+
+def settled(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in LEFT_OUT - {"seed"}}
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: " ".join(line) or "defaults")
+def test_the_command_leads_back(line: tuple[str, ...]) -> None:
+    [cell] = expand(line)
+    words = shlex.split(command(cell.config))
+    assert words[:2] == ["python", "experiments/run.py"]
+    [again] = expand(words[2:])
+    assert settled(again.config) == settled(cell.config)
+    assert len(words) - 2 <= len(line)  # nothing that is a default is repeated
+
+
+def test_several_seeds_are_a_sweep() -> None:
+    [cell] = expand(["attack=random"])
+    assert command(cell.config, [2, 0, 1]) == "python experiments/run.py -m attack=random seed=0,1,2"
+    assert command(cell.config, [4]) == "python experiments/run.py attack=random seed=4"
+
+
+def test_a_component_of_the_users_own_is_named_by_its_target() -> None:
+    [cell] = expand(["attack=random"])
+    cell.config["attack"]["_target_"] = "mine.Attack"
+    assert "attack._target_=mine.Attack" in command(cell.config)

@@ -1,0 +1,158 @@
+"""The rows of games, the index that keeps them, and the filters."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+
+from data.errors import UserError
+from experiments.game import play_config
+from experiments.index import NAME
+from experiments.results import frame, main, record, select
+from experiments.row import rows, successes
+from tests.experiments.games import config
+from tests.experiments.sweeps import TINY
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    for options in (("attack=random",), ("attack=random", "defense=none"), ("attack=one_shot_influence", "seed=1")):
+        play_config(config(folder, *TINY, *options, "figures=false"), folder / "out")
+    return folder / "store"
+
+
+def first(store: Path) -> tuple[Path, dict[str, Any]]:
+    path = sorted(store.glob("game/??/*.json"))[0]
+    return path, json.loads(path.read_text())["payload"]
+
+
+def test_rows_are_the_means_of_the_record(store: Path) -> None:
+    path, game = first(store)
+    table = frame(store)
+    assert len(table) == 6
+    assert set(table["direction"]) == {"over", "under"}
+    for direction in ("over", "under"):
+        [row] = table[(table["digest"] == path.stem) & (table["direction"] == direction)].to_dict("records")
+        mine = [i for i, each in enumerate(game["targets"]["direction"]) if each == direction]
+        after = [game["victim_seed"]["after"]["confidence"][i] for i in mine]
+        control = [game["victim_seed"]["random"]["confidence"][i] for i in mine]
+        assert row["confidence_after"] == pytest.approx(sum(after) / len(after), abs=1e-12)
+        assert row["effect"] == pytest.approx((sum(after) - sum(control)) / len(after), abs=1e-12)
+        aims = {game["targets"]["aim"][i] for i in mine}
+        accuracies = [game["victim_seed"]["after"]["models"]["accuracy"][aim] for aim in aims]
+        assert row["accuracy_after"] == pytest.approx(sum(accuracies) / len(accuracies), abs=1e-12)
+        assert row["attack.budget"] == 6
+        assert row["targets"] == len(mine) == 1
+        assert row["unlearning"] == "first_order"
+        assert Path(row["path"]) == path
+
+
+def test_success_needs_the_distance_and_the_label() -> None:
+    before = {"confidence": [0.5, 0.5, 0.5, 0.5]}
+    after = {"confidence": [0.71, 0.69, 0.9, 0.2], "kept": [1.0, 1.0, 0.0, 1.0]}
+    assert successes(before, after, range(4), "over") == [1.0, 0.0, 0.0, 0.0]
+    assert successes(before, after, range(4), "under") == [0.0, 0.0, 0.0, 1.0]
+
+
+def test_what_is_not_defined_is_none(store: Path) -> None:
+    table = frame(store)
+    undefended = select(table, ["defense=none"])
+    assert undefended["auroc"].isna().all()
+    assert select(table, ["defense=influence", "attack=one_shot_influence"])["auroc"].notna().all()
+
+
+def test_the_index_follows_the_records(store: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "store"
+    for path in store.glob("game/??/*.json"):
+        copy = mine / path.relative_to(store)
+        copy.parent.mkdir(parents=True)
+        copy.write_bytes(path.read_bytes())
+    said: list[str] = []
+    assert len(frame(mine, said.append)) == 6
+    paths = sorted(mine.glob("game/??/*.json"))
+    paths[0].unlink()
+    assert len(frame(mine, said.append)) == 4
+    changed = json.loads(paths[1].read_text())
+    changed["payload"]["seed"] = 77
+    paths[1].write_text(json.dumps(changed))
+    os.utime(paths[1], ns=(1, 1))
+    assert 77 in set(frame(mine, said.append)["seed"])
+    assert said == []
+    paths[1].write_text("{ damaged")
+    table = frame(mine, said.append)
+    assert len(table) == 2
+    assert table.attrs["unreadable"] == [(str(paths[1]), "it is not JSON")]
+    assert len(said) == 1
+    assert "prune --damaged" in said[0]
+    assert paths[1].read_text() == "{ damaged"  # left for its owner to look at
+
+
+def test_an_older_form_is_left_out_by_name(store: Path, tmp_path: Path) -> None:
+    path, _ = first(store)
+    old = tmp_path / "store" / "game" / path.parent.name / path.name
+    old.parent.mkdir(parents=True)
+    old.write_text(json.dumps({"created": "", "payload": {"seed": 0}}))
+    said: list[str] = []
+    assert len(frame(tmp_path / "store", said.append)) == 0
+    assert "not the form of a game" in said[0]
+
+
+def test_a_damaged_index_is_made_anew(store: Path) -> None:
+    (store / NAME).write_bytes(b"this is no data base, and long enough to be seen as such" * 50)
+    said: list[str] = []
+    assert len(frame(store, said.append)) == 6
+    assert "made anew" in said[0]
+    said.clear()
+    assert len(frame(store, said.append)) == 6
+    assert said == []
+
+
+def test_a_new_version_of_the_rows_makes_a_new_index(store: Path) -> None:
+    frame(store)
+    with sqlite3.connect(store / NAME) as base:
+        base.execute("UPDATE games SET rows = '[]'")
+        base.execute("PRAGMA user_version = 999")
+    assert len(frame(store)) == 6
+
+
+def test_filters(store: Path) -> None:
+    table = frame(store)
+    assert len(select(table, ["attack=random"])) == 4
+    assert len(select(table, ["attack=random,one_shot_influence", "seed<1"])) == 4
+    assert len(select(table, ["attack!=random"])) == 2
+    assert len(select(table, ["seed>=1", "direction=over"])) == 1
+    assert len(select(table, ["attack.pool=null"])) == 6
+    assert len(select(table, ["data.test=1197"])) == 6
+    for wrong, text in (
+        ("atack=random", "did you mean 'attack'"),
+        ("attack", "cannot be read"),
+        ("seed<x", "no number"),
+    ):
+        with pytest.raises(UserError, match=text):
+            select(table, [wrong])
+
+
+def test_command_line(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["attack=random", "--store", str(store)]) == 0
+    assert "4 rows." in capsys.readouterr().out
+    assert main(["--store", str(store), "--csv", str(tmp_path / "new" / "all.csv")]) == 0
+    assert len(pandas.read_csv(tmp_path / "new" / "all.csv")) == 6
+    assert main(["--store", str(store), "--columns"]) == 0
+    assert "attack.budget" in capsys.readouterr().out
+    assert main(["--store", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err.startswith("Error: There is no store in")
+
+
+def test_a_record_is_verified_when_it_is_read(store: Path, tmp_path: Path) -> None:
+    path, game = first(store)
+    assert record(path)["seed"] == game["seed"]
+    with pytest.raises(UserError, match="There is no record"):
+        record(tmp_path / "game" / "aa" / f"{'a' * 64}.json")
+    assert rows(record(path)) == rows(game)
