@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.examples import Data
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from data.examples import Data
 
 # Okabe-Ito, told apart by readers with any common colour vision
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
@@ -20,37 +21,58 @@ SHOWN = 10  # selected examples per row of the image grid
 GAP, ROOM = 1.25, 1.4  # distance of images in the grid, in widths and heights
 
 
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "pdf.fonttype": 42,
+    "savefig.dpi": 200,
+}
+
+
 def draw(result: Mapping[str, Any], data: Data, folder: Path) -> dict[str, Path]:
     """Write every figure that the game supports; returns the PNG files by name."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports every glyph of a PDF at level INFO
-    from matplotlib import pyplot
-
-    style = {
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "pdf.fonttype": 42,
-        "savefig.dpi": 200,
-    }
     made = {}
-    with pyplot.rc_context(style):  # type: ignore[arg-type]
-        for name, figure in (
-            ("targets", _targets(result)),
-            ("reliability", _reliability(result)),
-            ("roc", _roc(result)),
-            ("selected", _selected(result, data)),
-        ):
-            if figure is None:
-                continue
+    with figures(result, data) as drawn:
+        for name, figure in drawn:
             folder.mkdir(parents=True, exist_ok=True)
             made[name] = folder / f"{name}.png"
             figure.savefig(made[name])
             figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
-            pyplot.close(figure)
     return made
+
+
+@contextmanager
+def figures(result: Mapping[str, Any], data: Data | None = None) -> Iterator[Iterator[tuple[str, Figure]]]:
+    """The figures that the game supports, by name, in our style, one at a time; each is closed when the next is made.
+
+    Args:
+        result: `games` (records) and their `summary`, as `experiments.game.play_config` returns them.
+        data: the data set that was played; without it the figure of selected examples is left out.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    def made() -> Iterator[tuple[str, Figure]]:
+        drawings: dict[str, Callable[[], Figure | None]] = {
+            "targets": lambda: _targets(result),
+            "reliability": lambda: _reliability(result),
+            "roc": lambda: _roc(result),
+            "selected": lambda: None if data is None else _selected(result, data),
+        }
+        for name, drawing in drawings.items():
+            figure = drawing()
+            if figure is not None:
+                try:
+                    yield name, figure
+                finally:
+                    pyplot.close(figure)
+
+    with pyplot.rc_context(STYLE):  # type: ignore[arg-type]
+        yield made()
 
 
 def _targets(result: Mapping[str, Any]) -> Figure:

@@ -24,8 +24,8 @@ def command(config: Mapping[str, Any], seeds: int | list[int] | None = None) -> 
         config: a resolved configuration, as a record keeps it.
         seeds: the seed to play, several of them (as a sweep), or None for the one in `config`.
 
-    What differs from the defaults of `conf/` is set key by key; an option is found by its `_target_`. Values that belong
-    to the machine (device, threads, store) are left out. A component that `conf/` does not have is named by its
+    What differs from the defaults of `conf/` is set key by key; an option is found by its `_target_`. Values that
+    belong to the machine (device, threads, store) are left out. A component that `conf/` does not have is named by its
     `_target_`.
     """
     words = list(overrides(config))

@@ -68,7 +68,7 @@ def test_figures_only_where_they_are_asked_for() -> None:
 def test_a_mistake_in_any_cell_is_found_before_the_first_is_played() -> None:
     with pytest.raises(HydraException):
         expand(["attack=random,randm"])
-    with pytest.raises(UserError, match="targets.count"):
+    with pytest.raises(UserError, match=r"targets\.count"):
         expand(["targets.count=1,many"])
     with pytest.raises(UserError, match="no finite list"):
         expand(["training.lr=interval(0,1)"])
