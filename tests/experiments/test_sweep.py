@@ -64,7 +64,7 @@ def test_finished_cells_are_not_played_again(tmp_path: Path, played: list[tuple[
 def test_overlapping_sweeps_share_cells_victims_and_requests(tmp_path: Path) -> None:
     play(tmp_path, *GRID)
     victims = list((tmp_path / "store" / "victim").rglob("*.safetensors"))
-    crafted = [path for path in (tmp_path / "store" / "attack").rglob("*.json")]
+    crafted = list((tmp_path / "store" / "attack").rglob("*.json"))
     assert len(victims) == 2  # one per seed
     assert len(crafted) == 4  # attack x seed: the defense takes no part in it
     assert not list((tmp_path / "store").glob("step/??/*.safetensors"))
