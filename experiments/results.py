@@ -52,8 +52,11 @@ def frame(folder: Path, notify: Callable[[str], None] = _warn) -> pandas.DataFra
         notify(
             f"The record {path} is left out: {why}; `python experiments/store.py prune --damaged` removes such files."
         )
-    rows = from_json(f"[{','.join(text[1:-1] for text in found.texts if len(text) > 2)}]")
-    table = pandas.DataFrame.from_records(rows) if rows else pandas.DataFrame()
+    parts = [
+        pandas.DataFrame(from_json(f"[{','.join(contents)}]", cache_strings="all"), columns=from_json(columns))
+        for columns, contents in found.parts
+    ]
+    table = pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame()
     table.attrs["unreadable"] = [(str(path), why) for path, why in found.unreadable]
     return table
 

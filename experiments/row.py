@@ -77,7 +77,8 @@ def _state(state: Mapping[str, Any], name: str, mine: Sequence[int], aims: Seque
         f"{quantity}_{name}": mean([state[quantity][i] for i in mine]) for quantity in ("confidence", "entropy", "kept")
     }
     for metric, values in state["models"].items():
-        row[f"{metric}_{name}"] = mean([values[aim] for aim in aims] if len(values) == requests else values)
+        used = [values[aim] for aim in aims] if len(values) == requests > len(aims) else values
+        row[f"{metric}_{name}"] = mean(used)
     return row
 
 
@@ -105,5 +106,8 @@ def number(value: Any) -> float | None:
 
 def mean(values: Sequence[Any]) -> float | None:
     """The mean of the finite numbers among `values`; None where there are none (as of an AUROC without any error)."""
-    finite = [value for value in values if value is not None and not isinstance(value, str)]
-    return sum(finite) / len(finite) if finite else None
+    try:
+        return sum(values) / len(values)  # nearly always, and an index is made of thousands of records
+    except (TypeError, ZeroDivisionError):
+        finite = [value for value in values if value is not None and not isinstance(value, str)]
+        return sum(finite) / len(finite) if finite else None

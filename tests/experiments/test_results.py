@@ -117,7 +117,7 @@ def test_a_damaged_index_is_made_anew(store: Path) -> None:
 def test_a_new_version_of_the_rows_makes_a_new_index(store: Path) -> None:
     frame(store)
     with sqlite3.connect(store / NAME) as base:
-        base.execute("UPDATE games SET rows = '[]'")
+        base.execute("DELETE FROM contents")
         base.execute("PRAGMA user_version = 999")
     assert len(frame(store)) == 6
 
