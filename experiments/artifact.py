@@ -7,7 +7,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from experiments.records import canonical_json, sha256
+from experiments.records import plain_json, sha256
 
 FORMAT = 1  # part of every digest: raise it when the layout of the files changes
 
@@ -65,7 +65,7 @@ def read_content(path: Path, key_text: str | None = None) -> bytes | dict[str, A
     description = read_description(path)
     if description is None:
         return None  # a file of tensors without its description is a write that was cut short
-    stored = canonical_json(description.get("key"))
+    stored = plain_json(description.get("key"))
     if stored != key_text and (key_text is not None or digest(path.parent.parent.name, stored) != path.name[:64]):
         raise Damaged("it belongs to another key")
     content: Any
@@ -76,6 +76,6 @@ def read_content(path: Path, key_text: str | None = None) -> bytes | dict[str, A
             raise Damaged("its tensors are missing") from error
     else:
         content = description.get("payload")
-    if sha256(content if isinstance(content, bytes) else canonical_json(content)) != description.get("sha256"):
+    if sha256(content if isinstance(content, bytes) else plain_json(content)) != description.get("sha256"):
         raise Damaged("its content has changed")
     return content  # type: ignore[no-any-return]

@@ -71,6 +71,11 @@ def canonical_json(obj: Any) -> str:
     return json.dumps(jsonable(obj), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def plain_json(obj: Any) -> str:
+    """`canonical_json` of what was read from JSON, which needs no conversion and is several times faster."""
+    return json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def sha256(content: str | bytes) -> str:
     """The SHA-256 of `content` in hexadecimal."""
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()

@@ -102,16 +102,26 @@ def spread(cells: Sequence[Located]) -> list[Located]:
 def play_cells(
     cells: Sequence[Cell], launcher: Launcher, store: Store, folder: Path, label: str = "sweep"
 ) -> dict[str, Outcome]:
-    """Play every cell that is not finished; returns the outcome of all, by name, in the order given.
-
-    Every cell's own folder is `folder/NAME`; `folder/sweep.json` lists all of them, with their state and the files of
-    their games. A cell that another process is computing is left to it, and looked at again in the end.
+    """Play every cell that is not finished; returns the outcome of all, by name, in the order given: plan and play.
 
     Raises:
         UserError: when the store cannot be written, or the launcher cannot launch here.
     """
     store.check()
-    todo = plan(cells, store)
+    return play(plan(cells, store), cells, launcher, store, folder, label)
+
+
+def play(
+    todo: Plan, cells: Sequence[Cell], launcher: Launcher, store: Store, folder: Path, label: str = "sweep"
+) -> dict[str, Outcome]:
+    """Play what there is to do for the `cells`; returns the outcome of all, by name, in the order given.
+
+    Every cell's own folder is `folder/NAME`; `folder/sweep.json` lists all of them, with their state and the files of
+    their games. A cell that another process is computing is left to it, and looked at again in the end.
+
+    Raises:
+        UserError: when the launcher cannot launch here.
+    """
     outcomes: dict[str, Outcome] = {each.cell.name: Outcome(each.cell.name, "done") for each in todo.finished}
     outcomes |= todo.refused
     _write(folder, cells, todo, outcomes)

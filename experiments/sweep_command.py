@@ -36,19 +36,22 @@ def main(arguments: Arguments, config_name: str, config_path: Path) -> int:
     launcher, store = launcher_of(node.launcher), common_store(cells)
     folder = Path(str(node.sweep.dir)).absolute()
     from experiments import sweep  # brings torch: mistakes in the overrides answer without it
+    from experiments.sweep_table import show
     from experiments.tracking import check_tracking
 
     for mode in {cell.config["wandb"]["mode"] for cell in cells}:
         check_tracking(mode)
+    store.check()
+    todo = sweep.plan(cells, store)
     if any(cell.config["dry_run"] for cell in cells):
-        show_plan(sweep.plan(cells, store), cells, store)
+        show_plan(todo, cells, store)
         return 0
-    outcomes = sweep.play_cells(cells, launcher, store, folder)
+    outcomes = sweep.play(todo, cells, launcher, store, folder)
     if all(outcome.state == "failed" for outcome in outcomes.values()):
         reasons = {str(outcome.error) for outcome in outcomes.values()}
         if len(reasons) == 1 and not (folder / cells[0].name).exists():  # refused before anything was launched
             raise UserError(reasons.pop())
-    show_results(cells, outcomes, store)
+    show([todo.located[name] for name, outcome in outcomes.items() if outcome.state == "done"], store)
     print(f"Cells and logs: {folder}")
     return show_failures(outcomes, folder)
 
@@ -114,15 +117,6 @@ def show_plan(todo: Plan, cells: Sequence[Cell], store: Store) -> None:
     print(
         f"{len(cells)} cells: {len(finished)} done, {len(todo.to_play)} to play, {len(todo.refused)} cannot be played."
     )
-
-
-def show_results(cells: Sequence[Cell], outcomes: Mapping[str, Outcome], store: Store) -> None:
-    """The table of what the sweep measured, over its seeds."""
-    from experiments.sweep import plan
-    from experiments.sweep_table import show
-
-    played = [cell for cell in cells if outcomes[cell.name].state == "done"]
-    show(plan(played, store).finished, store)
 
 
 def show_failures(outcomes: Mapping[str, Outcome], folder: Path) -> int:
