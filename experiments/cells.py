@@ -74,6 +74,8 @@ def expand(
             key, typed = each.get_key_element(), str(each.input_line)
             swept = each.is_sweep_override()
             choices[key] = [f"{key}={value}" for value in each.sweep_string_iterator()] if swept else [typed]
+            if not choices[key]:
+                raise UserError(f"{typed} gives no value at all; write key=a,b,c or key=range(5).")
         return _product(choices, [str(each) for each in hydra_overrides], config_name, schema)
 
 

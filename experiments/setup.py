@@ -141,7 +141,7 @@ def prepare(config: dict[str, Any], data: Data | None = None, impatient: frozens
     check_pairing(attack, defense, config)
     device, threads = use_device(settings.device), use_threads(settings.threads)
     be_deterministic(device)
-    store = replace(store_of(config), impatient=impatient)
+    store = replace(store_of(config), impatient=impatient, keeps=bool(impatient))
     store.check()
     data = load(config) if data is None else data
     factory = partial(build(config["model"], "model"), shape=data.shape, classes=len(data.classes))

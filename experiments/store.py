@@ -6,6 +6,7 @@ carry the SHA-256 of the content and the key in readable form. Files are written
 process at a time, and checked whenever they are read. `python experiments/store.py list` and `prune` look after it.
 """
 
+import errno
 import json
 import logging
 import os
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Elsewhere", "Store", "default_folder", "jsonable", "write_json_atomic"]
 
 T = TypeVar("T")
+ROOM = bytes(1 << 17)  # as large as the record of a game
 
 
 class Elsewhere(Exception):
@@ -49,13 +51,15 @@ class Store:
     """A cache of artifacts in `folder`; with `enabled=False` everything is computed and nothing is kept.
 
     `notify` receives one sentence whenever something is damaged, cannot be kept, or is awaited from another process.
-    Artifacts of the kinds in `impatient` are not awaited: Elsewhere is raised, so that a sweep can go on with another.
+    For sweeps: artifacts of the kinds in `impatient` are not awaited, but Elsewhere is raised, so that it can go on with
+    another; and with `keeps` a result that cannot be kept is a UserError, since it would be lost.
     """
 
     folder: Path
     enabled: bool = True
     notify: Callable[[str], None] = logging.getLogger(__name__).warning
     impatient: frozenset[str] = frozenset()
+    keeps: bool = False
 
     def check(self) -> None:
         """Make sure, before any work, that artifacts can be written and locked here.
@@ -67,14 +71,16 @@ class Store:
             return
         probe = self.folder / f"check-{os.getpid()}"
         try:
-            write_atomic(probe, b"")
+            write_atomic(probe, ROOM)  # an empty file can be made on a full disk
             with FileLock(probe):
                 pass
             probe.unlink(missing_ok=True)
         except (OSError, NotImplementedError) as error:
+            full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+            advice = "make room and start the same command again, what is in it is kept; or " if full else ""
             raise UserError(
                 f"The store cannot be written in {self.folder} ({_reason(error)}); "
-                "set store.dir=FOLDER or store.enabled=false."
+                f"{advice}set store.dir=FOLDER or store.enabled=false."
             ) from error
 
     def tensors(
@@ -148,6 +154,8 @@ class Store:
         try:
             form.write(path, description, value)
         except OSError as error:
+            if self.keeps:
+                raise UserError(f"The store {self.folder} cannot keep the result ({_reason(error)}).") from error
             self.notify(f"Store: {path} cannot be written ({_reason(error)}); the result is used but not kept.")
             return False
         return True

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.errors import UserError
 from experiments.cells import Cell, paths
 from experiments.identity import Machine, attack_key, fingerprint
 from experiments.launchers.launcher import Job, Launcher, Outcome
@@ -120,11 +121,16 @@ def play(
     their games. A cell that another process is computing is left to it, and looked at again in the end.
 
     Raises:
-        UserError: when the launcher cannot launch here.
+        UserError: when the launcher cannot launch here, or the store can no longer be written.
     """
     outcomes: dict[str, Outcome] = {each.cell.name: Outcome(each.cell.name, "done") for each in todo.finished}
     outcomes |= todo.refused
-    _write(folder, cells, todo, outcomes)
+    try:
+        _write(folder, cells, todo, outcomes)
+    except OSError as error:
+        raise UserError(
+            f"The sweep's folder {folder} cannot be written ({error.strerror}); set hydra.sweep.dir=FOLDER."
+        ) from error
     pending = list(todo.to_play)
     for each in pending:
         (folder / each.cell.name / "status.json").unlink(missing_ok=True)  # of a sweep that was killed here
@@ -136,17 +142,20 @@ def play(
             busy = []
             with closing(launcher.launch(jobs, work)) as ended:  # type: ignore[type-var]
                 for outcome in ended:
-                    outcome = _kept(outcome, todo.located[outcome.name], store)
+                    if outcome.state == "failed":
+                        store.check()  # on a full disk all that follow would fail, and their results be lost
                     if outcome.state == "busy":
                         busy.append(todo.located[outcome.name])
                         continue
                     outcomes[outcome.name] = outcome
                     watch.ended(outcome)
                     if time.monotonic() - written > REST:
-                        _write(folder, cells, todo, outcomes)
+                        with suppress(OSError):  # a full disk: the games themselves say so
+                            _write(folder, cells, todo, outcomes)
                         written = time.monotonic()
             pending = await_others(busy, store, outcomes, watch)
-    _write(folder, cells, todo, outcomes)
+    with suppress(OSError):
+        _write(folder, cells, todo, outcomes)
     return {cell.name: outcomes[cell.name] for cell in cells}
 
 
@@ -172,14 +181,6 @@ def await_others(busy: Sequence[Located], store: Store, outcomes: dict[str, Outc
 def _config(cell: Cell, folder: Path) -> dict[str, Any]:
     tracking = cell.config["wandb"]
     return {**cell.config, "wandb": {**tracking, "group": tracking["group"] or folder.name}}
-
-
-def _kept(outcome: Outcome, located: Located, store: Store) -> Outcome:
-    """A cell is done only when its games are in the store."""
-    if outcome.state != "done" or all(file.exists() for file in located.files):
-        return outcome
-    text = f"The games were played, but {store.folder} could not keep them; make room and start the same sweep again."
-    return Outcome(outcome.name, "failed", outcome.seconds, text)
 
 
 def _raised(function: Any, *arguments: Any) -> Exception | None:

@@ -130,8 +130,8 @@ def show_failures(outcomes: Mapping[str, Outcome], folder: Path) -> int:
                 log.parent.mkdir(parents=True, exist_ok=True)
                 log.write_text(outcome.traceback, encoding="utf-8")
                 print(f"        see {log}", file=sys.stderr)
-            except OSError:
-                print(outcome.traceback, file=sys.stderr)
+            except OSError as error:
+                print(f"        (its traceback cannot be written: {error.strerror})", file=sys.stderr)
     if failed:
         print(f"{len(failed)} of {len(outcomes)} cells failed; the others are kept.", file=sys.stderr)
     return 1 if failed else 0
