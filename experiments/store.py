@@ -51,8 +51,8 @@ class Store:
     """A cache of artifacts in `folder`; with `enabled=False` everything is computed and nothing is kept.
 
     `notify` receives one sentence whenever something is damaged, cannot be kept, or is awaited from another process.
-    For sweeps: artifacts of the kinds in `impatient` are not awaited, but Elsewhere is raised, so that it can go on with
-    another; and with `keeps` a result that cannot be kept is a UserError, since it would be lost.
+    For sweeps: artifacts of the kinds in `impatient` are not awaited, but Elsewhere is raised, so that another cell can
+    be played; and with `keeps` a result that cannot be kept is a UserError, since it would be lost.
     """
 
     folder: Path

@@ -48,8 +48,8 @@ def test_a_disk_that_fills_up_and_a_read_only_one(small_disk: Path, tmp_path: Pa
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert "Read-only file system" in one_sentence(run("-m", *words, cwd=tmp_path))
     listed = subprocess.run(
-        command("--store", str(small_disk / "store"), script="results.py"), cwd=tmp_path, capture_output=True, text=True,
-        check=False,
+        command("--store", str(small_disk / "store"), script="results.py"), cwd=tmp_path,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert listed.returncode == 0
     assert f"{2 * len(kept)} rows" in listed.stdout

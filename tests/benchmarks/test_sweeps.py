@@ -1,0 +1,105 @@
+"""What the machinery of sweeps costs: thousands of games listed, finished cells recognised, two workers against one."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.cells import expand
+from experiments.setup import store_of
+from experiments.sweep import plan
+from tests.benchmarks.conftest import Report
+from tests.benchmarks.stores import fill
+from tests.experiments.games import command
+
+MANY, FEW = 10_000, 1_000
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+
+
+@pytest.fixture(scope="module")
+def envelope(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The record of the main job at its defaults, as it lies in a store."""
+    folder = tmp_path_factory.mktemp("one")
+    run(command("attack=uncertainty", "defense=influence", "figures=false"), folder)
+    [path] = folder.glob("outputs/store/game/??/*.json")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def stores(envelope: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Stores of 1,000 and of 10,000 games."""
+    folder = tmp_path_factory.mktemp("stores")
+    for count in (FEW, MANY):
+        fill(folder / str(count), envelope, count)
+    return {count: folder / str(count) for count in (FEW, MANY)}
+
+
+def run(words: Sequence[str], folder: Path) -> tuple[float, float]:
+    """Run a command to its end; its seconds, and the largest memory of any child so far in GiB."""
+    began = time.perf_counter()
+    subprocess.run(words, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    seconds = time.perf_counter() - began
+    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+
+
+def test_thousands_of_games(benchmark: Any, stores: dict[int, Path], tmp_path: Path, report: Report) -> None:
+    """Listing and report: at most 10 s and 1 GiB for 10,000 games, also where the index has to be made first."""
+    found: dict[str, tuple[float, float]] = {}
+    for count, store in stores.items():
+        for what in ("listing, no index yet", "listing"):
+            words = command("--store", str(store), "--limit", "3", script="results.py")
+            found[f"{what}, {count:,} games"] = run(words, tmp_path)
+        words = command("--store", str(store), "--output", str(tmp_path / "page.html"), script="report.py")
+        found[f"report, {count:,} games"] = run(words, tmp_path)
+    report("Thousands of games", {name: f"{s:.2f} s, {gib:.2f} GiB" for name, (s, gib) in found.items()})
+    benchmark.pedantic(lambda: None)
+    for name, (seconds, gib) in found.items():
+        assert seconds <= 10, name
+        assert gib <= 1, name
+    for what in ("listing, no index yet", "listing", "report"):
+        assert found[f"{what}, {MANY:,} games"][0] <= 13 * found[f"{what}, {FEW:,} games"][0]  # linear, and some noise
+
+
+def test_finished_cells(benchmark: Any, stores: dict[int, Path], report: Report) -> None:
+    """Expanding a sweep and recognising its finished cells, per cell, once everything is imported: at most 20 ms."""
+    words = [f"store.dir={stores[FEW]}", "figures=false"]
+    store = store_of(expand(words)[0].config)
+    plan(expand(words), store)  # imports, and the data set
+    began = time.perf_counter()
+    cells = expand([*words, "seed=range(500)"])
+    composed = time.perf_counter()
+    finished = plan(cells, store).finished
+    seconds = time.perf_counter() - began
+    assert len(finished) == len(cells) == 500
+    each = {"expanded": (composed - began) / 500, "expanded, recognised and verified": seconds / 500}
+    report("A finished cell of a sweep", {name: f"{1e3 * value:.1f} ms" for name, value in each.items()})
+    benchmark.pedantic(lambda: None)
+    assert seconds / 500 <= 0.020
+
+
+def test_two_workers_against_one_process(benchmark: Any, tmp_path: Path, report: Report) -> None:
+    """16 cells of digits with different seeds, one thread each: two workers at least 1.6 times as fast as one process."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core cannot show it")
+    grid = ("attack=uncertainty", "defense=influence", "seed=range(16)")
+    seen: dict[str, list[float]] = {"basic": [], "local": []}
+    for round_ in range(3):
+        for launcher, times in seen.items():
+            words = command("-m", *grid, f"hydra/launcher={launcher}", f"store.dir={tmp_path}/{launcher}{round_}")
+            workers = ["hydra.launcher.workers=2"] if launcher == "local" else []
+            times.append(run([*words, *workers], tmp_path)[0])
+    one, two = (statistics.median(times) for times in seen.values())
+    rows = {name: ", ".join(f"{value:.1f}" for value in times) + " s" for name, times in seen.items()}
+    report("16 cells of digits", {**rows, "ratio of the medians": f"{one / two:.2f}"})
+    benchmark.pedantic(lambda: None)
+    assert one / two >= 1.6
