@@ -88,7 +88,7 @@ def test_finished_cells(benchmark: Any, stores: dict[int, Path], report: Report)
 
 
 def test_two_workers_against_one_process(benchmark: Any, tmp_path: Path, report: Report) -> None:
-    """16 cells of digits with different seeds, one thread each: two workers at least 1.6 times as fast as one process."""
+    """16 cells of digits with different seeds, one thread each: two workers are at least 1.6 times as fast as one."""
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("one core cannot show it")
     grid = ("attack=uncertainty", "defense=influence", "seed=range(16)")
