@@ -15,9 +15,9 @@ ROWS = (
     ("kept", "labels kept (%)", 0), ("success", "success (%)", 0), ("accuracy", "test accuracy (%)", 1),
     ("ece", "test ECE, 15 bins", 3), ("conformal_set_size", "conformal set size", 2),
 )  # fmt: skip
-OWN = ("before", "after", "defended", "random", "benign")
-FRESH = ("nothing", "after", "defended", "random", None)
-HEADINGS = ("before", "after attack", "after + defense", "random control", "benign control")
+OWN = ("before", "after", "stream", "defended", "random", "benign")
+FRESH = ("nothing", "after", None, "defended", "random", None)
+HEADINGS = ("before", "after attack", "in its stream", "after + defense", "random control", "benign control")
 PERCENT = ("kept", "success", "accuracy")
 NAMES = {"over": "Over-confidence", "under": "Under-confidence"}
 
@@ -26,11 +26,11 @@ def show(result: Mapping[str, Any]) -> None:
     """Print the tables of a result to standard output."""
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=132)
+        console = Console(highlight=False, width=148)
     config, games = result["config"], result["games"]
     console.print(f"\n{result['title']}", markup=False)
     for direction, part in result["summary"].items():
-        console.print(_table(direction, part, config))
+        console.print(_table(direction, part, config, wide=console.width >= 140))
         for line in _lines(part, [game["detection"] for game in games]):
             console.print(line, markup=False, soft_wrap=True)
     asked = sum(game["queries"] for game in games)
@@ -38,7 +38,7 @@ def show(result: Mapping[str, Any]) -> None:
     console.print(f"\nThe attack ran the unlearning procedure {runs} times ({asked} black-box queries).")
 
 
-def _table(direction: str, part: Mapping[str, Any], config: Mapping[str, Any]) -> Table:
+def _table(direction: str, part: Mapping[str, Any], config: Mapping[str, Any], wide: bool) -> Table:
     low, high = config["targets"][direction]
     size = part["requested"]
     title = (
@@ -47,12 +47,13 @@ def _table(direction: str, part: Mapping[str, Any], config: Mapping[str, Any]) -
     )
     table = Table(title=title, box=box.SIMPLE_HEAVY, title_justify="left", title_style="bold")
     table.add_column("", no_wrap=True)
-    for heading in HEADINGS:
+    shown = [i for i, state in enumerate(OWN) if wide or state != "stream"]  # else the others would be cut
+    for heading in (HEADINGS[i] for i in shown):
         table.add_column(heading, justify="right", no_wrap=True)
-    _section(table, "victim's own seed", part["victim_seed"], OWN)
+    _section(table, "victim's own seed", part["victim_seed"], [OWN[i] for i in shown])
     if part["fresh_seeds"] is not None:
         table.add_section()
-        _section(table, "fresh seeds*", part["fresh_seeds"], FRESH)
+        _section(table, "fresh seeds*", part["fresh_seeds"], [FRESH[i] for i in shown])
     return table
 
 
