@@ -1,0 +1,147 @@
+"""Finished games as one HTML page: `python experiments/report.py attack=uncertainty 'seed<3'`; it needs no network."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # `python experiments/report.py` puts experiments/ on the path instead of the root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from data.errors import UserError
+from experiments.machine import DISTRIBUTION, toolkit_version, versions
+from experiments.store import default_folder
+
+TABLES = Path("outputs/tables")
+EXAMPLES = """\
+filters are those of experiments/results.py, and all must hold:
+  column=value[,value]   column!=value   column<number   (also <=, >, >=)
+
+examples:
+  report.py                                         every game of the store
+  report.py data=digits attack=uncertainty,random   some data, some attacks
+  report.py 'seed<3' defense.score=S1 --figures 12  with the figures of 12 games
+  report.py --output paper.html --title 'Attacks on digits'
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code: 0, 2 after a mistake of the user's, 130 after Ctrl-C."""
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_intermixed_args(typed)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        _report(options, shlex.join(["python", "experiments/report.py", *typed]))
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted; the page was not written.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="report.py", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EXAMPLES,
+        description="Write one HTML page about the finished games of a store: claims with their verdicts, a heat map "
+        "of\nattacks and procedures, a table to sort and filter, figures, and the command that plays each cell again.",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("filters", nargs="*", metavar="FILTER", help="only these games, such as attack=uncertainty")
+    add("--store", type=Path, default=default_folder(), metavar="DIR", help="its games (default: %(default)s)")
+    add("--tables", type=Path, default=TABLES, metavar="DIR", help="claims of tables.py (default: %(default)s)")
+    add("--output", type=Path, default=Path("report.html"), metavar="FILE", help="the page (default: %(default)s)")
+    add(
+        "--figures",
+        type=_count,
+        default=4,
+        metavar="N",
+        help="games with figures, one of each cell first (%(default)s)",
+    )
+    add("--figure-megabytes", type=_size, default=8.0, metavar="MB", help="room that figures may take (%(default)s)")
+    add("--title", default="Unlearning games", help="the heading of the page")
+    add("--version", action="version", version=f"{DISTRIBUTION} {toolkit_version()}")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 on")
+    return int(text)
+
+
+def _size(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 15:  # the page with everything else stays below 20 MB
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 15")
+    return number
+
+
+def _report(options: argparse.Namespace, made_by: str) -> None:
+    from experiments import results
+    from experiments.records import write_atomic
+    from experiments.report_page.claims import read_tables
+    from experiments.report_page.markup import count
+    from experiments.report_page.page import Options, build
+
+    every = results.frame(options.store, notify=_silent)
+    remarks = [f"The record {path} was left out: {why}." for path, why in every.attrs["unreadable"]]
+    if every.empty:
+        damaged = f" ({len(remarks)} damaged records)" if remarks else ""
+        raise UserError(f"The store {options.store} has no finished games{damaged}; play some with experiments/run.py.")
+    games = results.select(every, options.filters)
+    if games.empty:
+        raise UserError(
+            f"No game of {options.store} passes {shlex.join(options.filters)}; loosen the filter, or see the "
+            "values that there are with experiments/results.py --columns."
+        )
+    tables, unread = read_tables(options.tables)
+    folder = options.output.resolve().parent
+    page = build(
+        games, results.record, tables, _overrides,
+        Options(
+            title=options.title, filters=options.filters, figures=options.figures, folder=folder,
+            figure_bytes=round(options.figure_megabytes * 1e6), store=str(options.store), made_by=made_by,
+            versions=versions(), remarks=[*remarks, *unread],
+        ),
+    )  # fmt: skip
+    content = page.html.encode()
+    try:
+        write_atomic(options.output, content)
+    except OSError as error:
+        raise UserError(
+            f"The page cannot be written to {options.output} ({error.strerror}); name another file with --output FILE."
+        ) from error
+    for sentence in (*remarks, *unread, *page.left_out):
+        print(sentence, file=sys.stderr)
+    print(f"{options.output}: {count(page.games, 'game')}, {len(content) / 1e6:.1f} MB")
+
+
+def _silent(_: str) -> None:
+    """What is unreadable comes back with the frame, and is said once at the end."""
+
+
+def _overrides(path: str) -> list[str]:
+    """The overrides that play the game of the record at `path` again, without its seed."""
+    from pydantic_core import from_json
+
+    from experiments.reproduce import overrides
+
+    try:
+        config: dict[str, Any] = from_json(Path(path).read_bytes())["payload"]["config"]
+        return list(overrides(config))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"The record {path} cannot be read ({error!r}); play its game again.") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

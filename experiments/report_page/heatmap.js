@@ -1,0 +1,138 @@
+// The heat map: per direction one drawing with two panels, without and with a defense.
+
+const HEAT = DATA.heatmap;
+const PAPER_WIDTH = 680; // of the text on A4 paper, in CSS pixels
+const ROOMY = 80; // pixels that a field needs for its number
+const RIGHT = 4;
+const LARGEST = Math.max(0.05, ...HEAT.panels.flatMap((panel) => panel.cells.map((cell) => Math.abs(cell.mean))));
+
+function choice(id, names, every) {
+  const label = byId(id);
+  const select = label.querySelector("select");
+  (every === null ? names : ["", ...names]).forEach((name) => select.append(element("option", name || every, { value: name })));
+  label.hidden = select.options.length < 2;
+  if (!label.hidden) byId("heatmap-controls").hidden = false;
+  select.addEventListener("change", drawHeatmaps);
+  return select;
+}
+
+byId("scale-low").textContent = numberText(-LARGEST, 2, true);
+byId("scale-high").textContent = numberText(LARGEST, 2, true);
+
+const chooseData = choice("choose-data", HEAT.data, HEAT.data.length ? "all" : "");
+const chooseDefense = choice("choose-defense", HEAT.defenses, null);
+
+const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;"); // Plotly reads tags
+
+const channels = (text) => text.match(/[\d.]+/g).slice(0, 3).map(Number); // of rgb(r, g, b)
+
+function readable(background) { // black or white, whichever stands out more from a background of channels 0 to 255
+  const [r, g, b] = background.map((c) => (c <= 10 ? c / 3294.6 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+  const luminance = 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  return luminance > 0.179 ? "#111" : "#fff";
+}
+
+function trace(panel, scale, place) {
+  const z = HEAT.attacks.map(() => HEAT.procedures.map(() => null));
+  const hover = HEAT.attacks.map(() => HEAT.procedures.map(() => ""));
+  for (const cell of panel.cells) {
+    const half = cell.half === null ? "one game: no interval" : `95% interval ${numberText(cell.mean - cell.half, 3, true)} to ${numberText(cell.mean + cell.half, 3, true)}`;
+    z[cell.attack][cell.procedure] = cell.mean;
+    hover[cell.attack][cell.procedure] = `<b>${plain(HEAT.attacks[cell.attack])} against ${plain(HEAT.procedures[cell.procedure])}</b><br>`
+      + `${panel.defense === null ? "no defense" : `defense ${plain(panel.defense)}`}, ${HEAT.directions[panel.direction]}<br>`
+      + `mean effect ${numberText(cell.mean, 3, true)}<br>${half}<br>${cell.n} game${cell.n === 1 ? "" : "s"} of ${cell.cells} cell${cell.cells === 1 ? "" : "s"}`;
+  }
+  return {
+    type: "heatmap", z, hovertext: hover, hovertemplate: "%{hovertext}<extra></extra>", hoverongaps: false, xgap: 3, ygap: 3,
+    zmin: -LARGEST, zmax: LARGEST, colorscale: scale, showscale: false, xaxis: `x${place}`, yaxis: `y${place}`,
+  };
+}
+
+function numbers(panel, scale, place, narrow) { // what is written into the fields, in the ink that reads best there
+  const [low, middle, high] = scale.map(([, shade]) => channels(shade));
+  return panel.cells.map((cell) => {
+    const share = Math.abs(cell.mean) / LARGEST;
+    const end = cell.mean < 0 ? low : high;
+    const ink = readable(middle.map((c, i) => c + share * (end[i] - c)));
+    return {
+      x: cell.procedure, y: cell.attack, xref: `x${place}`, yref: `y${place}`, showarrow: false,
+      text: `${numberText(cell.mean, narrow ? 2 : 3, true)}<br><span style="font-size:82%">n = ${cell.n.toLocaleString("en")}</span>`,
+      font: { color: ink, size: narrow ? 11.5 : 13.5 },
+    };
+  });
+}
+
+function labelWidth(narrow) { // of the names of the attacks
+  return narrow ? 96 : Math.min(250, 30 + 7.3 * Math.max(...HEAT.attacks.map((name) => name.length)));
+}
+
+function fieldWidth(width, narrow) {
+  return (width - labelWidth(narrow) - RIGHT) / (HEAT.procedures.length * (narrow ? 1 : 2));
+}
+
+function layout(panels, scale, width, narrow) {
+  const ink = colour("--ink");
+  const tight = narrow || fieldWidth(width, narrow) < 7.4 * Math.max(...HEAT.procedures.map((name) => name.length));
+  const rows = HEAT.attacks.length * (narrow ? 46 : 52);
+  const above = 34; // of a panel, for its title
+  const below = tight ? 36 : 26; // for the names of the procedures
+  const count = panels.length;
+  const height = (narrow ? count : 1) * (rows + above + below);
+  const named = (names, wrap) => ({ type: "linear", tickvals: names.map((_, i) => i), ticktext: names.map((name) => (wrap ? wrapped(plain(name)) : plain(name))), range: [-0.5, names.length - 0.5] });
+  const axis = { showgrid: false, zeroline: false, ticks: "", fixedrange: true, showline: false, tickangle: 0, tickfont: { size: narrow ? 10.5 : 12.5 } };
+  const made = {
+    width, height, paper_bgcolor: "transparent", plot_bgcolor: "transparent", dragmode: false, annotations: [],
+    margin: { l: labelWidth(narrow), r: RIGHT, t: 0, b: 0 },
+    font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: ink },
+    hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--quiet"), font: { color: ink, size: 13 }, align: "left" },
+  };
+  panels.forEach((panel, i) => {
+    const place = i ? String(i + 1) : "";
+    const top = 1 - ((narrow ? i * (rows + above + below) : 0) + above) / height;
+    const gap = 0.03;
+    const across = narrow ? [0, 1] : [(i * (1 + gap)) / count, ((i + 1) * (1 + gap)) / count - gap];
+    made[`xaxis${place}`] = { ...axis, ...named(HEAT.procedures, tight), domain: across, anchor: `y${place}` };
+    made[`yaxis${place}`] = { ...axis, ...named(HEAT.attacks, narrow), domain: [Math.max(0, top - rows / height), top], anchor: `x${place}`, showticklabels: narrow || i === 0 };
+    made[`yaxis${place}`].range.reverse();
+    made.annotations.push(...numbers(panel, scale, place, narrow), {
+      text: panel.defense === null ? "without a defense" : `with ${plain(panel.defense)}`, x: across[0], y: top, xref: "paper", yref: "paper",
+      xanchor: "left", yanchor: "bottom", yshift: 4, showarrow: false, font: { size: 13, color: colour("--quiet") },
+    });
+  });
+  return made;
+}
+
+function wrapped(name) { // on a phone the access goes below the attack, and a long procedure onto two lines
+  return name.replace(/ \(/, "<br>(").replace(/_(?=\w{4,})/, "_<br>");
+}
+
+function drawHeatmaps() {
+  const box = byId("heatmap-panels");
+  const width = Math.floor(screenState ? PAPER_WIDTH : box.clientWidth);
+  if (!width) return;
+  const narrow = fieldWidth(width, false) < ROOMY; // then one panel below the other
+  for (const direction of Object.keys(HEAT.directions)) {
+    const panels = HEAT.panels.filter((each) => each.direction === direction && each.data === chooseData.value
+      && (each.defense === null || each.defense === chooseDefense.value));
+    if (!panels.length) continue;
+    let place = byId(`heatmap-${direction}`);
+    if (!place) {
+      const panel = element("div", undefined, { class: "panel" });
+      const name = HEAT.directions[direction];
+      place = element("div", undefined, { id: `heatmap-${direction}`, role: "img", "aria-label": `Heat map of the mean effect, ${name}; the same numbers follow as a table.` });
+      panel.append(element("h3", name[0].toUpperCase() + name.slice(1)), place);
+      box.append(panel);
+    }
+    const scale = [[0, colour("--heat-low")], [0.5, colour("--heat-middle")], [1, colour("--heat-high")]];
+    const traces = panels.map((each, i) => trace(each, scale, i ? String(i + 1) : ""));
+    Plotly.react(place, traces, layout(panels, scale, width, narrow), { displayModeBar: false, scrollZoom: false, doubleClick: false });
+  }
+}
+
+document.addEventListener("colours", drawHeatmaps);
+let drawnWidth = 0; // an observer also speaks when the height changes, as it does by drawing
+new ResizeObserver(([{ contentRect: { width } }]) => {
+  if (screenState || width === drawnWidth) return;
+  drawnWidth = width;
+  drawHeatmaps();
+}).observe(byId("heatmap-panels"));

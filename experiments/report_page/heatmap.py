@@ -1,0 +1,82 @@
+"""The heat map attack x procedure: the mean effect, positive where it is what the attacker wanted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from experiments.report_page.columns import DIRECTIONS
+from experiments.report_page.markup import escape, number, table
+from experiments.report_page.pool import Pooled, codes, mean_and_half, newest_per_seed, settings
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+EVERY = ""  # the name of the choice `all data sets`
+NO_DEFENSE = "none"
+
+
+def heatmap(pooled: Pooled) -> dict[str, Any]:
+    """What the page draws: the names of both axes, the choices, and one panel per choice.
+
+    Panels without a defense hold the effect of the attack alone. The same attack played against several defenses has
+    the same effect before them, so it counts once. Panels with a defense hold what that defense left of the effect.
+    """
+    games = pooled.games
+    sign = games["direction"].map({"over": 1.0, "under": -1.0})
+    games = games.assign(alone=games["effect"] * sign, left=games["effect_defended"] * sign)
+    games["game"] = codes(games, settings(games, without=["defense"]))
+    once = newest_per_seed(games, ["game", "direction"])
+    defended = newest_per_seed(games[games["defense"] != NO_DEFENSE], ["cell", "direction"])
+    data, defenses = _names(games, "data"), _names(defended, "defense_name")
+    attacks, procedures = _names(games, "who"), _names(games, "procedure")
+    panels = []
+    for direction in (name for name in DIRECTIONS if (games["direction"] == name).any()):
+        for name in [EVERY, *data] if len(data) > 1 else [EVERY]:
+            for defense in (None, *defenses):
+                part = once if defense is None else defended[defended["defense_name"] == defense]
+                part = part[(part["direction"] == direction) & (part["data"].eq(name) if name else True)]
+                cells = _cells(part, "alone" if defense is None else "left", attacks, procedures)
+                panels.append({"direction": direction, "data": name, "defense": defense, "cells": cells})
+    return {
+        "attacks": attacks, "procedures": procedures, "data": data if len(data) > 1 else [], "defenses": defenses,
+        "directions": DIRECTIONS, "panels": panels,
+    }  # fmt: skip
+
+
+def _names(games: DataFrame, column: str) -> list[str]:
+    return sorted(games[column].unique().tolist())
+
+
+def _cells(games: DataFrame, value: str, attacks: list[str], procedures: list[str]) -> list[dict[str, Any]]:
+    """One entry per attack and procedure that were played together: positions, mean, half-width, games, cells."""
+    games = games[games[value].notna()]
+    if games.empty:
+        return []
+    by = [games["who"], games["procedure"]]
+    mean, half, n = mean_and_half(games[value], by)
+    cells = games["cell"].groupby(by, sort=False).nunique()
+    return [
+        {
+            "attack": attacks.index(who), "procedure": procedures.index(procedure),
+            "mean": round(float(mean[who, procedure]), 5), "n": int(n[who, procedure]),
+            "half": None if half.isna()[who, procedure] else round(float(half[who, procedure]), 5),
+            "cells": int(cells[who, procedure]),
+        }
+        for who, procedure in mean.index
+    ]  # fmt: skip
+
+
+def as_table(found: dict[str, Any]) -> str:
+    """The numbers of the heat map over all data sets as one HTML table, for readers who do not see colours."""
+    rows = [
+        (
+            escape(found["attacks"][cell["attack"]]), escape(found["procedures"][cell["procedure"]]),
+            DIRECTIONS[panel["direction"]], escape(panel["defense"] or "no defense"), number(cell["mean"], signed=True),
+            number(cell["half"]), str(cell["n"]), str(cell["cells"]),
+        )
+        for panel in found["panels"]
+        if panel["data"] == EVERY
+        for cell in panel["cells"]
+    ]  # fmt: skip
+    heads = ("attack", "procedure", "direction", "defense", "mean effect", "± 95%", "games", "cells")
+    return table(heads, rows)

@@ -1,0 +1,130 @@
+"""Games gathered into cells: the games of one cell share every setting but the seed, and are pooled per direction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from experiments.report_page.columns import METRICS
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+    from pandas import DataFrame, Series
+
+NAMES = ("data", "model", "training", "unlearning", "attack", "defense", "mode", "fresh_seeds")
+NOT_SETTINGS = ("store.", "wandb.", "hydra.")
+
+
+@dataclass(frozen=True, eq=False)
+class Pooled:
+    """`games`: one row per game and direction, with `cell` and readable names; `rows`: one per cell and direction.
+
+    A row has `n` games, and for every metric its mean and, under `METRIC_half`, the half-width of the Student-t 95%
+    interval over games. Where a seed was played more than once in a cell, only the newest game is pooled; `repeated`
+    counts the others.
+    """
+
+    games: DataFrame
+    rows: DataFrame
+    repeated: int
+
+
+def pool(frame: DataFrame) -> Pooled:
+    """Gather a frame of `experiments.results` (one row per game and direction) into cells."""
+    games = named(frame)
+    order = ["data", "model", "mode", "attack", "access", "procedure", "defense_name"]
+    games = games.assign(cell=codes(games, settings(games))).sort_values(
+        [*order, "cell", "seed", "direction"], kind="stable"
+    )
+    games = games.assign(cell=games["cell"].factorize()[0]).reset_index(drop=True)  # numbered in this order
+    newest = newest_per_seed(games, ["cell", "direction"])
+    keys = ["cell", "direction"]
+    grouped = newest.groupby(keys, sort=False)
+    rows = grouped[["attack", "access", "procedure", "defense_name", "data", "model", "mode"]].first()
+    rows["n"] = grouped.size()
+    for column in METRICS:
+        mean, half, _ = mean_and_half(newest[column.key], [newest[key] for key in keys])
+        rows[column.key], rows[f"{column.key}_half"] = mean.reindex(rows.index), half.reindex(rows.index)
+    return Pooled(games, rows.reset_index(), games["digest"].nunique() - newest["digest"].nunique())
+
+
+def named(frame: DataFrame) -> DataFrame:
+    """The frame with numbers as numbers and with the readable names `procedure`, `access`, `defense_name`, `who`.
+
+    `defense_name` carries the score that decides, as in `influence (S1)`. `who` is the attack, with its access where
+    the frame has that attack with more than one.
+    """
+    import numpy as np
+    import pandas as pd
+
+    games = frame.copy()
+    for column in METRICS:
+        values = games.get(column.key, pd.Series(np.nan, index=games.index))
+        games[column.key] = pd.to_numeric(values, errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
+    games["procedure"] = games["unlearning"].astype(str)
+    for name in ("attack", "data", "model", "mode", "direction", "defense"):
+        games[name] = games[name].astype(str)
+    games["access"] = _text(games, "attack.access").str.replace("_", "-")
+    score = _text(games, "defense.score")
+    games["defense_name"] = games["defense"].where(score == "", games["defense"] + " (" + score + ")")
+    several = games.groupby("attack")["access"].transform("nunique") > 1
+    games["who"] = games["attack"].where(
+        ~several | (games["access"] == ""), games["attack"] + " (" + games["access"] + ")"
+    )
+    return games
+
+
+def _text(games: DataFrame, column: str) -> Series[str]:
+    import pandas as pd
+
+    if column not in games:
+        return pd.Series("", index=games.index)
+    values = games[column]
+    return values.where(values.notna(), "").astype(str)
+
+
+def settings(games: DataFrame, without: Sequence[str] = ()) -> list[str]:
+    """The columns that make a cell; `without` drops those of some parts, such as `defense`."""
+    dotted = [name for name in games.columns if "." in name and not name.startswith(NOT_SETTINGS)]
+    return [
+        name for name in (*NAMES, *dotted) if name in games.columns and name.partition(".")[0] not in without
+    ]  # fmt: skip
+
+
+def codes(games: DataFrame, columns: Sequence[str]) -> ndarray[Any, Any]:
+    """A number per row, the same for rows that agree in all `columns`, counted in the order of appearance."""
+    import numpy as np
+    import pandas as pd
+
+    combined = np.zeros(len(games), dtype=np.int64)
+    for name in columns:
+        values = games[name]
+        try:
+            own, _ = pd.factorize(values, use_na_sentinel=False)
+        except TypeError:  # a list cannot be hashed
+            own, _ = pd.factorize(values.map(str), use_na_sentinel=False)
+        if own.any():
+            combined, _ = pd.factorize(combined * (int(own.max()) + 1) + own)
+    return combined
+
+
+def newest_per_seed(games: DataFrame, keys: Sequence[str]) -> DataFrame:
+    """One row per `keys` and seed: that of the game created last (two versions of the toolkit may have played it)."""
+    order = games.sort_values("created", kind="stable")
+    return order.drop_duplicates([*keys, "seed"], keep="last").sort_index()
+
+
+def mean_and_half(values: Series[float], by: Sequence[Series[Any]]) -> tuple[Series[float], Series[float], Series[int]]:
+    """Per group the mean of the finite values, the half-width t_{n-1} s / sqrt(n) of its 95% interval, and n.
+
+    One value has no half-width (NaN): it says nothing about the spread.
+    """
+    import numpy as np
+    from scipy.special import stdtrit
+
+    found = values.groupby(list(by), sort=False).agg(["mean", "std", "count"])
+    n = found["count"]
+    quantile = stdtrit(np.maximum(n - 1, 1), 0.975)
+    half = (quantile * found["std"] / np.sqrt(np.maximum(n, 1))).where(n > 1)
+    return found["mean"], half, n
