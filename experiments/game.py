@@ -14,6 +14,7 @@ from experiments.figures import draw
 from experiments.machine import peak_memory_mb, versions
 from experiments.play_one import play_one
 from experiments.records import jsonable, significant, write_json_atomic
+from experiments.row import NOT_RECORDED
 from experiments.setup import Setup, prepare
 from experiments.summary import score, summarise
 from experiments.table import show
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 SCHEMA = 2
-NOT_RECORDED = ("store", "wandb", "figures", "dry_run")  # what a result does not depend on
 
 
 def play(cfg: DictConfig) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -146,6 +146,7 @@ def judge_with_fresh_seeds(
 ) -> dict[str, Any] | None:  # fmt: skip
     """The same judged with seeds that a real provider might draw, averaged over them, beside deleting nothing.
 
+    Per target every seed is kept; the metrics of a model are averaged over the seeds.
     The spread of `nothing` is the noise floor: what retraining alone does to the targets. None for a procedure that
     draws nothing, whose result does not depend on its seed.
     """
@@ -171,4 +172,13 @@ def judge_with_fresh_seeds(
         for name, p in zip(groups, judge.predict(models).split(sizes), strict=True):
             rows_used = torch.zeros_like(aim) if name == "nothing" else aim
             found[name].append(state(judge, chosen, p, rows_used))
-    return {"seeds": fresh, **found}
+    averaged = {name: mean_of_models([each.pop("models") for each in states]) for name, states in found.items()}
+    return {"seeds": fresh, **found, "models": averaged}
+
+
+def mean_of_models(seeds: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, list[float]]:
+    """The metrics of each model, averaged over the seeds that it was judged with."""
+    return {
+        metric: [sum(each) / len(seeds) for each in zip(*(found[metric] for found in seeds), strict=True)]
+        for metric in seeds[0]
+    }

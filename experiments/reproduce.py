@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cells import CONF
-from experiments.game import NOT_RECORDED
+from experiments.row import NOT_RECORDED
 
 PROGRAM = "python experiments/run.py"
 PLAIN = re.compile(r"[A-Za-z_/][\w./\-]*")  # text that the grammar reads as text, unquoted
@@ -41,17 +41,22 @@ def overrides(config: Mapping[str, Any]) -> Iterator[str]:
     """The overrides that lead from the defaults of `conf/run.yaml` to `config`: groups first, then values."""
     chosen: list[str] = []
     values: list[str] = []
-    defaults = _defaults(())
-    for group in (key for key, value in defaults.items() if isinstance(value, Mapping) and "_target_" in value):
-        chosen += _choice(group, config[group], defaults[group])
-    base = _defaults(tuple(chosen))
-    nested = config["attack"].get("functional")
-    if isinstance(nested, Mapping):
-        chosen += _choice("attack/functional", nested, base["attack"].get("functional", {}))
-        base = _defaults(tuple(chosen))
-    for key in base:
+    for group, name in _groups().items():
+        default = _options(group)[name]
+        best = _nearest(group, config[group]) or name
+        if _distance(config[group], default) <= _distance(config[group], _options(group)[best]):
+            best = name
+        chosen += [f"{group}={best}"] if best != name else []
+        base = dict(_options(group)[best])
+        for inner, usual in _nested(group, best).items():
+            path, node = f"{group}/{inner}", config[group].get(inner, {})
+            option = _nearest(path, node) or usual
+            chosen += [f"{path}={option}"] if option != usual else []
+            base[inner] = _options(path)[option]
+        values += _changes(group, config[group], base)
+    for key, default in _own().items():
         if key in config and key not in LEFT_OUT:
-            values += _changes(key, config[key], base[key])
+            values += _changes(key, config[key], default)
     yield from chosen
     yield from values
 
@@ -82,39 +87,52 @@ def _written(value: Any) -> str:
     return str(value)
 
 
-def _choice(group: str, node: Mapping[str, Any], default: Mapping[str, Any]) -> list[str]:
-    """The override that chooses the option of a group which `node` is nearest to; none where that is the default."""
-    options = {name: found for name, found in _options(group).items() if found["_target_"] == node["_target_"]}
-    differing = {name: _distance(node, found) for name, found in options.items()}
-    best = min(differing, key=lambda name: differing[name], default=None)
-    same = node["_target_"] == default.get("_target_") and (best is None or _distance(node, default) <= differing[best])
-    return [] if best is None or same else [f"{group}={best}"]
+def _nearest(group: str, node: Mapping[str, Any]) -> str | None:
+    """The option of a group that has the `_target_` of `node` and differs least from it; None where none has it."""
+    same = {name: found for name, found in _options(group).items() if found["_target_"] == node.get("_target_")}
+    return min(same, key=lambda name: _distance(node, same[name]), default=None)
 
 
-def _distance(first: Mapping[str, Any], second: Mapping[str, Any]) -> int:
-    """Keys of two options that differ; a nested option that only one of them spells out does not count."""
+def _distance(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[bool, int]:
+    """How far two options are apart: whether their `_target_` differs, and in how many plain values they do."""
     names = {name for name in first.keys() | second.keys() if not isinstance(first.get(name), Mapping)}
-    return sum(first.get(name, "") != second.get(name, "") for name in names)
+    differing = sum(first.get(name, "") != second.get(name, "") for name in names)
+    return first.get("_target_") != second.get("_target_"), differing
 
 
 @cache
-def _defaults(chosen: tuple[str, ...]) -> dict[str, Any]:
-    """The configuration that `conf/run.yaml` gives with these options; what has no value yet is left as it is."""
-    from hydra import compose, initialize_config_dir
+def _yaml(path: Path) -> dict[str, Any]:
+    """A file of the configuration as it is written, `defaults` included."""
     from omegaconf import OmegaConf
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        plain = OmegaConf.to_container(compose("run", list(chosen)), resolve=False)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    node = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}
+
+
+def _own() -> dict[str, Any]:
+    """The values of `conf/run.yaml` itself."""
+    return {key: value for key, value in _yaml(CONF / "run.yaml").items() if key not in ("defaults", "hydra")}
+
+
+def _groups() -> dict[str, str]:
+    """The groups of a game and their defaults."""
+    listed = [each for each in _yaml(CONF / "run.yaml")["defaults"] if isinstance(each, dict)]
+    return {group: name for each in listed for group, name in each.items() if (CONF / group).is_dir()}
+
+
+def _nested(group: str, name: str) -> dict[str, str]:
+    """The groups inside an option, such as `functional` in some attacks, and their defaults."""
+    listed = _yaml(CONF / group / f"{name}.yaml").get("defaults", [])
+    return {inner: usual for each in listed if isinstance(each, dict) for inner, usual in each.items()}
 
 
 @cache
 def _options(group: str) -> dict[str, dict[str, Any]]:
     """The options of a group by name, as their YAML files have them."""
-    from omegaconf import OmegaConf
-
-    found = {
-        path.stem: OmegaConf.to_container(OmegaConf.load(path)) for path in sorted(Path(CONF, group).glob("*.yaml"))
+    found = {path.stem: _yaml(path) for path in sorted((CONF / group).glob("*.yaml"))}
+    return {
+        name: {key: value for key, value in node.items() if key != "defaults"}
+        for name, node in found.items()
+        if "_target_" in node
     }
-    return {name: node for name, node in found.items() if isinstance(node, dict) and "_target_" in node}  # type: ignore[misc]

@@ -8,6 +8,7 @@ from typing import Any
 VERSION = 1  # raise it when the rows of a record change: indexes of stores are then made anew
 STATES = ("before", "after", "random", "stream", "defended", "processed", "benign")
 FRESH = ("nothing", "after", "random", "defended")
+NOT_RECORDED = ("store", "wandb", "figures", "dry_run")  # settings that no result depends on
 GROUPS = ("data", "model", "training", "unlearning", "attack", "defense")
 LEAST = 0.2  # change of confidence in the wanted direction that counts as success, where the label is kept
 

@@ -82,10 +82,7 @@ def _mean_over_seeds(record: Record, name: str) -> dict[str, Any]:
     """One state judged with fresh seeds, averaged over them, target by target and model by model."""
     states = record["fresh_seeds"][name]
     mean: dict[str, Any] = {k: torch.tensor([s[k] for s in states]).mean(0).tolist() for k in PER_TARGET}
-    for_models = {k: [[float(value) for value in s["models"][k]] for s in states] for k in states[0]["models"]}
-    mean["models"] = {
-        k: [sum(each) / len(states) for each in zip(*values, strict=True)] for k, values in for_models.items()
-    }
+    mean["models"] = record["fresh_seeds"]["models"][name]
     return mean
 
 

@@ -154,7 +154,9 @@ class _Worker:
         """Kill the process, if there is one; an idle one has nothing to lose, and a kill cannot hang."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            pool.shutdown(wait=True, kill_workers=True)
+            for process in list(pool._processes.values()):  # loky's own kill trips over a job that was just submitted
+                _signal_kill(process)
+            pool.shutdown(wait=True)
 
 
 def _stop(crew: Sequence[_Worker]) -> None:
@@ -166,9 +168,14 @@ def _stop(crew: Sequence[_Worker]) -> None:
         thread.join()
 
 
+def _signal_kill(process: Any) -> None:
+    if process.exitcode is None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+
+
 def _kill(process: Any) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(process.pid, signal.SIGKILL)
+    _signal_kill(process)
     process.join()
 
 

@@ -27,6 +27,7 @@ def record(shift: float = 0.0) -> dict[str, Any]:
     fresh = {
         "seeds": [1, 2, 3], "nothing": [state([0.4, 0.7], [1.0, 0.0], 1)] * 3, "after": [state([0.7, 0.7])] * 3,
         "random": [state([0.5, 0.6])] * 3, "defended": [state([0.5, 0.6])] * 3,
+        "models": {name: state(before)["models"] for name in ("nothing", "after", "random", "defended")},
     }  # fmt: skip
     return {
         "seed": 0, "targets": {"direction": ["over", "over"], "aim": [0, 1], "position": [0, 1], "label": [0, 0]},
