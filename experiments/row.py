@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 VERSION = 1  # raise it when the rows of a record change: indexes of stores are then made anew
@@ -57,30 +58,34 @@ def _measured(record: Mapping[str, Any], direction: str) -> Row:
     targets, own, fresh = record["targets"], record["victim_seed"], record["fresh_seeds"]
     mine = [i for i, each in enumerate(targets["direction"]) if each == direction]
     aims = sorted({targets["aim"][i] for i in mine})
-    requests = [record["requests"][aim] for aim in aims]
-    row: Row = {"targets": len(mine), "requested": mean([len(each["indices"]) for each in requests])}
+    requests, of_targets, of_models = len(record["requests"]), picker(mine), picker(aims)
+    row: Row = {
+        "targets": len(mine),
+        "requested": mean([len(each["indices"]) for each in of_models(record["requests"])]),
+    }
     for state in STATES:
-        row |= _state(own[state], state, mine, aims, len(record["requests"]))
+        for quantity in ("confidence", "entropy", "kept"):
+            row[f"{quantity}_{state}"] = mean(of_targets(own[state][quantity]))
+        for metric, values in own[state]["models"].items():
+            # one model per request; of the states before and benign those that all requests share
+            row[f"{metric}_{state}"] = mean(of_models(values) if len(values) == requests else values)
     for state in ("after", "defended", "random", "stream"):
         row[f"success_{state}"] = mean(successes(own["before"], own[state], mine, direction))
     row["effect"] = row["confidence_after"] - row["confidence_random"]
     row["effect_defended"] = row["confidence_defended"] - row["confidence_random"]
     for state in FRESH if fresh is not None else ():
         for name in ("confidence", "kept"):
-            row[f"fresh_{name}_{state}"] = mean([mean([each[name][i] for i in mine]) for each in fresh[state]])
+            row[f"fresh_{name}_{state}"] = mean([mean(of_targets(each[name])) for each in fresh[state]])
     if fresh is not None:
         row["fresh_effect"] = row["fresh_confidence_after"] - row["fresh_confidence_random"]
     return row | _detected(record["detection"], direction)
 
 
-def _state(state: Mapping[str, Any], name: str, mine: Sequence[int], aims: Sequence[int], requests: int) -> Row:
-    row = {
-        f"{quantity}_{name}": mean([state[quantity][i] for i in mine]) for quantity in ("confidence", "entropy", "kept")
-    }
-    for metric, values in state["models"].items():
-        used = [values[aim] for aim in aims] if len(values) == requests > len(aims) else values
-        row[f"{metric}_{name}"] = mean(used)
-    return row
+def picker(positions: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """A function that takes the items at these positions out of a sequence."""
+    if len(positions) == 1:
+        return lambda values: (values[positions[0]],)
+    return itemgetter(*positions)  # many times a record, so at the speed of C
 
 
 def _detected(detection: Mapping[str, Any], direction: str) -> Row:

@@ -76,7 +76,7 @@ def _logged(folder: Path) -> Iterator[None]:
         handler: logging.Handler = logging.FileHandler(folder / "run.log", delay=True)
     except OSError:  # the cell will say that its folder cannot be written
         handler = logging.NullHandler()
-    handler.handleError = lambda _: None  # type: ignore[method-assign]  # a full disk ends the log, not the game
+    handler.handleError = lambda _: None  # type: ignore[method-assign,assignment]  # a full disk ends the log, not the game
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     root.addHandler(handler)
     root.setLevel(logging.INFO)

@@ -28,6 +28,15 @@ def children() -> set[int]:
     return found
 
 
+def commands(pids: set[int]) -> list[str]:
+    """The command lines of processes, without those of the resource trackers, which serve this process to its end."""
+    found = []
+    for pid in pids:
+        with suppress(OSError):
+            found.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
+    return [line for line in found if "resource_tracker" not in line]
+
+
 def marked(marker: str) -> set[int]:
     """The processes with the text in their environment: all that descend from the one that was started with it."""
     found = set()
@@ -88,7 +97,7 @@ def test_one_worker_is_a_process_too_and_none_is_left(tmp_path):
     assert starts(planned[0])[0] != os.getpid()
 
 
-def test_no_jobs_start_no_worker(tmp_path):
+def test_no_jobs_start_no_worker():
     before = children()
     assert list(Local(workers=2).launch([], play)) == []
     assert children() == before
@@ -154,15 +163,23 @@ def test_a_job_that_exits_fails_like_any_other(tmp_path):
     assert (outcome.state, outcome.error) == ("failed", "SystemExit: 4")
 
 
-def test_closing_the_iterator_kills_the_workers_at_once(tmp_path):
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.05, None])
+def test_closing_the_iterator_kills_the_workers_at_once(tmp_path, delay):
+    before = children()
     planned = jobs(tmp_path, {}, {"sleep": 60}, {"sleep": 60})
     launched = Local(workers=2).launch(planned, play)
     assert next(launched).name == "job0"
-    assert wait_until(lambda: starts(planned[1]), 10)
+    if delay is None:
+        assert wait_until(lambda: starts(planned[1]) and starts(planned[2]), 20)
+    else:
+        time.sleep(delay)
+    workers = commands(children() - before)
+    assert len(workers) == 2
     begun = time.monotonic()
     launched.close()
     assert time.monotonic() - begun < 3
-    assert not children() & {pid for job in planned for pid in starts(job)}
+    assert commands(children() - before) == []
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.1, 0.25, 0.5, 1.0])
