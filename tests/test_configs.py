@@ -9,9 +9,12 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.command import build, check_keys, known_keys
+from experiments.paper_table.games import cells_of
+from experiments.paper_table.specification import specification
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 OPTIONS = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.rglob("*.yaml") if path.parent != CONF)
+TABLES = [option for option in OPTIONS if option.parts[0] == "table"]
 PRIMARY = sorted(path.stem for path in CONF.glob("*.yaml"))
 
 
@@ -36,7 +39,16 @@ def test_a_primary_config_composes_with_every_group_and_only_known_keys(name):
     check_keys(cfg, known_keys(CONF, name))
 
 
-@pytest.mark.parametrize("option", OPTIONS, ids=str)
+@pytest.mark.parametrize("option", TABLES, ids=str)
+def test_a_table_is_well_formed_and_the_cells_of_every_size_compose(option):
+    table = specification(option.name, OmegaConf.to_container(OmegaConf.load(CONF / f"{option}.yaml")))
+    assert {"smallest", "quick", "paper"} <= set(table.sizes)
+    for size in table.sizes:
+        rows = table.rows(size)
+        assert len(cells_of(rows, range(1), [], ())) == len(rows)
+
+
+@pytest.mark.parametrize("option", [each for each in OPTIONS if each not in TABLES], ids=str)
 def test_an_option_composes_and_builds(option):
     group = option.parent.as_posix()
     cfg = composed("run", f"{group}={option.name}")

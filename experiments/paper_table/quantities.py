@@ -1,0 +1,237 @@
+"""From the record of a game to what a table shows and a claim compares: numbers per target, or per seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+from experiments.row import LEAST, STATES, number, option
+
+PER_TARGET = ("confidence", "entropy", "kept")
+PER_MODEL = (
+    "accuracy", "ece", "adaptive_ece", "brier", "nll", "auroc_of_confidence", "conformal_coverage",
+    "conformal_set_size", "mean_confidence", "mean_entropy",
+)  # fmt: skip
+FRESH = ("nothing", "after", "random", "defended")
+CHANGED = tuple(state for state in STATES if state != "before")
+WHOLE = "all"  # the unit of what is measured once per game and direction
+
+Values = dict[str, float]  # by unit: the test position of a target, or WHOLE
+
+
+@dataclass(frozen=True)
+class Game:
+    """One direction of a record: its targets `mine`, and the requests `aims` for them, one each or one for all."""
+
+    record: Mapping[str, Any]
+    direction: str
+    mine: tuple[int, ...]
+    aims: tuple[int, ...]
+
+    @property
+    def sign(self) -> int:
+        """+1 where the attacker wants confidence to rise, -1 where it is to fall."""
+        return 1 if self.direction == "over" else -1
+
+    def targets(self, state: Mapping[str, Any], metric: str) -> Values:
+        """A metric of the targets in a state, by test position."""
+        positions = self.record["targets"]["position"]
+        return {str(positions[i]): float(state[metric][i]) for i in self.mine}
+
+    def own(self, state: str, metric: str) -> Values:
+        """A metric of the targets, judged with the victim's own seed."""
+        return self.targets(self.record["victim_seed"][state], metric)
+
+    def models(self, state: str, metric: str) -> Values:
+        """A metric of the models: by target where every target has its own request, else one number.
+
+        Before the attack there is one model for all; of the benign control the mean over its models is taken.
+        """
+        found = self.record["victim_seed"][state]["models"][metric]
+        values = [number(value) for value in found]
+        if state in ("before", "benign"):
+            finite = [value for value in values if value is not None]
+            values = [sum(finite) / len(finite) if finite else None] * len(self.record["requests"])
+        if len(self.aims) == len(self.mine) > 1 or self.record["config"]["targets"]["mode"] == "single":
+            positions, aim = self.record["targets"]["position"], self.record["targets"]["aim"]
+            units = {str(positions[i]): values[aim[i]] for i in self.mine}
+        else:
+            units = {WHOLE: values[self.aims[0]]}
+        return {unit: value for unit, value in units.items() if value is not None}
+
+    def fresh(self, state: str, metric: str) -> Values:
+        """A metric of the targets, averaged over fresh seeds; empty for a procedure that draws nothing."""
+        found = self.record["fresh_seeds"]
+        if found is None:
+            return {}
+        runs = [self.targets(each, metric) for each in found[state]]
+        return {unit: sum(run[unit] for run in runs) / len(runs) for unit in runs[0]}
+
+    def detection(self, *path: str) -> Values:
+        """A number of what the filter did; empty without a filter, or without a malicious request."""
+        found: Any = self.record["detection"]
+        if found["defense"] == "none":
+            return {}
+        for key in (self.direction, *path, "value"):
+            if found is None or key not in found:
+                return {}
+            found = found[key]
+        return _whole(number(found))
+
+
+def game(record: Mapping[str, Any], direction: str) -> Game:
+    """The part of a record that belongs to a direction, which it must have played."""
+    directions = record["targets"]["direction"]
+    mine = tuple(i for i, each in enumerate(directions) if each == direction)
+    return Game(record, direction, mine, tuple(sorted({record["targets"]["aim"][i] for i in mine})))
+
+
+def measure(record: Mapping[str, Any], direction: str, metric: str) -> Values:
+    """The metric, one of `known()`, of one game and direction, by unit; units where it is not defined are left out."""
+    return known()[metric](game(record, direction))
+
+
+@cache
+def known() -> dict[str, Callable[[Game], Values]]:
+    """Every metric that a table may name.
+
+    STATE is one of before, after (the attack alone), random (a random request of the same size), stream (attack and
+    benign requests, no filter), defended (what the filter accepted), processed (quarantine processed too), benign.
+
+    * Of targets: `confidence_STATE` of the label predicted before, `entropy_STATE` in nats, `kept_STATE` (1 where the
+      label is kept); `confidence_change_STATE`, `entropy_change_STATE` since before; `gain_STATE`, the change of
+      confidence that the attacker wanted (positive is as wanted); `success_STATE`, 1 where the gain is >= 0.2 and the
+      label kept; `flipped_STATE`, 1 where the label is lost; `asr_STATE`, the success by the attack's own goal: flipped
+      for misclassification, success for the others. `effect`: confidence after the attack - after a random request;
+      `gain`: the same as wanted; `gain_kept`: the gain of the targets that keep their label; `gain_counted`: the same,
+      and 0 for those that lose it.
+    * With fresh seeds: `fresh_confidence_STATE`, `fresh_entropy_STATE`, `fresh_kept_STATE` for the states nothing,
+      after, random and defended; `fresh_effect`, `fresh_gain`.
+    * Of models: `accuracy_STATE`, `ece_STATE` and the other metrics; `accuracy_change_STATE` and so on since before.
+    * Of the filter: `auroc`, `tpr_at_1`, `tpr_at_5`, `caught`, `benign_rejected`, `auroc_S1`, `auroc_S8`,
+      `benign_only_rejected`.
+    * Costs, of the whole game: `queries`, `predictions`, `operator_calls`, `seconds`, `seconds_attack`,
+      `seconds_judgement`; `queries_per_request`; `requested`, deletions of a request.
+    """
+    found: dict[str, Callable[[Game], Values]] = {}
+    for state in STATES:
+        for metric in PER_TARGET:
+            found[f"{metric}_{state}"] = partial(Game.own, state=state, metric=metric)
+        for metric in PER_MODEL:
+            found[f"{metric}_{state}"] = partial(Game.models, state=state, metric=metric)
+    for state in CHANGED:
+        for metric in ("confidence", "entropy"):
+            found[f"{metric}_change_{state}"] = partial(_changed, state=state, metric=metric)
+        for metric in PER_MODEL:
+            found[f"{metric}_change_{state}"] = partial(_model_changed, state=state, metric=metric)
+        found |= {
+            f"gain_{state}": partial(_gain, state=state), f"success_{state}": partial(_success, state=state),
+            f"flipped_{state}": partial(_flipped, state=state), f"asr_{state}": partial(_asr, state=state),
+        }  # fmt: skip
+    for state in FRESH:
+        for metric in PER_TARGET:
+            found[f"fresh_{metric}_{state}"] = partial(Game.fresh, state=state, metric=metric)
+    found |= {"effect": _effect, "gain": _wanted_effect, "gain_kept": _gain_kept, "gain_counted": _gain_counted}
+    found |= {"fresh_effect": _fresh_effect, "fresh_gain": _fresh_gain}
+    for name in ("auroc", "tpr_at_1", "tpr_at_5"):
+        found[name] = partial(_detected, path=("decision", name))
+    found |= {name: partial(_detected, path=(name,)) for name in ("caught", "benign_rejected")}
+    found |= {f"auroc_{score}": partial(_detected, path=(score, "auroc")) for score in ("S1", "S8")}
+    found |= {"benign_only_rejected": _benign_only, "requested": _requested, "queries_per_request": _queries}
+    for name in ("queries", "predictions", "operator_calls"):
+        found[name] = partial(_count, name=name)
+    found |= {f"seconds_{stage}": partial(_seconds, stage=stage) for stage in ("attack", "judgement")}
+    return found | {"seconds": _all_seconds}
+
+
+def _whole(value: float | None) -> Values:
+    return {} if value is None else {WHOLE: value}
+
+
+def _minus(first: Values, second: Values, sign: int = 1) -> Values:
+    return {unit: sign * (first[unit] - second[unit]) for unit in first if unit in second}
+
+
+def _changed(of: Game, state: str, metric: str) -> Values:
+    return _minus(of.own(state, metric), of.own("before", metric))
+
+
+def _model_changed(of: Game, state: str, metric: str) -> Values:
+    return _minus(of.models(state, metric), of.models("before", metric))
+
+
+def _gain(of: Game, state: str) -> Values:
+    return _minus(of.own(state, "confidence"), of.own("before", "confidence"), of.sign)
+
+
+def _success(of: Game, state: str) -> Values:
+    kept = of.own(state, "kept")
+    return {unit: float(gain >= LEAST and kept[unit] == 1) for unit, gain in _gain(of, state).items()}
+
+
+def _flipped(of: Game, state: str) -> Values:
+    return {unit: 1 - kept for unit, kept in of.own(state, "kept").items()}
+
+
+def _asr(of: Game, state: str) -> Values:
+    return (_flipped if option(of.record["config"], "attack") == "misclassification" else _success)(of, state)
+
+
+def _effect(of: Game) -> Values:
+    return _minus(of.own("after", "confidence"), of.own("random", "confidence"))
+
+
+def _wanted_effect(of: Game) -> Values:
+    return _minus(of.own("after", "confidence"), of.own("random", "confidence"), of.sign)
+
+
+def _gain_kept(of: Game) -> Values:
+    kept = of.own("after", "kept")
+    return {unit: gain for unit, gain in _wanted_effect(of).items() if kept[unit] == 1}
+
+
+def _gain_counted(of: Game) -> Values:
+    kept = of.own("after", "kept")
+    return {unit: gain * kept[unit] for unit, gain in _wanted_effect(of).items()}
+
+
+def _fresh_effect(of: Game) -> Values:
+    return _minus(of.fresh("after", "confidence"), of.fresh("random", "confidence"))
+
+
+def _fresh_gain(of: Game) -> Values:
+    return _minus(of.fresh("after", "confidence"), of.fresh("random", "confidence"), of.sign)
+
+
+def _detected(of: Game, path: Sequence[str]) -> Values:
+    return of.detection(*path)
+
+
+def _benign_only(of: Game) -> Values:
+    rates: list[float] = of.record["detection"]["benign_only_rejected"]
+    if of.record["detection"]["defense"] == "none" or not rates:
+        return {}
+    return _whole(sum(rates) / len(rates))
+
+
+def _requested(of: Game) -> Values:
+    sizes = [len(of.record["requests"][aim]["indices"]) for aim in of.aims]
+    return _whole(sum(sizes) / len(sizes))
+
+
+def _queries(of: Game) -> Values:
+    return _whole(of.record["queries"] / len(of.record["requests"]))
+
+
+def _count(of: Game, name: str) -> Values:
+    return _whole(number(of.record[name]))
+
+
+def _seconds(of: Game, stage: str) -> Values:
+    return _whole(number(of.record["seconds"][stage]))
+
+
+def _all_seconds(of: Game) -> Values:
+    return _whole(float(sum(of.record["seconds"].values())))

@@ -1,0 +1,254 @@
+"""What a table is: rows, columns and claims as its YAML describes them, checked before anything is played."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from data.errors import UserError
+from experiments.paper_table.quantities import known
+
+STRICT = ConfigDict(extra="forbid")
+Direction = Literal["over", "under"]
+Overrides = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Size:
+    """How large the games are: overrides of conf/run.yaml for every row, and the number of seeds; `about` in words.
+
+    With `split_by_seed` every seed also splits the data anew into training and test examples, so that intervals and
+    tests are about other data of the same kind; without it only training and the attacker's draws vary.
+    """
+
+    seeds: Annotated[int, Field(ge=1)]
+    overrides: Overrides = ()
+    split_by_seed: bool = False
+    about: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Option:
+    """One value of an axis: overrides of its rows, more of them at some sizes, and the sizes that have it (all)."""
+
+    name: Annotated[str, Field(pattern=r"^[\w-]+$")]
+    label: str
+    overrides: Overrides = ()
+    at: dict[str, Overrides] = Field(default_factory=dict)
+    sizes: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Axis:
+    """What rows differ in, with the heading of its column."""
+
+    label: str
+    options: Annotated[tuple[Option, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One combination of options: `name` joins theirs with dots, `labels` has one entry per axis."""
+
+    name: str
+    labels: tuple[str, ...]
+    overrides: Overrides
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Column:
+    """A metric of the table, by its name in `quantities`, with the digits shown.
+
+    A `share` is shown in percent with its interval cut off at 0 and 100, a change of a share in percentage `points`.
+    """
+
+    metric: str
+    label: str
+    digits: Annotated[int, Field(ge=0, le=9)] = 3
+    scale: Literal["plain", "share", "points"] = "plain"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Baseline:
+    """What a claim compares with: a constant, or `factor` times a quantity.
+
+    Row, metric and direction are the claim's own where they are left out.
+    """
+
+    constant: float | None = None
+    row: str | None = None
+    metric: str | None = None
+    direction: Direction | None = None
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.constant is not None and (self.row, self.metric, self.direction, self.factor) != (None, None, None, 1):
+            raise ValueError("give either a constant, or a row, a metric, a direction and a factor")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Claim:
+    """A headline claim: difference = quantity - baseline, and
+
+    * greater: difference > margin; * less: difference < -margin; * within: |difference| < margin.
+    """
+
+    id: Annotated[str, Field(pattern=r"^[\w-]+$")]
+    text: str
+    row: str
+    metric: str
+    direction: Direction
+    comparison: Literal["greater", "less", "within"]
+    against: Baseline
+    margin: Annotated[float, Field(ge=0)] = 0.0
+    test: Literal["paired_bootstrap", "sign"] = "paired_bootstrap"
+    level: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    unit: str = ""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.comparison == "within" and self.margin == 0:
+            raise ValueError("a claim with the comparison within needs a margin above 0")
+
+    @property
+    def sides(self) -> list[tuple[str, str, Direction]]:
+        """The row, metric and direction of the quantity and, unless that is a constant, of the baseline."""
+        own = (self.row, self.metric, self.direction)
+        if self.against.constant is not None:
+            return [own]
+        given = (self.against.row, self.against.metric, self.against.direction)
+        return [own, tuple(theirs or mine for theirs, mine in zip(given, own, strict=True))]  # type: ignore[list-item]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Beside:
+    """A number from elsewhere that stands beside ours; `provenance` is printed with it."""
+
+    row: str
+    metric: str
+    direction: Direction
+    value: float
+    provenance: Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Specification:
+    """A table: the rows are all combinations of the options of its axes, but those that `without` names (`a.*.b`).
+
+    `overrides` gives single rows more of them, by name. The overrides of a row are those of the size, of its options in
+    the order of the axes, and its own; a later one of a key replaces an earlier one.
+    """
+
+    title: str
+    source: str
+    about: str
+    sizes: dict[str, Size]
+    axes: Annotated[tuple[Axis, ...], Field(min_length=1)]
+    columns: Annotated[tuple[Column, ...], Field(min_length=1)]
+    without: tuple[str, ...] = ()
+    overrides: dict[str, Overrides] = Field(default_factory=dict)
+    claims: tuple[Claim, ...] = ()
+    beside: tuple[Beside, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def rows(self, size: str) -> list[Row]:
+        """The rows that this size plays, in the order of the table."""
+        found = []
+        for options in itertools.product(*(axis.options for axis in self.axes)):
+            name = ".".join(option.name for option in options)
+            if self._is_left_out(name) or any(o.sizes is not None and size not in o.sizes for o in options):
+                continue
+            own = [text for option in options for text in (*option.overrides, *option.at.get(size, ()))]
+            split = ["data.split_seed=${seed}"] * self.sizes[size].split_by_seed
+            overrides = merged([*self.sizes[size].overrides, *split, *own, *self.overrides.get(name, ())])
+            found.append(Row(name, tuple(option.label for option in options), overrides))
+        return found
+
+    @property
+    def row_names(self) -> list[str]:
+        """The names of the rows of all sizes."""
+        return [name for name in self.combinations if not self._is_left_out(name)]
+
+    @property
+    def combinations(self) -> list[str]:
+        """The names of all combinations of options."""
+        combined = itertools.product(*(axis.options for axis in self.axes))
+        return [".".join(option.name for option in options) for options in combined]
+
+    def _is_left_out(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self.without)
+
+
+def merged(overrides: Iterable[str]) -> Overrides:
+    """Overrides where a later one of a key replaces an earlier one."""
+    last: dict[str, str] = {}
+    for text in overrides:
+        last[text.partition("=")[0]] = text
+    return tuple(last.values())
+
+
+def specification(name: str, content: Mapping[str, Any]) -> Specification:
+    """The table `name` from the content of its YAML, checked.
+
+    Raises:
+        UserError: for an unknown key, metric or row, a value out of its range, or a name that is used twice.
+    """
+    try:
+        table: Specification = TypeAdapter(Specification).validate_python(content)
+    except ValidationError as error:
+        raise UserError(_first_mistake(name, error)) from error
+    where = f"The table {name}"
+    rows, claims = table.row_names, [claim.id for claim in table.claims]
+    for axis in table.axes:
+        _unique(f"{where}: the options of {axis.label!r}", [option.name for option in axis.options])
+        for option in axis.options:
+            for size in (*option.at, *(option.sizes or ())):
+                _check(size, table.sizes, f"{where}, option {option.name}", "size")
+    _unique(f"{where}: the claims", claims)
+    for pattern in table.without:
+        if not any(fnmatchcase(row, pattern) for row in table.combinations):
+            _check(pattern, table.combinations, f"{where}, without", "row")
+    for row in table.overrides:
+        _check(row, rows, f"{where}, overrides", "row")
+    for column in table.columns:
+        _check(column.metric, known(), f"{where}, columns", "metric")
+    for claim in table.claims:
+        for row, metric, _ in claim.sides:
+            _check(row, rows, f"{where}, claim {claim.id}", "row")
+            _check(metric, known(), f"{where}, claim {claim.id}", "metric")
+    for number in table.beside:
+        _check(number.row, rows, f"{where}, beside", "row")
+        _check(number.metric, known(), f"{where}, beside", "metric")
+    return table
+
+
+def _check(name: str, among: Iterable[str], where: str, what: str) -> None:
+    among = list(among)
+    if name in among:
+        return
+    near = difflib.get_close_matches(name, among, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(among[:12])}."
+    raise UserError(f"{where}: there is no {what} {name!r}{hint}")
+
+
+def _unique(where: str, names: list[str]) -> None:
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise UserError(f"{where} use the name {sorted(twice)[0]!r} twice; give each its own.")
+
+
+def _first_mistake(name: str, error: ValidationError) -> str:
+    item = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in item["loc"])
+    text = str(item["msg"]).removeprefix("Value error, ").removesuffix(".")
+    if item["type"] == "unexpected_keyword_argument":
+        text = "there is no such key"
+    silent = item["type"] in ("value_error", "missing", "unexpected_keyword_argument")
+    got = "" if silent else f", got {item['input']!r:.60}"
+    return f"The table {name}: {place}: {text}{got}."

@@ -1,0 +1,75 @@
+"""Records of games that were never played, with numbers that a test chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from data.randomness import generator
+from experiments.paper_table.quantities import PER_MODEL
+from experiments.row import STATES
+
+SCORES = {"auroc": 0.9, "tpr_at_1": 0.2, "tpr_at_5": 0.5}
+
+
+def record(
+    after: Sequence[float], *, before: float = 0.5, direction: str = "over", mode: str = "single",
+    kept: Sequence[float] | None = None, random: Sequence[float] | None = None, attack: str = "uncertainty",
+    models: Mapping[str, Sequence[float]] | None = None, fresh: bool = True, defense: str = "influence", seed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """A game of one direction whose targets, at the test positions 10, 11, ..., end with the confidences `after`.
+
+    `models` gives the metric `ece` of single states; every other metric of a model is 0.1 before, 0.2 after.
+    """
+    count = len(after)
+    requests = count if mode == "single" else 1
+    states = {state: target_state([before] * count) for state in STATES}
+    states["after"] = target_state(after, kept)
+    states["random"] = target_state(random or [before] * count)
+    for state, found in states.items():
+        size = 1 if state == "before" else 3 if state == "benign" else requests
+        value = 0.1 if state == "before" else 0.2
+        found["models"] = {metric: [value] * size for metric in PER_MODEL}
+        if models and state in models:
+            found["models"]["ece"] = list(models[state])
+    seen = {
+        "caught": {"value": 0.6}, "benign_rejected": {"value": 0.05},
+        "decision": {name: {"value": value} for name, value in SCORES.items()},
+        "S1": {"auroc": {"value": 0.8}}, "S8": {"auroc": {"value": "nan"}},
+    }  # fmt: skip
+    return {
+        "seed": seed,
+        "config": {"targets": {"mode": mode}, "attack": {"_target_": f"attacks.requester.{attack}.Attack"}},
+        "targets": {
+            "position": list(range(10, 10 + count)), "label": [0] * count, "truth": [0] * count,
+            "direction": [direction] * count, "aim": list(range(count)) if mode == "single" else [0] * count,
+        },
+        "requests": [{"indices": [1, 2, 3], "direction": direction}] * requests,
+        "victim_seed": states,
+        "fresh_seeds": {name: [states["after" if name == "after" else "before"]] * 2 for name in
+                        ("nothing", "after", "random", "defended")} if fresh else None,
+        "detection": {"defense": defense, direction: seen, "benign_only_rejected": [0.04, 0.06]},
+        "queries": 30, "predictions": 2, "operator_calls": 40,
+        "seconds": {"victim": 1.0, "attack": 2.0, "judgement": 3.0},
+    }  # fmt: skip
+
+
+def target_state(confidence: Sequence[float], kept: Sequence[float] | None = None) -> dict[str, Any]:
+    return {
+        "confidence": list(confidence),
+        "entropy": [1 - value for value in confidence],
+        "kept": list(kept or [1.0] * len(confidence)),
+    }
+
+
+def clustered(seeds: int, targets: int, correlation: float, draw: torch.Generator, mean: float = 0.0) -> torch.Tensor:
+    """Normal numbers (seeds, targets) of variance 1; those of one seed have the given correlation."""
+    shared = torch.randn(seeds, 1, generator=draw, dtype=torch.float64) * correlation**0.5
+    own = torch.randn(seeds, targets, generator=draw, dtype=torch.float64) * (1 - correlation) ** 0.5
+    return mean + shared + own
+
+
+def draws(*names: str | int) -> torch.Generator:
+    return generator(0, "test", *names)

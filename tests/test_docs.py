@@ -1,0 +1,76 @@
+"""The page on sweeps, tables and clusters: its commands run, one after the other, in one folder, on small games."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+SMALL = (
+    "targets.count=1", "training.epochs=10", "attack.budget=6", "stream.calibration_batches=2", "data.train=300",
+    "data.test=1197", "stream.benign_batches=1", "targets.over=[0.3,0.65]", "targets.under=[0.7,0.97]",
+)  # fmt: skip
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("python ")]
+
+
+def small(line: str) -> list[str]:
+    """The command as printed, with fewer seeds and smaller games, but nothing else changed."""
+    words = [re.sub(r"^seed=range\(\d+\)$", "seed=range(1)", word) for word in shlex.split(line)[1:]]
+    words = [re.sub(r"^size=quick$", "size=smallest", word) for word in words]
+    words[0] = str(ROOT / words[0])
+    further = {
+        "run.py": SMALL,
+        "tables.py": ("dry_run=true",),
+    }  # both tables are played in tests/experiments/paper_table
+    return [sys.executable, *words, *further.get(Path(words[0]).name, ())]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("page")
+
+
+def run(words: list[str], folder: Path) -> str:
+    done = subprocess.run(
+        words, cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def test_every_command_of_the_page(folder: Path) -> None:
+    """In the order of the page, since the later ones look at what the earlier ones played."""
+    printed = {line: run(small(line), folder) for line in commands()}
+    assert len(printed) == 7
+    sweep, *_ = printed.values()
+    assert "Mean ± 95%" in sweep
+    assert len(list(folder.glob("outputs/store/game/??/*.json"))) == 8  # the second sweep is part of the first
+    assert (folder / "strong.csv").is_file()
+    assert (folder / "report.html").stat().st_size > 1_000_000
+    assert sum("cells: 0 done" in text for text in printed.values()) == 2  # the tables, which are other games
+    [example] = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    assert "second_order" in run([sys.executable, "-c", example], folder)
+
+
+def test_the_cluster_commands_can_be_read() -> None:
+    """They need a cluster, so only their words are checked here; the launcher's own tests play on a real one."""
+    lines = [line for line in PAGE.splitlines() if "hydra/launcher=slurm" in line and line.startswith("python ")]
+    assert len(lines) == 2
+    from hydra import compose, initialize_config_dir
+
+    words = [word for word in shlex.split(lines[0])[2:] if word.startswith("hydra")]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        node = compose("run", words, return_hydra_config=True).hydra.launcher
+    assert (node.partition, node.gpus, node.time_min) == ("gpu", 1, 120)
