@@ -11,7 +11,7 @@ from torch import Tensor
 
 RESAMPLES = 10_000
 LEVEL = 0.95  # of the interval
-BLOCK = 4_000_000  # numbers drawn at once
+BLOCK = 500_000  # numbers drawn at once
 
 Differences = Sequence[Sequence[float]]  # one list per seed, one number per pair of this seed
 
@@ -148,18 +148,19 @@ def _note(groups: Sequence[Tensor]) -> str:
 def _resampled(groups: Sequence[Tensor], rng: torch.Generator) -> Tensor:
     """Resampled means (RESAMPLES,)."""
     count, longest = len(groups), max(len(each) for each in groups)
-    sizes = torch.tensor([len(each) for each in groups], dtype=torch.float64)
-    table = torch.zeros(count, longest, dtype=torch.float64)
-    for row, group in zip(table, groups, strict=True):
-        row[: len(group)] = group
+    values = torch.cat([torch.nn.functional.pad(each, (0, longest - len(each))) for each in groups])
+    sizes = torch.tensor([len(each) for each in groups])
+    positions = torch.arange(longest)
     means, block = [], max(1, BLOCK // (count * longest))
     for start in range(0, RESAMPLES, block):
         rows = min(block, RESAMPLES - start)
-        seeds = torch.randint(count, (rows, count), generator=rng) if count > 1 else torch.zeros(rows, 1).long()
+        seeds = torch.randint(count, (rows, count), generator=rng)
         size = sizes[seeds][..., None]
-        uniform = torch.rand(rows, count, longest, generator=rng, dtype=torch.float64)
-        pairs = (uniform * size).long()
-        taken = table[seeds[..., None], pairs] * (torch.arange(longest) < size)
+        drawn = torch.rand(rows, count, longest, generator=rng).mul_(size).long()
+        pairs = torch.minimum(drawn, size - 1)  # the product may be rounded up to the size
+        taken = values.take(seeds[..., None] * longest + pairs)
+        if len(set(sizes.tolist())) > 1:
+            taken *= positions < size
         means.append((taken.sum(-1) / size[..., 0]).mean(-1))
     return torch.cat(means)
 
