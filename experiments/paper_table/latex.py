@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from textwrap import wrap
 
 from experiments.paper_table.content import DIRECTIONS, VERDICT_HEADINGS, Content, verdict_cells
 
 LONG = 45  # lines that one page holds; a longer table is a longtable
+HEADING = 12  # characters of a line of a heading
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "≥": r"$\ge$",
@@ -40,8 +42,8 @@ def latex(content: Content, name: str) -> str:
 
 
 def _tabular(spec: str, headings: Sequence[str], body: Sequence[str], caption: str, label: str) -> str:
-    begin, small = rf"{{@{{}}{spec}@{{}}}}", r"\scriptsize\setlength{\tabcolsep}{3pt}"
-    top = [r"\toprule", _row(headings), r"\midrule"]
+    begin, small = rf"{{@{{}}{spec}@{{}}}}", r"\scriptsize\setlength{\tabcolsep}{2pt}"
+    top = [r"\toprule", " & ".join(map(_heading, headings)) + r" \\", r"\midrule"]
     said = rf"\caption{{{escape(caption)}}}\label{{{label}}}"
     if len(body) > LONG:
         heads = [said + r" \\", *top, r"\endfirsthead", *top, r"\endhead", r"\bottomrule", r"\endlastfoot"]
@@ -50,6 +52,11 @@ def _tabular(spec: str, headings: Sequence[str], body: Sequence[str], caption: s
         inner = [r"\begin{tabular}" + begin, *top, *body, r"\bottomrule", r"\end{tabular}"]
         lines = [r"\begin{table}", r"\centering" + small, said, *inner, r"\end{table}"]
     return "\n".join(lines) + "\n"
+
+
+def _heading(text: str) -> str:
+    lines = [escape(line) for line in wrap(text, HEADING, break_long_words=False)]
+    return r"\shortstack{" + r" \\ ".join(lines) + "}" if len(lines) > 1 else escape(text)
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -63,7 +63,9 @@ def make(content: Mapping[str, Any], order: Order, launcher_node: Mapping[str, A
     unique = list({cell.name: cell for cell in cells.values()}.values())
     store, launcher = common_store(unique), launcher_of(launcher_node)
     from experiments import sweep  # brings torch: mistakes in the table answer without it
+    from experiments.machine import use_threads
 
+    use_threads("auto")  # one: the sums here are small
     todo = sweep.plan(unique, store)
     if order.dry_run:
         show_plan(todo, unique, store)

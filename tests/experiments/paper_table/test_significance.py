@@ -46,7 +46,9 @@ def test_seeds_of_unequal_size_count_alike_and_only_their_own_pairs() -> None:
     found = paired_bootstrap([[1.0], [3.0, 5.0, 4.0]], (0.0,), draws("unequal"))
     assert found.effect == pytest.approx((1 + 4) / 2)
     assert (found.seeds, found.n) == (2, 4)
-    drawn = significance._resampled([torch.tensor([1.0]), torch.tensor([3.0, 5.0, 4.0])], draws("unequal"))
+    drawn = significance._resampled(
+        [torch.tensor([1.0]).double(), torch.tensor([3.0, 5.0, 4.0]).double()], draws("unequal")
+    )
     assert float(drawn.min()) == 1.0
     assert float(drawn.max()) <= 5.0
     third = torch.tensor([3.0, 5.0, 4.0], dtype=torch.float64)

@@ -107,7 +107,7 @@ def test_a_table_is_played_written_and_served(tmp_path: Path) -> None:
 
 def test_a_seed_more_costs_one_seed(tmp_path: Path) -> None:
     assert tables(tmp_path, *mine(tmp_path), "seeds=1").returncode == 0
-    assert "one seed: only targets vary" in written(tmp_path)["claims"][0]["detail"] or TINY  # one target: no spread
+    assert "one pair: no spread" in written(tmp_path)["claims"][0]["detail"]
     more = tables(tmp_path, *mine(tmp_path), "seeds=3", "dry_run=true")
     assert "6 cells: 2 done, 4 to play" in more.stdout
 
