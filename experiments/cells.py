@@ -85,21 +85,21 @@ def _product(
     from hydra import compose
     from omegaconf import OmegaConf
 
-    composed: dict[tuple[str, ...], DictConfig] = {}
     swept = [key for key, values in choices.items() if len(values) > 1]
+    initial = [values[0] for values in choices.values()]
+    first = compose(config_name, [*initial, *hydra_overrides])
+    simple = {key for key in swept if _is_value(first, key)}
+    composed = {tuple(t for key, t in zip(choices, initial, strict=True) if key not in simple): first}
     cells: dict[str, Cell] = {}
-    first: DictConfig | None = None
     for combination in itertools.product(*choices.values()):
         chosen = dict(zip(choices, combination, strict=True))
-        if first is None:
-            first = composed[combination] = compose(config_name, [*combination, *hydra_overrides])
-        quick = {key: chosen[key] for key in swept if _is_value(first, key)}
-        slow = tuple(text for key, text in chosen.items() if key not in quick)
+        slow = tuple(text for key, text in chosen.items() if key not in simple)
         if slow not in composed:
             composed[slow] = compose(config_name, [*slow, *hydra_overrides])
         cfg = copy.deepcopy(composed[slow])
-        for key, text in quick.items():
-            _set(cfg, key, text)
+        for key in choices:  # in the order typed
+            if key in simple:
+                _set(cfg, key, chosen[key])
         check_keys(cfg, schema)
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         assert isinstance(config, dict)

@@ -8,6 +8,7 @@ from typing import Any
 
 VERSION = 1  # raise it when the rows of a record change: indexes of stores are then made anew
 STATES = ("before", "after", "random", "stream", "defended", "processed", "benign")
+SHARED = ("before", "benign")  # states whose models belong to all requests; the others have one model per request
 FRESH = ("nothing", "after", "random", "defended")
 NOT_RECORDED = ("store", "wandb", "figures", "dry_run")  # settings that no result depends on
 GROUPS = ("data", "model", "training", "unlearning", "attack", "defense")
@@ -58,7 +59,7 @@ def _measured(record: Mapping[str, Any], direction: str) -> Row:
     targets, own, fresh = record["targets"], record["victim_seed"], record["fresh_seeds"]
     mine = [i for i, each in enumerate(targets["direction"]) if each == direction]
     aims = sorted({targets["aim"][i] for i in mine})
-    requests, of_targets, of_models = len(record["requests"]), picker(mine), picker(aims)
+    of_targets, of_models = picker(mine), picker(aims)
     row: Row = {
         "targets": len(mine),
         "requested": mean([len(each["indices"]) for each in of_models(record["requests"])]),
@@ -67,8 +68,7 @@ def _measured(record: Mapping[str, Any], direction: str) -> Row:
         for quantity in ("confidence", "entropy", "kept"):
             row[f"{quantity}_{state}"] = mean(of_targets(own[state][quantity]))
         for metric, values in own[state]["models"].items():
-            # one model per request; of the states before and benign those that all requests share
-            row[f"{metric}_{state}"] = mean(of_models(values) if len(values) == requests else values)
+            row[f"{metric}_{state}"] = mean(values if state in SHARED else of_models(values))
     for state in ("after", "defended", "random", "stream"):
         row[f"success_{state}"] = mean(successes(own["before"], own[state], mine, direction))
     row["effect"] = row["confidence_after"] - row["confidence_random"]

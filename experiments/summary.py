@@ -14,6 +14,7 @@ from metrics.intervals import Interval, mean_interval, paired_difference
 
 PER_TARGET = ("confidence", "entropy", "kept")
 STATES = ("before", "after", "defended", "processed", "stream", "random", "benign")
+SHARED = ("before", "benign", "nothing")  # states whose models belong to all requests; else each has its own
 FRESH = ("nothing", "after", "defended", "random")
 LEAST = 0.2  # change of confidence that counts as success
 
@@ -37,7 +38,10 @@ def score(summary: Mapping[str, Any]) -> float:
 
 
 def _direction(records: Sequence[Record], direction: str) -> dict[str, Any]:
-    own = {name: _pooled(records, direction, lambda r, name=name: r["victim_seed"][name]) for name in STATES}
+    own = {
+        name: _pooled(records, direction, lambda r, name=name: r["victim_seed"][name], name in SHARED)
+        for name in STATES
+    }
     part: dict[str, Any] = {
         "targets": len(own["before"]["confidence"]),
         "requested": _interval(torch.tensor([float(len(q["indices"])) for q in _requests(records, direction)])),
@@ -50,7 +54,10 @@ def _direction(records: Sequence[Record], direction: str) -> dict[str, Any]:
         part["victim_seed"][name]["success"] = _success(own["before"], own[name], direction)
     part["fresh_seeds"] = None
     if all(record["fresh_seeds"] is not None for record in records):
-        fresh = {name: _pooled(records, direction, lambda r, name=name: _mean_over_seeds(r, name)) for name in FRESH}
+        fresh = {
+            name: _pooled(records, direction, lambda r, name=name: _mean_over_seeds(r, name), name in SHARED)
+            for name in FRESH
+        }
         part["fresh_seeds"] = {name: _measured(values) for name, values in fresh.items()}
         part["effect"]["fresh_seeds"] = _difference(fresh["after"], fresh["random"])
         part["effect_defended"]["fresh_seeds"] = _difference(fresh["defended"], fresh["random"])
@@ -63,8 +70,8 @@ def _requests(records: Sequence[Record], direction: str) -> list[Mapping[str, An
     return [q for record in records for q in record["requests"] if q["direction"] == direction]
 
 
-def _pooled(records: Sequence[Record], direction: str, state_of: Any) -> dict[str, Tensor]:
-    """Per-target values (T,) and per-model metrics of the models that belong to `direction`, over all games."""
+def _pooled(records: Sequence[Record], direction: str, state_of: Any, shared: bool = False) -> dict[str, Tensor]:
+    """Per-target values (T,) and per-model metrics of the models of `direction` (or all, if shared), over all games."""
     found: dict[str, list[float]] = {}
     for record in records:
         state = state_of(record)
@@ -73,7 +80,7 @@ def _pooled(records: Sequence[Record], direction: str, state_of: Any) -> dict[st
             found.setdefault(name, []).extend(state[name][i] for i in mine)
         aims = sorted({record["targets"]["aim"][i] for i in mine})
         for name, values in state.get("models", {}).items():
-            used = [values[i] for i in aims] if len(values) == len(record["requests"]) else values
+            used = values if shared else [values[i] for i in aims]
             found.setdefault(name, []).extend(float(value) for value in used)
     return {name: torch.tensor(values, dtype=torch.float64) for name, values in found.items() if values}
 
