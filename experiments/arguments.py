@@ -19,9 +19,9 @@ class Arguments:
 
     @property
     def is_sweep(self) -> bool:
-        """Whether this asks for a sweep that we play: `-m` alone, without another sweeper of Hydra's."""
+        """Whether this asks for a sweep that we play (`-m` alone, no other sweeper of Hydra's), or for a dry run."""
         other = any(each.lstrip("+~").startswith("hydra/sweeper") for each in self.overrides)
-        return bool(self.flags) and set(self.flags) <= set(MULTIRUN) and not other
+        return bool(self.flags or "dry_run=true" in self.overrides) and set(self.flags) <= set(MULTIRUN) and not other
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
