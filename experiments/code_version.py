@@ -31,7 +31,7 @@ def code_version(*items: Any) -> str:
     Raises:
         UserError: when the source of an item cannot be found, as for a class typed into a notebook.
     """
-    paths = {path for item in items for path in _reachable(_source(item))}
+    paths = _reachable(*(_source(item) for item in items))
     digest = hashlib.sha256()
     for name, path in sorted((_name(path), path) for path in paths):
         digest.update(f"{name}\0{_parsed(path, _stamp(path))[0]}\0".encode())
@@ -53,8 +53,8 @@ def _source(item: Any) -> Path:
     return Path(inspect.getsourcefile(module) or file).resolve()
 
 
-def _reachable(start: Path) -> set[Path]:
-    found, todo = {start}, [start]
+def _reachable(*starts: Path) -> set[Path]:
+    found, todo = set(starts), [*starts]
     while todo:
         path = todo.pop()
         new = {p for name in _parsed(path, _stamp(path))[1] for p in _files(name)} - found
@@ -73,15 +73,13 @@ def _stamp(path: Path) -> tuple[int, int]:
     return stat.st_mtime_ns, stat.st_size
 
 
-def _files(name: str) -> Iterator[Path]:
+@cache  # names recur at every import; which modules there are does not change while a process runs
+def _files(name: str) -> tuple[Path, ...]:
     """The file of the module `name` of ours and those of its parent packages; nothing if `name` is not a module."""
     parts = name.split(".")
-    for depth in range(1, len(parts) + 1):
-        stem = ROOT.joinpath(*parts[:depth])
-        for path in (stem / "__init__.py", stem.with_suffix(".py")):
-            if path.is_file():
-                yield path
-                break
+    stems = [ROOT.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1)]
+    files = [[path for path in (stem / "__init__.py", stem.with_suffix(".py")) if path.is_file()] for stem in stems]
+    return tuple(found[0] for found in files if found)
 
 
 @cache

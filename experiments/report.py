@@ -132,12 +132,12 @@ def _silent(_: str) -> None:
 
 def _overrides(path: str) -> list[str]:
     """The overrides that play the game of the record at `path` again, without its seed."""
-    from pydantic_core import from_json
+    import orjson
 
     from experiments.reproduce import overrides
 
     try:
-        config: dict[str, Any] = from_json(Path(path).read_bytes())["payload"]["config"]
+        config: dict[str, Any] = orjson.loads(Path(path).read_bytes())["payload"]["config"]
         return list(overrides(config))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"The record {path} cannot be read ({error!r}); play its game again.") from error

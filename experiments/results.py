@@ -40,8 +40,8 @@ def frame(folder: Path, notify: Callable[[str], None] = _warn) -> pandas.DataFra
     Records that cannot be read are left out, named to `notify`, and listed in `frame.attrs["unreadable"]` as pairs of
     path and reason. Raises UserError where there is no store.
     """
+    import orjson
     import pandas
-    from pydantic_core import from_json
 
     from experiments.index import read
 
@@ -53,7 +53,7 @@ def frame(folder: Path, notify: Callable[[str], None] = _warn) -> pandas.DataFra
             f"The record {path} is left out: {why}; `python experiments/store.py prune --damaged` removes such files."
         )
     parts = [
-        pandas.DataFrame(from_json(f"[{','.join(contents)}]", cache_strings="all"), columns=from_json(columns))
+        pandas.DataFrame(orjson.loads(f"[{','.join(contents)}]"), columns=orjson.loads(columns))
         for columns, contents in found.parts
     ]
     table = pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame()

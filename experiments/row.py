@@ -49,10 +49,10 @@ def option(config: Mapping[str, Any], group: str) -> str:
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
         path = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, dict) and value:
             yield from _leaves(value, f"{path}.")
         else:
-            yield path, str(value) if isinstance(value, list | dict) else value
+            yield path, str(value) if isinstance(value, (list, dict)) else value
 
 
 def _measured(record: Mapping[str, Any], direction: str) -> Row:

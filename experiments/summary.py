@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.row import LEAST
 from metrics.attack_success import moved
 from metrics.intervals import Interval, mean_interval, paired_difference
 
@@ -16,7 +17,6 @@ PER_TARGET = ("confidence", "entropy", "kept")
 STATES = ("before", "after", "defended", "processed", "stream", "random", "benign")
 SHARED = ("before", "benign", "nothing")  # states whose models belong to all requests; else each has its own
 FRESH = ("nothing", "after", "defended", "random")
-LEAST = 0.2  # change of confidence that counts as success
 
 Record = Mapping[str, Any]
 

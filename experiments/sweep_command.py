@@ -114,9 +114,8 @@ def show_plan(todo: Plan, cells: Sequence[Cell], store: Store) -> None:
             elsewhere = any(store.is_locked(file) for file in todo.located[cell.name].files)
             state = "being played by another process" if elsewhere else "to play"
         print(f"{cell.name}: {state}")
-    print(
-        f"{len(cells)} cells: {len(finished)} done, {len(todo.to_play)} to play, {len(todo.refused)} cannot be played."
-    )
+    total = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
+    print(f"{total}: {len(finished)} done, {len(todo.to_play)} to play, {len(todo.refused)} cannot be played.")
 
 
 def show_failures(outcomes: Mapping[str, Outcome], folder: Path) -> int:

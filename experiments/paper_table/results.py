@@ -91,12 +91,12 @@ def _directions(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _record(file: Path | None, store: Store) -> dict[str, Any] | None:
     """The record of a game; its check sum was verified when the cells were looked up or played."""
-    from pydantic_core import from_json
+    import orjson
 
     if file is None:
         return None
     try:
-        payload = from_json(file.read_bytes())["payload"]
+        payload = orjson.loads(file.read_bytes())["payload"]
         return payload if isinstance(payload, dict) else None
     except (OSError, ValueError, KeyError, TypeError):
         return store.find_record(file)

@@ -116,6 +116,13 @@ def test_dry_run_lists_and_plays_nothing(tmp_path: Path) -> None:
     assert "seed=0: to play\nseed=1: done\n2 cells: 1 done" in after.stdout
 
 
+def test_a_dry_run_of_one_game_plays_nothing(tmp_path: Path) -> None:
+    done = run(*options(tmp_path), "attack=random", "defense=none", "dry_run=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "1 cell: 0 done, 1 to play, 0 cannot be played." in done.stdout
+    assert not records(tmp_path / "store")
+
+
 def test_two_sweeps_at_once_play_every_cell_once(tmp_path: Path) -> None:
     """Both begin in the same second; each game is one file, written by one of them."""
     grid = (*TINY, f"store.dir={tmp_path / 'store'}", "attack=random,one_shot_influence", "seed=range(4)")
