@@ -47,12 +47,12 @@ class Viewpoint:
 
     def start_one(self) -> list[Ensemble]:
         """The victims themselves, as ensembles of one model."""
-        return [victim.moved(victim.flat().new_zeros(1, victim.flat().numel())) for victim in self.service.victims]
+        return [victim.copies(1) for victim in self.service.victims]
 
     def start(self) -> list[Ensemble]:
         """The victims themselves, once for every aim."""
         rows = len(self.labels)
-        return [victim.moved(victim.flat().new_zeros(rows, victim.flat().numel())) for victim in self.service.victims]
+        return [victim.copies(rows) for victim in self.service.victims]
 
     def now(self) -> Outlook:
         """The outlook of every aim before anything is deleted."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
+from experiments.access import settled
 from experiments.command import check_keys, known_keys
 from experiments.records import canonical_json, sha256
 
@@ -103,10 +104,10 @@ def _product(
         check_keys(cfg, schema)
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         assert isinstance(config, dict)
-        settled = {str(key): value for key, value in config.items()}
-        settled["figures"] = settled["figures"] is True
+        cell = settled({str(key): value for key, value in config.items()})
+        cell["figures"] = cell["figures"] is True
         name = _name([chosen[key] for key in swept] or list(combination))
-        cells.setdefault(canonical_json(settled), Cell(name, combination, settled))
+        cells.setdefault(canonical_json(cell), Cell(name, combination, cell))
     return list(cells.values())
 
 

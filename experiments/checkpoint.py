@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from data.examples import Examples
+from experiments.kept_models import ensemble_of, tensors_of
 from experiments.store import Store
 from models.victim import Ensemble, Victim
 from unlearning.procedure import Differentiable, Procedure, Task
@@ -53,6 +54,16 @@ class Checkpointed:
         """As the procedure says."""
         return self.procedure.draws
 
+    @property
+    def exact(self) -> bool:
+        """As the procedure says."""
+        return self.procedure.exact
+
+    @property
+    def secret(self) -> bool:
+        """As the procedure says."""
+        return self.procedure.secret
+
     def learn(self, task: Task, seed: int) -> Victim:
         """As the procedure does; trained victims are kept by `experiments.choose.learn`."""
         return self.procedure.learn(task, seed)
@@ -61,18 +72,18 @@ class Checkpointed:
         self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
     ) -> Ensemble:
         """The models after each row of `deleted`, from an earlier run where it is kept."""
-        if not self.store.enabled:
+        if not self.store.enabled or self.secret:
             return self.procedure.forget(task, victim, deleted, seed, submitted)
         key = {"victim": dict(self.key), "seed": seed, "asked": _digest(task, victim, deleted, submitted)}
         found = self.store.find_tensors(KIND, key)
         if found is not None:
             path, tensors = found
             self._kept.add(path)
-            return _ensemble(tensors, victim)
+            return ensemble_of(tensors, victim)
         began = perf_counter()
         models = self.procedure.forget(task, victim, deleted, seed, submitted)
         if perf_counter() - began >= self.slow:
-            kept = self.store.keep_tensors(KIND, key, _tensors(models))
+            kept = self.store.keep_tensors(KIND, key, tensors_of(models))
             if kept is not None:
                 self._kept.add(kept)
         return models
@@ -87,18 +98,6 @@ class Checkpointed:
         for path in self._kept:
             self.store.discard(path)
         self._kept.clear()
-
-
-def _tensors(models: Ensemble) -> dict[str, Tensor]:
-    kept = {f"parameter/{name}": value for name, value in models.parameters.items()}
-    return {**kept, **{f"buffer/{name}": value for name, value in models.buffers.items()}}
-
-
-def _ensemble(tensors: Mapping[str, Tensor], victim: Victim) -> Ensemble:
-    def those(kind: str, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: tensors[f"{kind}/{name}"].to(like[name].device) for name in like}
-
-    return Ensemble(victim.module, those("parameter", victim.parameters), those("buffer", victim.buffers))
 
 
 def _digest(task: Task, victim: Victim, deleted: Tensor, submitted: Examples | None) -> str:
@@ -117,5 +116,4 @@ def _asked(task: Task, victim: Victim, deleted: Tensor, submitted: Examples | No
     if submitted is not None:
         yield "submitted x", submitted.x
         yield "submitted y", submitted.y
-    yield from victim.parameters.items()
-    yield from victim.buffers.items()
+    yield from tensors_of(victim).items()

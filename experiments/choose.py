@@ -12,10 +12,12 @@ from torch import Tensor
 from attacks.attack import Aim, Attacker
 from data.errors import UserError
 from data.randomness import derive, generator
+from experiments.kept_models import tensors_of, victim_of
 from experiments.setup import Setup, Targets, pool_size
 from metrics.uncertainty import confidence
 from models.training import initialise
 from models.victim import Victim
+from unlearning.procedure import architecture
 
 log = logging.getLogger(__name__)
 SIGN = {"over": -1, "under": 1}
@@ -36,19 +38,14 @@ class Chosen:
 def learn(setup: Setup, seed: int) -> Victim:
     """The victim of `seed`, from the store where it is there."""
 
-    def make() -> dict[str, Tensor]:
-        victim = setup.procedure.learn(setup.task, seed)
-        kept = {f"parameter/{name}": value for name, value in victim.parameters.items()}
-        return {**kept, **{f"buffer/{name}": value for name, value in victim.buffers.items()}}
-
-    tensors, hit = setup.store.tensors("victim", {**setup.victim_key(), "seed": seed}, make)
+    if setup.procedure.secret:
+        log.info("Victim of seed %d: trained, and not kept, since its procedure draws secret noise.", seed)
+        return setup.procedure.learn(setup.task, seed)
+    key = {**setup.victim_key(), "seed": seed}
+    tensors, hit = setup.store.tensors("victim", key, lambda: tensors_of(setup.procedure.learn(setup.task, seed)))
     log.info("Victim of seed %d: %s.", seed, "taken from the store" if hit else "trained")
-    module, parameters, buffers = initialise(setup.task.build, seed, setup.task.records.x)
-    return Victim(
-        module,
-        {name: tensors[f"parameter/{name}"].to(setup.device) for name in parameters},
-        {name: tensors[f"buffer/{name}"].to(setup.device) for name in buffers},
-    )
+    module = initialise(architecture(setup.procedure, setup.task), seed, setup.task.records.x)[0]
+    return victim_of(tensors, module, setup.device)
 
 
 def member_seeds(setup: Setup, seed: int) -> list[int]:

@@ -29,6 +29,8 @@ class Turn:
 def craft(setup: Setup, seed: int, victims: Sequence[Victim], seeds: Sequence[int], chosen: Chosen) -> Turn:
     """The attack's requests, from the store where they are there: games that differ in their defense share them."""
     steps = Checkpointed(setup.procedure, setup.store, setup.victim_key())
+    if setup.procedure.secret:  # the victim is not kept, so requests made for it fit no other game
+        return _play(setup, steps, seed, victims, seeds, chosen)
     record, _ = setup.store.record(
         "attack", {**setup.attack_key(), "seed": seed},
         lambda: _as_record(_play(setup, steps, seed, victims, seeds, chosen)),

@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
+from experiments.access import settled
 from experiments.figures import draw
 from experiments.machine import peak_memory_mb, versions
 from experiments.play_one import play_one
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from data.examples import Data
 
 log = logging.getLogger(__name__)
-SCHEMA = 2
+SCHEMA = 3
 
 
 def play(cfg: DictConfig) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def play_config(
     `memory_mb`. Raises UserError before any training starts.
     """
     began = perf_counter()
-    config = {key: value for key, value in config.items() if key != "hydra"}
+    config = settled({key: value for key, value in config.items() if key != "hydra"})
     tracking = config["wandb"]
     with track(tracking["mode"], tracking["project"], tracking["group"], config, folder) as tracker:
         setup = prepare(config, data, impatient)

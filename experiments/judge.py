@@ -33,20 +33,14 @@ class Judge:
         empty = ~deleted.any(dim=1)
         results = []
         for victim, seed in zip(victims, seeds, strict=True):
-            same = victim.moved(deleted.new_zeros(int(empty.sum()), victim.flat().numel()))
+            same = victim.copies(int(empty.sum()))
             if empty.all():
                 results.append(same)
                 continue
             changed = self.procedure.forget(self.task, victim, deleted[~empty], seed)
             joined = concatenate([changed, same]) if empty.any() else changed
             order = torch.cat([(~empty).nonzero()[:, 0], empty.nonzero()[:, 0]]).argsort()
-            results.append(
-                Ensemble(
-                    joined.module,
-                    {name: value[order] for name, value in joined.parameters.items()},
-                    {name: value[order] for name, value in joined.buffers.items()},
-                )
-            )
+            results.append(joined.select(order))
         return results
 
     def predict(self, models: Sequence[Ensemble]) -> Tensor:

@@ -16,6 +16,7 @@ from experiments.checkpoint import Checkpointed
 from experiments.choose import Chosen, benign_batches, choose_attacker, choose_targets, learn, member_seeds, streams
 from experiments.crafting import craft
 from experiments.detection import review_streams
+from experiments.forgetting import Forgetting
 from experiments.judge import Judge, averaged_on_targets, on_targets
 from experiments.machine import peak_gpu_memory_mb, peak_memory_mb
 from experiments.setup import Setup
@@ -45,6 +46,10 @@ def play_one(setup: Setup, seed: int) -> dict[str, Any]:
     accepted = detection.pop("accepted")
     fresh = judge_with_fresh_seeds(setup, judge, seed, victims, chosen, requests, accepted)
     truth = setup.data.test.y[chosen.positions]
+    control = random_controls(setup, seed, requests)[0]
+    forgetting = Forgetting(setup.task, setup.procedure, victims[0], seeds[0], setup.data.test.x)
+    in_sequence, alone = forgetting.in_sequence(control.tolist()), forgetting.seconds(rows_of(setup, [control]))
+    certificate = forgetting.certificate(rows_of(setup, [control]))
     record = {
         "seed": seed,
         "targets": {
@@ -58,11 +63,13 @@ def play_one(setup: Setup, seed: int) -> dict[str, Any]:
         "victim_seed": own,
         "fresh_seeds": fresh,
         "detection": detection,
+        "in_sequence": {"relative_distance": in_sequence},
+        "certificate": certificate,
         "ece_floor": ece_floor(start[:n], generator(seed, "ece floor")).value,
         "queries": turn.meter.queries, "predictions": turn.meter.predictions,
         "operator_calls": turn.meter.operator_calls,
         "seconds": {
-            "victim": learned - began, "attack": turn.seconds, "judgement": perf_counter() - attacked,
+            "victim": learned - began, "attack": turn.seconds, "judgement": perf_counter() - attacked, **alone,
         },
         "memory_mb": {"peak": peak_memory_mb(), "gpu": peak_gpu_memory_mb(setup.device)},
     }  # fmt: skip
@@ -110,11 +117,15 @@ def judge_with_own_seed(
     batches = [Calibration(each, first[tail + i]) for i, each in enumerate(calibration)]
     detection = review_streams(setup, victims[0], mixed, benign, candidates, batches, chosen)
     defended = judge.predict(judge.unlearn(victims, seeds, rows_of(setup, detection["accepted"])))
-    final = undefended if isinstance(setup.procedure, Retrain) else processed(setup, judge, seeds, victims, mixed)
+    final = undefended if setup.procedure.exact else processed(setup, judge, seeds, victims, mixed)
     states = {"after": after, "random": control, "stream": undefended, "defended": defended, "processed": final}
     aim = chosen.aim_of.to(start.device)
     outcome: dict[str, Any] = {"before": state(judge, chosen, start[None], torch.zeros_like(aim))}
     outcome |= {name: state(judge, chosen, p, aim) for name, p in states.items()}
+    forgetting = Forgetting(setup.task, setup.procedure, victims[0], seeds[0], setup.data.test.x)
+    rows = rows_of(setup, [*requests, *groups[1]])
+    for name, part in (("after", slice(0, len(requests))), ("random", slice(len(requests), 2 * len(requests)))):
+        outcome[name]["models"] |= forgetting.measure(first.select(part), rows[part])
     outcome["benign"] = averaged_on_targets(benign_only, chosen.positions, chosen.labels)
     outcome["benign"]["models"] = judge.model_levels(benign_only)
     outcome["reliability"] = {"before": judge.reliability([start])} | {

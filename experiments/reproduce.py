@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from experiments.access import unsettled
 from experiments.cells import CONF
 from experiments.row import NOT_RECORDED
 
@@ -39,6 +40,7 @@ def command(config: Mapping[str, Any], seeds: int | list[int] | None = None) -> 
 
 def overrides(config: Mapping[str, Any]) -> Iterator[str]:
     """The overrides that lead from the defaults of `conf/run.yaml` to `config`: groups first, then values."""
+    config = unsettled(config)
     chosen: list[str] = []
     values: list[str] = []
     for group, name in _groups().items():

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-VERSION = 1  # raise it when the rows of a record change: indexes of stores are then made anew
+VERSION = 2  # raise it when the rows of a record change: indexes of stores are then made anew
 STATES = ("before", "after", "random", "stream", "defended", "processed", "benign")
 SHARED = ("before", "benign")  # states whose models belong to all requests; the others have one model per request
 FRESH = ("nothing", "after", "random", "defended")
+STAGES = ("victim", "attack", "judgement")  # of a game; its other seconds are those of single requests, among these
 NOT_RECORDED = ("store", "wandb", "figures", "dry_run")  # settings that no result depends on
 GROUPS = ("data", "model", "training", "unlearning", "attack", "defense")
 LEAST = 0.2  # change of confidence in the wanted direction that counts as success, where the label is kept
@@ -34,7 +35,8 @@ def rows(record: Mapping[str, Any], digest: str = "", path: str = "", created: s
         **settings,
         "queries": record["queries"], "predictions": record["predictions"],
         "operator_calls": record["operator_calls"], "memory_mb": record["memory_mb"]["peak"],
-        "seconds": sum(record["seconds"].values()),
+        "seconds": sum(record["seconds"][stage] for stage in STAGES),
+        "relative_distance_in_sequence": number(record["in_sequence"]["relative_distance"]),
         **{f"seconds_{stage}": seconds for stage, seconds in record["seconds"].items()},
     }  # fmt: skip
     directions = dict.fromkeys(record["targets"]["direction"])

@@ -18,6 +18,7 @@ from data.errors import UserError
 from data.examples import Data
 from defenses.defense import Filter
 from experiments import identity
+from experiments.access import settled
 from experiments.command import build
 from experiments.explain import validation
 from experiments.machine import be_deterministic, use_device, use_threads
@@ -135,6 +136,7 @@ def prepare(config: dict[str, Any], data: Data | None = None, impatient: frozens
 
     Raises UserError for bad values, parts that do not fit each other, and missing or damaged data.
     """
+    config = settled(config)
     settings = settings_from(config)
     attack, defense = build(config["attack"], "attack"), build(config["defense"], "defense")
     procedure, training = build(config["unlearning"], "unlearning"), build(config["training"], "training")

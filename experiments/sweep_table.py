@@ -16,7 +16,9 @@ SEED = ("seed", "repetitions")
 COLUMNS = (
     ("effect", "effect", 3), ("effect_defended", "effect,\ndefended", 3), ("success_after", "success", 2),
     ("kept_after", "labels\nkept", 2), ("accuracy_before", "accuracy\nbefore", 3),
-    ("accuracy_after", "accuracy\nafter", 3), ("auroc", "AUROC of\nthe filter", 3), ("seconds", "seconds", 0),
+    ("accuracy_after", "accuracy\nafter", 3), ("relative_distance_after", "distance to\nretraining", 3),
+    ("prediction_distance_after", "predictions\napart", 3), ("auroc", "AUROC of\nthe filter", 3),
+    ("seconds_forget_one", "seconds of\none request", 3), ("seconds", "seconds\nof a game", 0),
 )  # fmt: skip
 
 
@@ -47,7 +49,8 @@ def show(cells: Sequence[Located], store: Store) -> None:
     console.print(table)
     console.print(
         "effect: change of the targets' confidence against a random request of the same size; "
-        "defended: only accepted requests were processed.", soft_wrap=True,
+        "defended: only accepted requests were processed. distance to retraining: of parameters, relative to doing "
+        "nothing; predictions apart: total variation on the test set.", soft_wrap=True,
     )  # fmt: skip
 
 

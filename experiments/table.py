@@ -14,11 +14,13 @@ ROWS = (
     ("confidence", "confidence", 3), ("entropy", "entropy (nats)", 3),
     ("kept", "labels kept (%)", 0), ("success", "success (%)", 0), ("accuracy", "test accuracy (%)", 1),
     ("ece", "test ECE, 15 bins", 3), ("conformal_set_size", "conformal set size", 2),
+    ("accuracy_deleted", "accuracy on the deleted (%)", 1), ("relative_distance", "distance to retraining**", 3),
+    ("prediction_distance", "predictions apart**", 3),
 )  # fmt: skip
 OWN = ("before", "after", "stream", "defended", "random", "benign")
 FRESH = ("nothing", "after", None, "defended", "random", None)
 HEADINGS = ("before", "after attack", "in its stream", "after + defense", "random control", "benign control")
-PERCENT = ("kept", "success", "accuracy")
+PERCENT = ("kept", "success", "accuracy", "accuracy_deleted")
 NAMES = {"over": "Over-confidence", "under": "Under-confidence"}
 
 
@@ -33,6 +35,8 @@ def show(result: Mapping[str, Any]) -> None:
         console.print(_table(direction, part, config, wide=console.width >= 140))
         for line in _lines(part, [game["detection"] for game in games]):
             console.print(line, markup=False, soft_wrap=True)
+    if games[0]["certificate"] is not None:
+        console.print(f"\nCertificate after a random request: {games[0]['certificate']['line']}", soft_wrap=True)
     asked = sum(game["queries"] for game in games)
     runs = sum(game["operator_calls"] for game in games)
     console.print(f"\nThe attack ran the unlearning procedure {runs} times ({asked} black-box queries).")
@@ -66,7 +70,7 @@ def _section(table: Table, name: str, values: Mapping[str, Any], states: Sequenc
 
 
 def _cell(interval: Mapping[str, Any] | None, key: str, digits: int) -> str:
-    if interval is None:
+    if interval is None or math.isnan(float(interval["mean"])):
         return ""
     return rate(interval, digits) if key in PERCENT else plus_minus(interval, digits)
 
@@ -111,6 +115,9 @@ def _lines(part: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> 
             f"confidence moves by {plus_minus(floor['confidence'], 3)}, "
             f"labels kept {rate(floor['kept'], 0)} %."
         )
+    lines.append(
+        "** from retraining: parameters, relative to doing nothing; total variation of the predictions on the test set."
+    )
     found = [each for each in part["detection"] if each is not None]
     if found and detections[0]["defense"] != "none":
         lines.append(_detection(found, detections))

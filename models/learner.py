@@ -18,15 +18,17 @@ from models.victim import Ensemble, Tensors, forward
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Inputs, labels, dropout masks by buffer name, and `keep` (m, B) = 1 - w of m models.
+    """Inputs, labels, dropout masks by buffer name, `keep` (m, B) = 1 - w of m models, and positions in the records.
 
-    x is (B, ...), y (B,) and a mask (B, width) where all models see the same; else each has a leading dimension m.
+    x is (B, ...), y and the positions (B,), and a mask (B, width) where all models see the same; else each has a
+    leading dimension m.
     """
 
     x: Tensor
     y: Tensor
     keep: Tensor
     masks: Tensors
+    positions: Tensor
 
 
 @dataclass(frozen=True, eq=False)

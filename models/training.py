@@ -22,6 +22,7 @@ from models.progress import Tick, progress
 from models.victim import Ensemble, Tensors, concatenate
 
 Build = Callable[[], nn.Module]
+Watch = Callable[[Batch, Sequence[Tensor]], None]  # told of every step: its batch, and the parameters after it
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -69,6 +70,7 @@ def train(
     weights: Tensor | None = None,
     start: Ensemble | None = None,
     label: str = "training",
+    watch: Watch | None = None,
 ) -> Ensemble:
     """Train len(seeds) models; row j of `weights` (m, n) says how far model j has each example deleted (1 = deleted).
 
@@ -76,6 +78,8 @@ def train(
     alone (common random numbers). `start` continues from given models instead of fresh ones. Architectures with
     batch-norm are trained one by one, on batches from which fully deleted examples are dropped: their batch statistics
     would otherwise still see the deleted inputs; a batch with fewer than two examples left uses the running statistics.
+    `watch` may read the parameters after every step and change them in place (as a projection does); their shapes have
+    the leading dimension m where more than one model is trained together. Newton's method has no steps to watch.
 
     Raises UserError when the loss is not finite, and for a model with dropout layers other than `models.dropout`'s.
     """
@@ -97,19 +101,10 @@ def train(
     with progress(label, len(chunks) * steps) as tick:
         parts = [
             _train_stack(build, records, training, [seeds[j] for j in rows], keep[rows.start : rows.stop],
-                         start and _rows(start, rows), tick)
+                         start and start.select(slice(rows.start, rows.stop)), tick, watch)
             for rows in chunks
         ]  # fmt: skip
     return concatenate(parts)
-
-
-def _rows(ensemble: Ensemble, rows: range) -> Ensemble:
-    part = slice(rows.start, rows.stop)
-    return Ensemble(
-        ensemble.module,
-        {name: value[part] for name, value in ensemble.parameters.items()},
-        {name: value[part] for name, value in ensemble.buffers.items()},
-    )
 
 
 def _fresh(build: Build, seeds: Sequence[int], like: Tensor) -> Ensemble:
@@ -130,6 +125,7 @@ def _train_stack(
     keep: Tensor,
     start: Ensemble | None,
     tick: Tick,
+    watch: Watch | None,
 ) -> Ensemble:
     begin = start if start is not None else _fresh(build, seeds, records.x)
     if training.optimizer == "newton":
@@ -148,6 +144,9 @@ def _train_stack(
             loss = learner.loss(batch)
             loss.backward()
             update(training.lr * lr_factor(training.schedule, step, total))
+            if watch is not None:
+                with torch.no_grad():
+                    watch(batch, values)
             step += 1
         if not all(bool(torch.isfinite(value).all()) for value in (loss, *values)):
             raise UserError(
@@ -214,8 +213,8 @@ def _batches(
         masked = draw(part.shape[-1]) if has_dropout else {}
         if part.dim() == 1:
             x, y = records.x.index_select(0, part), records.y.index_select(0, part)
-            return Batch(x, y, keep.index_select(1, part), masked)
-        return Batch(records.x[part], records.y[part], keep.gather(1, part), masked)
+            return Batch(x, y, keep.index_select(1, part), masked, part)
+        return Batch(records.x[part], records.y[part], keep.gather(1, part), masked, part)
 
     has_dropout = bool(dropout_layers(module))
     for _ in range(training.epochs):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import torch
@@ -54,11 +54,15 @@ class Victim:
     """An architecture with its parameters and buffers as flat dicts of tensors; never mutated, always replaced.
 
     `module` gives the structure only and is in eval mode, which functional transforms need where there is batch-norm.
+    What a provider keeps beside the model, and never shows: `history`, what was recorded while learning, which no
+    request changes; and `ledger`, what belongs to this very model, such as a budget that requests use up.
     """
 
     module: nn.Module
     parameters: Tensors
     buffers: Tensors
+    history: Tensors = field(default_factory=dict)
+    ledger: Tensors = field(default_factory=dict)
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits (n, classes), without gradient."""
@@ -82,24 +86,45 @@ class Victim:
         """Models at `parameters + step`, one for each row of `step` (m, p)."""
         shifts = unflatten(step, self.parameters)
         parameters = {name: value + shifts[name] for name, value in self.parameters.items()}
-        buffers = {name: value.expand(len(step), *value.shape) for name, value in self.buffers.items()}
-        return Ensemble(self.module, parameters, buffers)
+        buffers, ledger = (
+            {name: value.expand(len(step), *value.shape) for name, value in kept.items()}
+            for kept in (self.buffers, self.ledger)
+        )
+        return Ensemble(self.module, parameters, buffers, self.history, ledger)
+
+    def copies(self, count: int) -> Ensemble:
+        """`count` models like this one."""
+        return self.moved(self.flat().new_zeros(count, self.flat().numel()))
 
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
-    """`m` models of one architecture: every parameter and buffer carries a leading dimension m."""
+    """`m` models of one architecture: every parameter, buffer and entry of the ledger has a leading dimension m.
+
+    The models descend from one victim, whose `history` they share.
+    """
 
     module: nn.Module
     parameters: Tensors
     buffers: Tensors
+    history: Tensors = field(default_factory=dict)
+    ledger: Tensors = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.parameters.values())))
 
     def __getitem__(self, index: int) -> Victim:
-        pick = {name: value[index] for name, value in self.parameters.items()}
-        return Victim(self.module, pick, {name: value[index] for name, value in self.buffers.items()})
+        parameters, buffers, ledger = self._map(lambda value: value[index])
+        return Victim(self.module, parameters, buffers, self.history, ledger)
+
+    def select(self, rows: Tensor | slice) -> Ensemble:
+        """The models at these positions, in their order."""
+        parameters, buffers, ledger = self._map(lambda value: value[rows])
+        return Ensemble(self.module, parameters, buffers, self.history, ledger)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Iterator[Tensors]:
+        for tensors in (self.parameters, self.buffers, self.ledger):
+            yield {name: change(value) for name, value in tensors.items()}
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits (m, n, classes) of every model on the same `x` (n, ...), without gradient."""
@@ -120,17 +145,21 @@ class Ensemble:
 def stack(victims: Sequence[Victim]) -> Ensemble:
     """Many victims of one architecture as an `Ensemble`."""
     first = victims[0]
-    parameters = {name: torch.stack([v.parameters[name] for v in victims]) for name in first.parameters}
-    return Ensemble(first.module, parameters, {n: torch.stack([v.buffers[n] for v in victims]) for n in first.buffers})
+    parameters, buffers, ledger = (
+        {name: torch.stack([getattr(victim, kind)[name] for victim in victims]) for name in getattr(first, kind)}
+        for kind in ("parameters", "buffers", "ledger")
+    )
+    return Ensemble(first.module, parameters, buffers, first.history, ledger)
 
 
 def concatenate(parts: Sequence[Ensemble]) -> Ensemble:
     """Several ensembles of one architecture as one."""
     first = parts[0]
-    parameters = {name: torch.cat([part.parameters[name] for part in parts]) for name in first.parameters}
-    return Ensemble(
-        first.module, parameters, {n: torch.cat([part.buffers[n] for part in parts]) for n in first.buffers}
+    parameters, buffers, ledger = (
+        {name: torch.cat([getattr(part, kind)[name] for part in parts]) for name in getattr(first, kind)}
+        for kind in ("parameters", "buffers", "ledger")
     )
+    return Ensemble(first.module, parameters, buffers, first.history, ledger)
 
 
 def flatten(parameters: Mapping[str, Tensor]) -> Tensor:

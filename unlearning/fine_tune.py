@@ -27,6 +27,8 @@ class FineTune:
     differentiable: ClassVar[bool] = False
     uses_copy: ClassVar[bool] = False
     draws: ClassVar[bool] = True
+    exact: ClassVar[bool] = False
+    secret: ClassVar[bool] = False
     epochs: Annotated[int, Field(ge=1)] = 5
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -43,5 +45,5 @@ class FineTune:
         changes = {"epochs": self.epochs, "lr": self.lr, "momentum": self.momentum, "schedule": self.schedule}
         recipe = replace(task.training, optimizer="sgd", **changes)  # type: ignore[arg-type]
         seeds = [derive(seed, "fine-tune")] * len(deleted)
-        start = victim.moved(deleted.new_zeros(len(deleted), victim.flat().numel()))
+        start = victim.copies(len(deleted))
         return train(task.build, task.records, recipe, seeds, task.total(deleted), start, "fine-tuning")

@@ -25,6 +25,8 @@ class FirstOrder:
     differentiable: ClassVar[bool] = True
     uses_copy: ClassVar[bool] = True
     draws: ClassVar[bool] = False
+    exact: ClassVar[bool] = False
+    secret: ClassVar[bool] = False
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
 
     def learn(self, task: Task, seed: int) -> Victim:

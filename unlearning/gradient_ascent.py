@@ -30,6 +30,8 @@ class GradientAscent:
     differentiable: ClassVar[bool] = False
     uses_copy: ClassVar[bool] = True
     draws: ClassVar[bool] = False
+    exact: ClassVar[bool] = False
+    secret: ClassVar[bool] = False
     steps: Annotated[int, Field(ge=1)] = 10
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     loss_cap: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -46,7 +48,7 @@ class GradientAscent:
             raise UserError(
                 "unlearning=gradient_ascent forgets whole examples; fractional deletion weights have no meaning."
             )
-        models = victim.moved(deleted.new_zeros(len(deleted), victim.flat().numel()))
+        models = victim.copies(len(deleted))
         columns = deleted.any(dim=0)
         if not columns.any():
             return models

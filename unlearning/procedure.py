@@ -57,7 +57,9 @@ class Procedure(Protocol):
     """A way to learn and forget. `deleted` (m, n) holds m candidate requests as weights, 1 = deleted.
 
     `differentiable`: `pull_back` exists, so a white-box attack can ask for dL/dw. `uses_copy`: the server computes with
-    the submitted copy; otherwise it deletes its own record and perturbing the copy changes nothing.
+    the submitted copy; otherwise it deletes its own record and perturbing the copy changes nothing. `draws`: the result
+    depends on the seed. `exact`: what `forget` gives is what learning without the deleted records gives. `secret`:
+    noise comes from the system's entropy, so that no two runs agree and nothing of them may be kept for another run.
     """
 
     @property
@@ -66,6 +68,10 @@ class Procedure(Protocol):
     def uses_copy(self) -> bool: ...
     @property
     def draws(self) -> bool: ...
+    @property
+    def exact(self) -> bool: ...
+    @property
+    def secret(self) -> bool: ...
     def learn(self, task: Task, seed: int) -> Victim:
         """A model trained on all records that are not gone."""
         ...
@@ -77,12 +83,26 @@ class Procedure(Protocol):
         ...
 
 
+@runtime_checkable
+class Architect(Protocol):
+    """A procedure whose victims are not plain models of the task's architecture."""
+
+    def architecture(self, task: Task) -> Build:
+        """What builds the module of this procedure's victims."""
+        ...
+
+
 class Differentiable(Procedure, Protocol):
     """A procedure whose result can be differentiated in the request."""
 
     def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
         """dL/dw (m, n) from q = dL/dtheta' (m, p) at the unlearned `models`."""
         ...
+
+
+def architecture(procedure: Procedure, task: Task) -> Build:
+    """What builds the module of a procedure's victims."""
+    return procedure.architecture(task) if isinstance(procedure, Architect) else task.build
 
 
 def plain_learning(task: Task, seed: int) -> Victim:

@@ -29,6 +29,8 @@ class Retrain:
     differentiable: ClassVar[bool] = True
     uses_copy: ClassVar[bool] = False
     draws: ClassVar[bool] = True
+    exact: ClassVar[bool] = True
+    secret: ClassVar[bool] = False
     solver: Solver = Field(default_factory=Solver)
 
     def learn(self, task: Task, seed: int) -> Victim:
@@ -41,7 +43,7 @@ class Retrain:
         """Retrain once for every row of `deleted` (m, n), all with the initialisation and batches of `seed`."""
         seeds, start = [seed] * len(deleted), None
         if task.training.optimizer == "newton":  # the minimum is unique, so begin where it is near
-            start = victim.moved(deleted.new_zeros(len(deleted), victim.flat().numel()))
+            start = victim.copies(len(deleted))
         return train(task.build, task.records, task.training, seeds, task.total(deleted), start, "retraining")
 
     def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:

@@ -33,6 +33,8 @@ class SecondOrder:
     differentiable: ClassVar[bool] = True
     uses_copy: ClassVar[bool] = True
     draws: ClassVar[bool] = False
+    exact: ClassVar[bool] = False
+    secret: ClassVar[bool] = False
     retained_curvature: bool = True
     solver: Solver = Field(default_factory=Solver)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.randomness import generator
-from experiments.paper_table.quantities import Values
+from experiments.paper_table.direction import Values
 from experiments.paper_table.significance import Evidence, holm, paired_bootstrap, sign_test
 from experiments.paper_table.specification import Claim
 

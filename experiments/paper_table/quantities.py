@@ -3,89 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
-from experiments.row import LEAST, STATES, number, option
+from experiments.paper_table.direction import Game, Values, game, whole
+from experiments.row import LEAST, STAGES, STATES, number, option
 
 PER_TARGET = ("confidence", "entropy", "kept")
 PER_MODEL = (
     "accuracy", "ece", "adaptive_ece", "brier", "nll", "auroc_of_confidence", "conformal_coverage",
     "conformal_set_size", "mean_confidence", "mean_entropy",
 )  # fmt: skip
+FORGETTING = (
+    "accuracy_deleted", "accuracy_retained", "distance", "relative_distance", "prediction_distance", "disagreement",
+    "certified", "certificate_bound", "certificate_epsilon",
+)  # fmt: skip
 FRESH = ("nothing", "after", "random", "defended")
 CHANGED = tuple(state for state in STATES if state != "before")
-WHOLE = "all"  # the unit of what is measured once per game and direction
-
-Values = dict[str, float]  # by unit: the test position of a target, or WHOLE
-
-
-@dataclass(frozen=True)
-class Game:
-    """One direction of a record: its targets `mine`, and the requests `aims` for them, one each or one for all."""
-
-    record: Mapping[str, Any]
-    direction: str
-    mine: tuple[int, ...]
-    aims: tuple[int, ...]
-
-    @property
-    def sign(self) -> int:
-        """+1 where the attacker wants confidence to rise, -1 where it is to fall."""
-        return 1 if self.direction == "over" else -1
-
-    def targets(self, state: Mapping[str, Any], metric: str) -> Values:
-        """A metric of the targets in a state, by test position."""
-        positions = self.record["targets"]["position"]
-        return {str(positions[i]): float(state[metric][i]) for i in self.mine}
-
-    def own(self, state: str, metric: str) -> Values:
-        """A metric of the targets, judged with the victim's own seed."""
-        return self.targets(self.record["victim_seed"][state], metric)
-
-    def models(self, state: str, metric: str) -> Values:
-        """A metric of the models: by target where every target has its own request, else one number.
-
-        Before the attack there is one model for all; of the benign control the mean over its models is taken.
-        """
-        found = self.record["victim_seed"][state]["models"][metric]
-        values = [number(value) for value in found]
-        if state in ("before", "benign"):
-            finite = [value for value in values if value is not None]
-            values = [sum(finite) / len(finite) if finite else None] * len(self.record["requests"])
-        if len(self.aims) == len(self.mine) > 1 or self.record["config"]["targets"]["mode"] == "single":
-            positions, aim = self.record["targets"]["position"], self.record["targets"]["aim"]
-            units = {str(positions[i]): values[aim[i]] for i in self.mine}
-        else:
-            units = {WHOLE: values[self.aims[0]]}
-        return {unit: value for unit, value in units.items() if value is not None}
-
-    def fresh(self, state: str, metric: str) -> Values:
-        """A metric of the targets, averaged over fresh seeds; empty for a procedure that draws nothing."""
-        found = self.record["fresh_seeds"]
-        if found is None:
-            return {}
-        runs = [self.targets(each, metric) for each in found[state]]
-        return {unit: sum(run[unit] for run in runs) / len(runs) for unit in runs[0]}
-
-    def detection(self, *path: str) -> Values:
-        """A number of what the filter did; empty without a filter, or without a malicious request."""
-        found: Any = self.record["detection"]
-        if found["defense"] == "none":
-            return {}
-        for key in (self.direction, *path, "value"):
-            if found is None or key not in found:
-                return {}
-            found = found[key]
-        return _whole(number(found))
-
-
-def game(record: Mapping[str, Any], direction: str) -> Game:
-    """The part of a record that belongs to a direction, which it must have played."""
-    directions = record["targets"]["direction"]
-    mine = tuple(i for i, each in enumerate(directions) if each == direction)
-    return Game(record, direction, mine, tuple(sorted({record["targets"]["aim"][i] for i in mine})))
 
 
 def measure(record: Mapping[str, Any], direction: str, metric: str) -> Values:
@@ -110,6 +44,11 @@ def known() -> dict[str, Callable[[Game], Values]]:
     * With fresh seeds: `fresh_confidence_STATE`, `fresh_entropy_STATE`, `fresh_kept_STATE` for the states nothing,
       after, random and defended; `fresh_effect`, `fresh_gain`.
     * Of models: `accuracy_STATE`, `ece_STATE` and the other metrics; `accuracy_change_STATE` and so on since before.
+    * Of forgetting, for the states after and random: `accuracy_deleted_STATE`, `accuracy_retained_STATE` (training
+      records); against plain retraining `distance_STATE` of parameters, `relative_distance_STATE` (1 is what doing
+      nothing gives), `prediction_distance_STATE` (total variation on test inputs), `disagreement_STATE`;
+      `relative_distance_in_sequence`, a request in two halves; `certified_STATE`, `certificate_bound_STATE`,
+      `certificate_epsilon_STATE`; `seconds_forget_one`, `seconds_retrain_one`, `relative_seconds`, their ratio.
     * Of the filter: `auroc`, `tpr_at_1`, `tpr_at_5`, `caught`, `benign_rejected`, `auroc_S1`, `auroc_S8`,
       `benign_only_rejected`.
     * Costs, of the whole game: `queries`, `predictions`, `operator_calls`, `seconds`, `seconds_attack`,
@@ -130,6 +69,9 @@ def known() -> dict[str, Callable[[Game], Values]]:
             f"gain_{state}": partial(_gain, state=state), f"success_{state}": partial(_success, state=state),
             f"flipped_{state}": partial(_flipped, state=state), f"asr_{state}": partial(_asr, state=state),
         }  # fmt: skip
+    for state in ("after", "random"):
+        for metric in FORGETTING:
+            found[f"{metric}_{state}"] = partial(Game.models, state=state, metric=metric)
     for state in FRESH:
         for metric in PER_TARGET:
             found[f"fresh_{metric}_{state}"] = partial(Game.fresh, state=state, metric=metric)
@@ -142,12 +84,12 @@ def known() -> dict[str, Callable[[Game], Values]]:
     found |= {"benign_only_rejected": _benign_only, "requested": _requested, "queries_per_request": _queries}
     for name in ("queries", "predictions", "operator_calls"):
         found[name] = partial(_count, name=name)
-    found |= {f"seconds_{stage}": partial(_seconds, stage=stage) for stage in ("attack", "judgement")}
+    found |= {
+        f"seconds_{stage}": partial(_seconds, stage=stage)
+        for stage in ("attack", "judgement", "forget_one", "retrain_one")
+    }
+    found |= {"relative_seconds": _relative_seconds, "relative_distance_in_sequence": _in_sequence}
     return found | {"seconds": _all_seconds}
-
-
-def _whole(value: float | None) -> Values:
-    return {} if value is None else {WHOLE: value}
 
 
 def _minus(first: Values, second: Values, sign: int = 1) -> Values:
@@ -213,25 +155,33 @@ def _benign_only(of: Game) -> Values:
     rates: list[float] = of.record["detection"]["benign_only_rejected"]
     if of.record["detection"]["defense"] == "none" or not rates:
         return {}
-    return _whole(sum(rates) / len(rates))
+    return whole(sum(rates) / len(rates))
 
 
 def _requested(of: Game) -> Values:
     sizes = [len(of.record["requests"][aim]["indices"]) for aim in of.aims]
-    return _whole(sum(sizes) / len(sizes))
+    return whole(sum(sizes) / len(sizes))
 
 
 def _queries(of: Game) -> Values:
-    return _whole(of.record["queries"] / len(of.record["requests"]))
+    return whole(of.record["queries"] / len(of.record["requests"]))
 
 
 def _count(of: Game, name: str) -> Values:
-    return _whole(number(of.record[name]))
+    return whole(number(of.record[name]))
 
 
 def _seconds(of: Game, stage: str) -> Values:
-    return _whole(number(of.record["seconds"][stage]))
+    return whole(number(of.record["seconds"][stage]))
 
 
 def _all_seconds(of: Game) -> Values:
-    return _whole(float(sum(of.record["seconds"].values())))
+    return whole(float(sum(of.record["seconds"][stage] for stage in STAGES)))
+
+
+def _relative_seconds(of: Game) -> Values:
+    return whole(of.record["seconds"]["forget_one"] / of.record["seconds"]["retrain_one"])
+
+
+def _in_sequence(of: Game) -> Values:
+    return whole(number(of.record["in_sequence"]["relative_distance"]))

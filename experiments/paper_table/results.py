@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.cells import Cell
-from experiments.paper_table.quantities import Values, game, known
+from experiments.paper_table.direction import Values, game
+from experiments.paper_table.quantities import known
 from experiments.paper_table.specification import Row, Specification
 
 if TYPE_CHECKING:

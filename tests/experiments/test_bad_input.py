@@ -20,7 +20,7 @@ CASES = {
     "wrong type at the top": (["seed=abc"], "seed"),
     "broken interpolation": (["attack.lr=${oc.env:SURELY_NOT_SET}"], "SURELY_NOT_SET"),
     "missing interpolation": (["attack.lr=${nowhere.at_all}"], "nowhere"),
-    "not differentiable": (["unlearning=fine_tune"], "black_box"),
+    "not differentiable": (["unlearning=fine_tune", "attack.access=white_box"], "black_box"),
     "budget above the pool": (["attack.pool=5"], "pool"),
     "budget above the owned": (["attack.owned=0.01"], "attack.owned"),
     "negative budget": (["attack.budget=-1"], "attack.budget"),

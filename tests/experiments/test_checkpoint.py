@@ -36,7 +36,7 @@ def victim(task: Task) -> Victim:
 class Counting:
     """Retraining that counts its runs."""
 
-    differentiable, uses_copy, draws = True, False, True
+    differentiable, uses_copy, draws, exact, secret = True, False, True, True, False
 
     def __init__(self) -> None:
         self.runs = 0

@@ -32,7 +32,7 @@ def record(shift: float = 0.0) -> dict[str, Any]:
     return {
         "seed": 0, "targets": {"direction": ["over", "over"], "aim": [0, 1], "position": [0, 1], "label": [0, 0]},
         "requests": [{"indices": [1, 2], "direction": "over"}, {"indices": [3], "direction": "over"}],
-        "victim_seed": own, "fresh_seeds": fresh, "queries": 0, "operator_calls": 4,
+        "victim_seed": own, "fresh_seeds": fresh, "queries": 0, "operator_calls": 4, "certificate": None,
         "detection": {"over": None, "defense": "none", "benign_only_rejected": [0.0]},
     }  # fmt: skip
 

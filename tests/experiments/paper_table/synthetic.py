@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from data.randomness import generator
-from experiments.paper_table.quantities import PER_MODEL
+from experiments.paper_table.quantities import FORGETTING, PER_MODEL
 from experiments.row import STATES
 
 SCORES = {"auroc": 0.9, "tpr_at_1": 0.2, "tpr_at_5": 0.5}
@@ -32,6 +32,8 @@ def record(
         size = 1 if state == "before" else 3 if state == "benign" else requests
         value = 0.1 if state == "before" else 0.2
         found["models"] = {metric: [value] * size for metric in PER_MODEL}
+        if state in ("after", "random"):
+            found["models"] |= {metric: [0.3] * size for metric in FORGETTING}
         if models and state in models:
             found["models"]["ece"] = list(models[state])
     seen = {
@@ -52,7 +54,8 @@ def record(
                         ("nothing", "after", "random", "defended")} if fresh else None,
         "detection": {"defense": defense, direction: seen, "benign_only_rejected": [0.04, 0.06]},
         "queries": 30, "predictions": 2, "operator_calls": 40,
-        "seconds": {"victim": 1.0, "attack": 2.0, "judgement": 3.0},
+        "seconds": {"victim": 1.0, "attack": 2.0, "judgement": 3.0, "forget_one": 0.1, "retrain_one": 0.4},
+        "in_sequence": {"relative_distance": 0.5},
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from experiments.paper_table.claims import Verdict, judge, pairs
-from experiments.paper_table.quantities import Values
+from experiments.paper_table.direction import Values
 from experiments.paper_table.specification import Baseline, Claim
 from tests.experiments.paper_table.synthetic import clustered, draws
 

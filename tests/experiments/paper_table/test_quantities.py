@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.paper_table.quantities import WHOLE, known, measure
+from experiments.paper_table.direction import WHOLE
+from experiments.paper_table.quantities import known, measure
 from tests.experiments.paper_table.synthetic import record
 
 

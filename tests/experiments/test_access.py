@@ -1,0 +1,44 @@
+"""What attack.access=auto stands for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.access import settled, unsettled
+from tests.experiments.games import config
+
+
+def access(tmp_path: Path, *overrides: str) -> Any:
+    return settled(config(tmp_path, *overrides))["attack"].get("access")
+
+
+def test_white_box_where_the_procedure_has_a_gradient(tmp_path: Path) -> None:
+    assert access(tmp_path, "unlearning=retrain") == "white_box"
+    assert access(tmp_path, "unlearning=fine_tune") == "black_box"
+    assert access(tmp_path, "unlearning=fine_tune", "attack=misclassification") == "black_box"
+
+
+def test_what_is_typed_counts(tmp_path: Path) -> None:
+    assert access(tmp_path, "unlearning=retrain", "attack.access=black_box") == "black_box"
+    assert access(tmp_path, "unlearning=fine_tune", "attack.access=white_box") == "white_box"  # refused later, by name
+
+
+def test_sequential_feedback_is_black_box(tmp_path: Path) -> None:
+    assert access(tmp_path, "unlearning=retrain", "attack.feedback=sequential") == "black_box"
+
+
+@pytest.mark.parametrize("attack", ["none", "random", "one_shot_influence"])
+def test_attacks_without_a_choice_are_left_as_they_are(tmp_path: Path, attack: str) -> None:
+    before = config(tmp_path, f"attack={attack}")
+    assert settled(before) == before
+    assert unsettled(before) == before
+
+
+def test_unsettled_is_the_inverse(tmp_path: Path) -> None:
+    auto = config(tmp_path, "unlearning=fine_tune")
+    assert unsettled(settled(auto)) == auto
+    typed = config(tmp_path, "attack.access=black_box")
+    assert unsettled(settled(typed)) == typed
