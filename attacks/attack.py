@@ -90,7 +90,7 @@ def opened(entrances: Sequence[Entrance], attack: str) -> OpenService:
         name = type(service.procedure).__name__
         raise UserError(
             f"A white-box {attack} attack needs the gradient of the unlearning procedure in the request; {name} has "
-            "none; use attack.access=black_box, or unlearning=retrain, first_order or second_order."
+            "none; use attack.access=black_box, or a procedure that has one, such as retrain or second_order."
         )
     return service
 

@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.access import settled
 from experiments.command import build, check_keys, known_keys
 from experiments.paper_table.games import cells_of
 from experiments.paper_table.specification import specification
@@ -24,6 +25,10 @@ def composed(name: str, *overrides: str) -> DictConfig:
         cfg = compose(name, overrides=list(overrides))
     for key in OmegaConf.missing_keys(cfg):
         OmegaConf.update(cfg, key, "given-by-the-user")
+    if "attack" in cfg:
+        plain = OmegaConf.to_container(cfg)
+        assert isinstance(plain, dict)
+        return OmegaConf.create(settled({str(key): value for key, value in plain.items()}))
     return cfg
 
 
