@@ -39,8 +39,9 @@ def learn(setup: Setup, seed: int) -> Victim:
     """The victim of `seed`, from the store where it is there."""
 
     if setup.procedure.secret:
+        victim = setup.procedure.learn(setup.task, seed)
         log.info("Victim of seed %d: trained, and not kept, since its procedure draws secret noise.", seed)
-        return setup.procedure.learn(setup.task, seed)
+        return victim
     key = {**setup.victim_key(), "seed": seed}
     tensors, hit = setup.store.tensors("victim", key, lambda: tensors_of(setup.procedure.learn(setup.task, seed)))
     log.info("Victim of seed %d: %s.", seed, "taken from the store" if hit else "trained")

@@ -79,8 +79,11 @@ def gradient_norms(victim: Victim, examples: Examples, chunk: int | None = None)
 
 
 def weighted_gradient(victim: Victim, examples: Examples, weights: Tensor, chunk: int = CHUNK) -> Tensor:
-    """sum_i c_i grad l_i(theta) for every row c of `weights` (m, n), shape (m, p)."""
-    total = torch.zeros(len(weights), victim.flat().numel(), dtype=weights.dtype, device=weights.device)
+    """sum_i c_i grad l_i(theta) for every row c of `weights` (m, n), shape (m, p).
+
+    Chunks are added up in float64, so that their size changes the result by rounding within a chunk only.
+    """
+    total = torch.zeros(len(weights), victim.flat().numel(), dtype=torch.float64, device=weights.device)
     step = rows_at_once(victim, examples.x, chunk, len(weights))
     for first in range(0, len(examples), step):
         part, rows = examples[slice(first, first + step)], weights[:, first : first + step]
@@ -93,7 +96,7 @@ def weighted_gradient(victim: Victim, examples: Examples, weights: Tensor, chunk
         else:
             pieces = torch.autograd.grad(values, wrt, grad_outputs=rows, is_grads_batched=True)
             total += torch.cat([piece.reshape(len(rows), -1) for piece in pieces], dim=1)
-    return total
+    return total.to(weights.dtype)
 
 
 def objective_gradient(victim: Victim, examples: Examples, deleted: Tensor, weight_decay: float) -> Tensor:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from data.errors import UserError
 from data.examples import Examples
-from models.curvature import dense, gauss_newton, hessian
+from data.randomness import generator
+from models.curvature import CURVATURES, Product
+from models.direct import curvature_matrix, exact, refuse_negative, woodbury_solution
+from models.lanczos import Spectrum, extreme_eigenvalues
+from models.last_layer import from_last_layer, only_last_layer, to_last_layer
+from models.lissa import lissa, stochastic_lissa
 from models.newton import LARGEST
+from models.preconditioner import make_preconditioner
 from models.solver import Solution, Solver, cholesky_preconditioner, conjugate_gradients
 from models.victim import Ensemble, Victim
 
 Factor = Callable[[Tensor], Tensor]
+MARGIN = 1.05  # LiSSA's scale over the estimated largest eigenvalue, which is an estimate from below
 _factors: WeakKeyDictionary[Victim, dict[tuple[object, ...], Factor]] = WeakKeyDictionary()
 
 
@@ -30,34 +37,77 @@ def inverse_curvature(
 ) -> Solution:
     """(H_w(theta_j) + damping I)^{-1} v_j for every model j, with row j of `deleted` (m, n) and of `vectors` (m, p).
 
-    H_w is the curvature of F(.; w), weight decay included. `base` is the model whose factor preconditions the systems
-    with `method: dense`; the factor is computed once per victim and kept as long as the victim lives.
+    H_w is the curvature of F(.; w), weight decay included; with `layers: last` its block of the last layer, and x is
+    zero elsewhere. `base` is the model whose factor preconditions the systems; the factor is computed once per victim
+    and kept as long as the victim lives. Raises UserError where the curvature is not positive definite, where iterates
+    grow, and where the tolerance is not reached.
     """
-    make = hessian if solver.curvature == "hessian" else gauss_newton
+    anchor = base if base is not None else models[0]
+    if solver.layers == "all":
+        return _solve(solver, models, examples, deleted, weight_decay, vectors, anchor)
+    like = {name: value[0] for name, value in models.parameters.items()}
+    part, rows = only_last_layer(models), to_last_layer(vectors, like)
+    solution = _solve(solver, part, examples, deleted, weight_decay, rows, anchor)
+    return replace(solution, x=from_last_layer(solution.x, like))
+
+
+def _solve(
+    solver: Solver, models: Ensemble, examples: Examples, deleted: Tensor, weight_decay: float, b: Tensor,
+    anchor: Victim,
+) -> Solution:  # fmt: skip
     shift = weight_decay + solver.damping
-    preconditioner = None
-    if solver.method == "dense" or (solver.method == "auto" and vectors.shape[1] <= LARGEST):
-        anchor = base if base is not None else models[0]
-        key = (solver.curvature, shift, id(examples.x), len(examples))
-        known = _factors.setdefault(anchor, {})
-        if key not in known:
-            known[key] = _factor(solver, anchor, examples, shift)
-        preconditioner = known[key]
+    if solver.method == "woodbury":
+        return woodbury_solution(models, examples, deleted, shift, b, solver.rank, solver.tolerance)
+    make = CURVATURES[solver.curvature]
+    if solver.method == "exact":
+        return exact(make, models, examples, deleted, shift, b, solver.tolerance)
     product = make(models, examples, deleted, shift)
-    return conjugate_gradients(product, vectors, solver.tolerance, solver.max_iterations, preconditioner)
+    spectrum = extreme_eigenvalues(product, b) if _needs_spectrum(solver) else None
+    if spectrum is not None and solver.curvature == "hessian" and bool((spectrum.lowest <= 0).any()):
+        worst = spectrum.lowest.argmin()
+        refuse_negative(float(spectrum.lowest[worst]), shift, float(spectrum.error[worst]))
+    if solver.method == "lissa":
+        return _lissa(solver, product, models, examples, deleted, shift, b, spectrum)
+    precondition = _factor(solver, anchor, examples, shift, b.shape[1])
+    return conjugate_gradients(product, b, solver.tolerance, solver.max_iterations, precondition)
 
 
-def _factor(solver: Solver, victim: Victim, examples: Examples, shift: float) -> Factor:
-    size, like = victim.flat().numel(), victim.flat()
-    if size > LARGEST:
-        raise UserError(
-            f"solver.method=dense is for up to {LARGEST:,} parameters; this model has {size:,}: use method=cg."
-        )
-    make = hessian if solver.curvature == "hessian" else gauss_newton
-    zero = torch.zeros(1, size, dtype=like.dtype, device=like.device)
+def _needs_spectrum(solver: Solver) -> bool:
+    return solver.curvature == "hessian" or (solver.method == "lissa" and solver.scale is None)
 
-    def product(rows: Tensor) -> Tensor:
-        kept = torch.zeros(len(rows), len(examples), dtype=like.dtype, device=like.device)
-        return make(victim.moved(zero.expand(len(rows), -1)), examples, kept, shift)(rows)
 
-    return cholesky_preconditioner(dense(product, size, like))
+def _lissa(
+    solver: Solver, product: Product, models: Ensemble, examples: Examples, deleted: Tensor, shift: float, b: Tensor,
+    spectrum: Spectrum | None,
+) -> Solution:  # fmt: skip
+    scale = solver.scale or (MARGIN * float(spectrum.highest.max()) if spectrum is not None else 1.0)
+    if solver.batch_size is None:
+        solution = lissa(product, b, scale, solver.tolerance, solver.max_iterations)
+        return replace(solution, products=solution.products + (spectrum.products if spectrum is not None else 0))
+    rng, size = generator(0, "lissa"), min(solver.batch_size, len(examples))
+
+    def sample() -> Product:
+        batch = torch.randint(len(examples), (size,), generator=rng).to(examples.y.device)
+        return CURVATURES[solver.curvature](models, examples[batch], deleted[:, batch], shift)
+
+    return stochastic_lissa(product, sample, b, scale, solver.tolerance, solver.max_iterations, solver.repetitions)
+
+
+def _factor(solver: Solver, anchor: Victim, examples: Examples, shift: float, size: int) -> Factor | None:
+    """The preconditioner that the solver asks for, from what is known of the victim."""
+    with_matrix = solver.method == "dense" or (solver.method == "auto" and size <= LARGEST)
+    if not with_matrix and solver.preconditioner == "none":
+        return None
+    kind: tuple[object, ...] = ("dense", solver.curvature) if with_matrix else (solver.preconditioner, solver.rank)
+    key = (*kind, solver.layers, shift, id(examples.x), len(examples))
+    known = _factors.setdefault(anchor, {})
+    if key not in known:
+        victim = only_last_layer(anchor) if solver.layers == "last" else anchor
+        if with_matrix:
+            nothing = anchor.flat().new_zeros(len(examples))
+            known[key] = cholesky_preconditioner(
+                curvature_matrix(CURVATURES[solver.curvature], victim, examples, nothing, shift)
+            )
+        else:
+            known[key] = make_preconditioner(solver.preconditioner, victim, examples, shift, solver.rank)
+    return known[key]

@@ -1,4 +1,4 @@
-"""Solve (H + damping I) x = b for many b at once, by conjugate gradients with an optional dense factor."""
+"""What is asked of an inverse curvature, `Solver`, and conjugate gradients for many systems (H + damping I) x = b."""
 
 from __future__ import annotations
 
@@ -16,29 +16,68 @@ from data.errors import UserError
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Solver:
-    """Which curvature is inverted, and how precisely.
+    """Which curvature is inverted, how, and how precisely.
 
-    `curvature`: gauss_newton (positive semi-definite) or hessian (may have negative directions: then the solver stops
-    with a sentence). `damping` is added to the diagonal, beside weight decay. `tolerance` bounds the relative residual
-    ||b - A x|| / ||b|| of every system. `method`: cg, or dense: conjugate gradients preconditioned by the Cholesky
-    factor of the curvature with nothing deleted, for up to 5,000 parameters and many systems that differ a little; auto
-    takes dense where it fits.
+    `curvature`: gauss_newton (positive semi-definite), hessian (may have negative directions: damping that does not
+    lift the smallest eigenvalue above zero is refused, which takes up to 40 products to see) or fisher (the empirical
+    one: the labels are the given ones).
+    `layers`: all, or last: only the last layer's parameters move. `damping` is added to the diagonal, beside weight
+    decay. `tolerance` bounds the relative residual ||b - A x|| / ||b|| of every system, for every method.
+
+    `method`:
+    cg: conjugate gradients, with a `preconditioner`: none, diagonal, nystroem (of `rank`) or subsample
+    (`models.preconditioner`);
+    dense: conjugate gradients preconditioned by the Cholesky factor of the curvature with nothing deleted, for up to
+    5,000 parameters and many systems that differ a little;
+    auto: dense where it fits, else cg;
+    exact: a Cholesky factor of every system, for up to 5,000 parameters;
+    lissa: a Neumann series with `scale` (default: the estimated largest eigenvalue), or `batch_size` random examples in
+    each step and the mean of `repetitions` runs, which needs a scale (`models.lissa`);
+    woodbury: curvature=fisher of the gradients of `rank` examples drawn at random, without iterations.
     """
 
-    curvature: Literal["gauss_newton", "hessian"] = "gauss_newton"
-    method: Literal["auto", "cg", "dense"] = "cg"
+    curvature: Literal["gauss_newton", "hessian", "fisher"] = "gauss_newton"
+    method: Literal["auto", "cg", "dense", "exact", "lissa", "woodbury"] = "cg"
+    layers: Literal["all", "last"] = "all"
+    preconditioner: Literal["none", "diagonal", "nystroem", "subsample"] = "none"
+    rank: Annotated[int, Field(ge=1)] = 100
     damping: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     max_iterations: Annotated[int, Field(ge=1)] = 1000
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    repetitions: Annotated[int, Field(ge=1)] = 1
+
+    def __post_init__(self) -> None:
+        if self.method == "woodbury" and self.curvature != "fisher":
+            raise UserError("solver.method=woodbury inverts the empirical Fisher; set solver.curvature=fisher.")
+        if self.preconditioner != "none" and self.method not in ("cg", "auto"):
+            raise UserError(f"solver.method={self.method} takes no preconditioner; use solver.method=cg.")
+        if self.method != "lissa" and (self.scale, self.batch_size, self.repetitions) != (None, None, 1):
+            raise UserError("solver.scale, batch_size and repetitions belong to solver.method=lissa.")
+        if self.batch_size is not None and self.scale is None:
+            raise UserError("solver.batch_size needs solver.scale, at least the largest eigenvalue of any batch.")
+        if self.batch_size is None and self.repetitions > 1:
+            raise UserError("Repetitions of LiSSA with all examples are equal; set solver.batch_size.")
 
 
 @plain_dataclass(frozen=True)
 class Solution:
-    """`x` (m, p), the reached relative residual (m,) of every system, and the number of products with the matrix."""
+    """`x` (m, p), the reached relative residual (m,) of every system, and what it took.
+
+    `iterations` are those of the method, and `products` those with the whole matrix, for all m systems at once; what
+    preconditioners do with a part of the examples is not counted.
+    """
 
     x: Tensor
     residual: Tensor
     iterations: int
+    products: int
+
+
+def relative(residual: Tensor, b: Tensor) -> Tensor:
+    """||residual|| / ||b|| of every row, shape (m,); zero where both are."""
+    return residual.norm(dim=1) / b.norm(dim=1).clamp_min(torch.finfo(b.dtype).tiny)
 
 
 def conjugate_gradients(
@@ -51,6 +90,8 @@ def conjugate_gradients(
     """Solve A_j x_j = b_j for every row j of `b` (m, p); `product` applies A_j to row j of an (m, p) matrix.
 
     Stops when every relative residual is at most `tolerance`; the true residual is computed at the end and reported.
+    Directions are made conjugate by Polak and Ribiere's formula, which lets `precondition` be an inner iteration, that
+    is, a map that is linear only nearly (flexible conjugate gradients: Notay, SIAM J. Sci. Comput. 22, 2000).
     Raises UserError on negative curvature, and when the tolerance is not reached in `max_iterations`.
     """
     apply = precondition or (lambda vector: vector)
@@ -75,13 +116,12 @@ def conjugate_gradients(
                 "raise the solver's damping or use curvature=gauss_newton."
             )
         step = torch.where(active, rz / curvature, 0.0)[:, None]
-        x, residual = x + step * direction, residual - step * curved
+        x, change = x + step * direction, step * curved
+        residual = residual - change
         z = apply(residual)
-        rz_next = (residual * z).sum(1)
-        direction = z + torch.where(active, rz_next / rz, 0.0)[:, None] * direction
-        rz = rz_next
-    true = (b - product(x)).norm(dim=1) / size
-    return Solution(x, true, iterations)
+        direction = z - torch.where(active, (change * z).sum(1) / rz, 0.0)[:, None] * direction
+        rz = (residual * z).sum(1)
+    return Solution(x, relative(b - product(x), b), iterations, iterations + 1)
 
 
 def cholesky_preconditioner(matrix: Tensor) -> Callable[[Tensor], Tensor]:

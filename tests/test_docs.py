@@ -1,4 +1,4 @@
-"""The page on sweeps, tables and clusters: its commands run, one after the other, in one folder, on small games."""
+"""The pages under docs: their commands run, one after the other, in one folder, on small games."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+PAGE, PROCEDURES = ((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("sweeps", "procedures"))
 SMALL = (
     "targets.count=1", "training.epochs=10", "attack.budget=6", "stream.calibration_batches=2", "data.train=300",
     "data.test=1197", "stream.benign_batches=1", "targets.over=[0.3,0.65]", "targets.under=[0.7,0.97]",
 )  # fmt: skip
 
 
-def commands() -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)
+def commands(page: str) -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", page, flags=re.DOTALL)
     return [line for block in blocks for line in block.splitlines() if line.startswith("python ")]
 
 
@@ -28,6 +28,7 @@ def small(line: str) -> list[str]:
     """The command as printed, with fewer seeds and smaller games, but nothing else changed."""
     words = [re.sub(r"^seed=range\(\d+\)$", "seed=range(1)", word) for word in shlex.split(line)[1:]]
     words = [re.sub(r"^size=quick$", "size=smallest", word) for word in words]
+    words = [re.sub(r"^attack\.queries=\d+$", "attack.queries=41", word) for word in words]
     words[0] = str(ROOT / words[0])
     further = {
         "run.py": SMALL,
@@ -52,7 +53,7 @@ def run(words: list[str], folder: Path) -> str:
 
 def test_every_command_of_the_page(folder: Path) -> None:
     """In the order of the page, since the later ones look at what the earlier ones played."""
-    printed = {line: run(small(line), folder) for line in commands()}
+    printed = {line: run(small(line), folder) for line in commands(PAGE)}
     assert len(printed) == 7
     sweep, *_ = printed.values()
     assert "Mean ± 95%" in sweep
@@ -62,6 +63,19 @@ def test_every_command_of_the_page(folder: Path) -> None:
     assert sum("cells: 0 done" in text for text in printed.values()) == 2  # the tables, which are other games
     [example] = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     assert "second_order" in run([sys.executable, "-c", example], folder)
+
+
+def test_every_procedure_plays_in_one_sweep(folder: Path) -> None:
+    """The page names every procedure, the sweep plays each, and their tables compose."""
+    procedures = {path.stem for path in (ROOT / "conf" / "unlearning").glob("*.yaml")}
+    assert set(re.findall(r"^\| `(\w+)` \|", PROCEDURES, flags=re.MULTILINE)) == procedures
+    sweep, *tables = commands(PROCEDURES)
+    [swept] = re.findall(r"unlearning=([\w,]+)", sweep)
+    assert set(swept.split(",")) == procedures
+    words = [word for word in small(sweep) if not word.startswith("training.")]  # training=newton has no epochs
+    printed = run(words, folder)
+    assert all(len(re.findall(rf"\b{name}\s+(?:over|under)\b", printed)) == 2 for name in procedures), printed
+    assert all("0 cannot be played" in run(small(line), folder) for line in tables)
 
 
 def test_the_cluster_commands_can_be_read() -> None:

@@ -71,6 +71,8 @@ class SecondOrder:
 
     def _bilinear(self, start: Ensemble, examples: Examples, v: Tensor, s: Tensor) -> Tensor:
         """v_j' H_i s_j for every row j and example i, shape (m, n), with H_i the curvature of example i's loss."""
+        if self.solver.curvature == "fisher":  # H_i = g_i g_i'
+            return inner_products_many(start, examples, v) * inner_products_many(start, examples, s)
         like = {name: value[0] for name, value in start.parameters.items()}
         curved = self._loss_curvature if self.solver.curvature == "hessian" else self._gauss_newton
 

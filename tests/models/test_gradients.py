@@ -96,6 +96,16 @@ def test_objective_gradient(name: str) -> None:
     close(objective_gradient(model, data, everything, 0.3), 0.3 * model.flat()[None])
 
 
+def test_full_gradient_does_not_depend_on_the_batch_size() -> None:
+    """Claim 17, in single precision: 1e-6 relative."""
+    model, data = victim("mlp"), examples("mlp", 5000)
+    single = Victim(model.module, {name: value.float() for name, value in model.parameters.items()}, {})
+    weights, data = torch.full((1, 5000), 1 / 5000), type(data)(data.x.float(), data.y)
+    seen = [weighted_gradient(single, data, weights, chunk) for chunk in (1, 10, 128, 5000)]
+    assert all((other - seen[0]).norm() <= 1e-6 * seen[0].norm() for other in seen)
+    assert seen[0].dtype == torch.float32
+
+
 @pytest.mark.parametrize("name", ["logistic", "mlp"])
 def test_input_gradients_by_finite_differences(name: str) -> None:
     """Central differences with h = 1e-5: truncation 1e-10 and rounding 1e-16 / 1e-5, times constants below 100."""

@@ -1,0 +1,164 @@
+"""Influence updates that replace records by corrected ones, or delete them (operator O2' and its second order)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+from torch.func import grad, jvp
+
+from data.examples import Examples
+from models.curvature import softmax_curvature
+from models.gradients import inner_products_many, input_gradients, losses, weighted_gradient
+from models.influence import inverse_curvature
+from models.solver import Solver
+from models.victim import Ensemble, Tensors, Victim, forward, unflatten
+from unlearning.procedure import Task, plain_learning
+from unlearning.second_order import SecondOrder
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class InfluenceReplacement:
+    """theta' = theta - (rate/n) G or theta - (H + damping I)^{-1} G/n, with G = sum_i w_i [grad l(z~_i) - grad l(z_i)].
+
+    The submitted examples z~ take the place of the records z, with corrected features, labels or both; without any, the
+    records are deleted. (`first_order` and `second_order` take a submitted copy for what is to be deleted instead.)
+    All gradients are at theta. The sheet's H is a sum over records: it is n times the H here, which is the curvature of
+    F, weight decay included, so that both steps agree; the sheet's tau is rate/n. With `curvature_of: modified` H
+    belongs to the data after the replacement, and the step is Newton's on the new objective where theta is stationary
+    on the old one; with `original`, to the data before it. Away from a stationary point `second_order` also removes
+    what is left of the old gradient; this procedure does not, so that with nothing to replace theta stays as it is.
+
+    Records deleted earlier count neither in G nor in H; `task.gone` holds replaced records for deleted too, so a
+    provider that goes on from corrected data puts them into `task.records`. BatchNorm buffers are read, not updated.
+    Source: Warnecke et al., NDSS 2023 (unlearning sheet 3.1); attacks sheet, operator O2'.
+    """
+
+    differentiable: ClassVar[bool] = True
+    uses_copy: ClassVar[bool] = True
+    draws: ClassVar[bool] = False
+    exact: ClassVar[bool] = False
+    secret: ClassVar[bool] = False
+    order: Literal["first", "second"] = "second"
+    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
+    curvature_of: Literal["modified", "original"] = "modified"
+    solver: Solver = Field(default_factory=Solver)
+
+    def learn(self, task: Task, seed: int) -> Victim:
+        """Train the victim."""
+        return plain_learning(task, seed)
+
+    def forget(
+        self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
+    ) -> Ensemble:
+        """One step for every row of `deleted` (m, n), which says what is replaced, or deleted without `submitted`."""
+        leaving, columns = _leaving(task, deleted)
+        if not columns.any():
+            return victim.copies(len(deleted))
+        change = -weighted_gradient(victim, task.records[columns], leaving[:, columns])
+        if submitted is not None:
+            change = change + weighted_gradient(victim, submitted[columns], leaving[:, columns])
+        mean = change / len(task.records)
+        if self.order == "first":
+            return victim.moved(-self.rate * mean)
+        return victim.moved(-self._solve(task, victim, deleted, mean, submitted))
+
+    def _solve(
+        self, task: Task, victim: Victim, deleted: Tensor, vectors: Tensor, submitted: Examples | None
+    ) -> Tensor:
+        """(H_j + damping I)^{-1} v_j for every row of `vectors` (m, p)."""
+        start, decay = victim.copies(len(vectors)), task.training.weight_decay
+        if self.curvature_of == "modified" and submitted is not None:
+            examples, weights = _modified(task, deleted, submitted)
+            solver = self.solver  # a dense factor of these examples would serve this one request, so auto takes none
+            solver = replace(solver, method="cg") if solver.method == "auto" else solver
+            return inverse_curvature(solver, start, examples, weights, decay, vectors).x
+        weights = task.total(deleted if self.curvature_of == "modified" else torch.zeros_like(deleted))
+        return inverse_curvature(self.solver, start, task.records, weights, decay, vectors, base=victim).x
+
+    def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
+        """dL/dw (m, n) of a deletion: (rate/n) <q, g_i>, or what `second_order` has; 0 for records that are gone."""
+        there, start = 1 - task.total(torch.zeros_like(deleted)), victim.copies(len(cotangent))
+        if self.order == "first":
+            return there * self.rate / len(task.records) * inner_products_many(start, task.records, cotangent)
+        if self.solver.curvature == "fisher" and self.curvature_of == "modified":  # H_i is g_i g_i'
+            v = self._solve(task, victim, deleted, cotangent, None)
+            of_v, of_s = (inner_products_many(start, task.records, d) for d in (v, models.flat() - victim.flat()))
+            return there / len(task.records) * of_v * (1 + of_s)
+        newton = SecondOrder(retained_curvature=self.curvature_of == "modified", solver=self.solver)
+        return there * newton.pull_back(task, victim, models, deleted, cotangent)
+
+    def pull_back_copies(self, task: Task, victim: Victim, deleted: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
+        """dL/dx~_i, shape of `at.x`, for one request that replaces by `at`: -(1/n) w_i grad_x <v, grad_theta l(x~_i)>.
+
+        Here q is (p,), v = rate q in the first order and H^{-1} q in the second; the modified curvature adds
+        -(1/n) w_i grad_x v' H(x~_i) s with s = theta' - theta.
+        """
+        rows = deleted[None]
+        leaving, columns = _leaving(task, rows)
+        slopes = torch.zeros_like(at.x)
+        if not columns.any():
+            return slopes
+        copies, v = at[columns], self.rate * cotangent
+        if self.order == "second":
+            v = self._solve(task, victim, rows, cotangent[None], at)[0]
+        moved = input_gradients(victim, copies, v)
+        if self.order == "second" and self.curvature_of == "modified":
+            step = self.forget(task, victim, rows, 0, at).flat()[0] - victim.flat()
+            moved = moved + self._curvature_slopes(victim, copies, v, step)
+        slopes[columns] = -leaving[0, columns].reshape(-1, *[1] * (at.x.dim() - 1)) / len(task.records) * moved
+        return slopes
+
+    def _curvature_slopes(self, victim: Victim, copies: Examples, v: Tensor, s: Tensor) -> Tensor:
+        """grad_x v' H(x_i) s for every copy, with H the solver's curvature of its loss."""
+        at, left, right = victim.parameters, unflatten(v, victim.parameters), unflatten(s, victim.parameters)
+
+        def hessian(x: Tensor) -> Tensor:
+            def along(values: Tensors) -> Tensor:
+                return jvp(partial(_losses, victim, x, copies.y), (values,), (left,))[1]
+
+            return jvp(along, (at,), (right,))[1].sum()
+
+        def fisher(x: Tensor) -> Tensor:
+            loss = partial(_losses, victim, x, copies.y)
+            return (jvp(loss, (at,), (left,))[1] * jvp(loss, (at,), (right,))[1]).sum()
+
+        def gauss_newton(x: Tensor) -> Tensor:
+            def logits(values: Tensors) -> Tensor:
+                return forward(victim.module, values, victim.buffers, x)
+
+            outputs, change = jvp(logits, (at,), (right,))[:2]
+            curved = softmax_curvature(outputs.softmax(-1), change)
+            return (jvp(logits, (at,), (left,))[1] * curved).sum()
+
+        forms = {"gauss_newton": gauss_newton, "hessian": hessian, "fisher": fisher}
+        result: Tensor = grad(forms[self.solver.curvature])(copies.x)
+        return result
+
+
+def _losses(victim: Victim, x: Tensor, y: Tensor, parameters: Tensors) -> Tensor:
+    """l_i at other parameters, shape (n,)."""
+    return losses(victim.module, parameters, victim.buffers, x, y)
+
+
+def _leaving(task: Task, deleted: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights (m, n) of the records that leave now and were not gone before, and which columns (n,) have any."""
+    leaving = task.total(deleted) - task.total(torch.zeros_like(deleted))
+    return leaving, (leaving != 0).any(dim=0)
+
+
+def _modified(task: Task, deleted: Tensor, submitted: Examples) -> tuple[Examples, Tensor]:
+    """Records at weight 1 - w followed by copies at weight w, as examples and deletion weights.
+
+    Products with the curvature divide by the number of their examples, so the weights are scaled to divide by n.
+    """
+    leaving, columns = _leaving(task, deleted)
+    copies = submitted[columns]
+    examples = Examples(torch.cat([task.records.x, copies.x]), torch.cat([task.records.y, copies.y]))
+    keep = torch.cat([1 - task.total(deleted), leaving[:, columns]], dim=1)
+    return examples, 1 - keep * (len(examples) / len(task.records))
