@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 
+from data.digits import Digits
 from data.examples import Examples
 from models.gradients import objective_gradient
+from models.mlp import MLP
+from models.training import Training
 from tests.attacks.checks import bed
 from tests.testbed import LAMBDA, TRAINING
 from unlearning.procedure import Request, Task, forget
@@ -42,3 +46,18 @@ def test_deleted_records_do_not_matter_and_order_does_not_either() -> None:
     first = forget(Retrain(), of.task, of.victim, Request((3, 0)), 0)
     second = forget(Retrain(), of.task.without(Request((3, 0))), first, Request((4, 2, 1)), 0)
     assert (second.flat() - plain).norm() < 1e-8
+
+
+def test_forgotten_rows_may_hold_anything_bit_by_bit() -> None:
+    """Claim 1 of the unlearning sheet, for sets that retrain together by SGD, each with its rows at weight 0."""
+    data = Digits(train=120, test=1377).load()
+    build = partial(MLP, shape=data.shape, classes=10, widths=[8])
+    task = Task(data.train, build, Training(epochs=3, batch_size=32))
+    victim, deleted = Retrain().learn(task, 0), torch.zeros(2, 120)
+    deleted[0, :10], deleted[1, 5:40] = 1, 1
+    plain = Retrain().forget(task, victim, deleted, 0)
+    assert torch.equal(plain.flat(), Retrain().forget(task, victim, deleted, 0).flat())
+    x, y = data.train.x.clone(), data.train.y.clone()
+    x[5:10], y[5:10] = -7.5, 3  # the rows that both sets forget
+    other = Retrain().forget(replace(task, records=Examples(x, y)), victim, deleted, 0)
+    assert torch.equal(plain.flat(), other.flat())

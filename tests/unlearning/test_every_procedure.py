@@ -1,0 +1,107 @@
+"""What every procedure owes its callers, with the defaults of its YAML: claim 30 of the unlearning sheet, and its role."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from data.digits import Digits
+from experiments.command import build
+from models.logistic import Logistic
+from models.mlp import MLP
+from models.training import Training
+from models.victim import Ensemble, Victim
+from unlearning.certificate import Certifying
+from unlearning.procedure import Differentiable, Procedure, Request, Task, architecture, forget
+
+CONF = Path(__file__).resolve().parents[2] / "conf" / "unlearning"
+NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
+REQUEST = Request((3, 17, 40))
+
+
+@cache
+def procedure(name: str) -> Procedure:
+    node = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    assert isinstance(node, dict)
+    found: Procedure = build({key: value for key, value in node.items() if key != "defaults"}, "unlearning")
+    return found
+
+
+@cache
+def task(name: str) -> Task:
+    data = Digits(train=200, test=1297).load()
+    if name == "certified_removal":
+        return Task(data.train, partial(Logistic, shape=data.shape, classes=10), Training(optimizer="newton"))
+    return Task(data.train, partial(MLP, shape=data.shape, classes=10, widths=[8]), Training(epochs=3))
+
+
+@cache
+def victim(name: str) -> Victim:
+    return procedure(name).learn(task(name), 0)
+
+
+def everything(model: Victim | Ensemble) -> dict[str, Tensor]:
+    kinds = ("parameters", "buffers", "history", "ledger")
+    return {f"{kind} {name}": value.clone() for kind in kinds for name, value in getattr(model, kind).items()}
+
+
+def row(*positions: int) -> Tensor:
+    weights = torch.zeros(1, 200)
+    weights[0, list(positions)] = 1
+    return weights
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_forgetting_leaves_its_victim_as_it_was(name: str) -> None:
+    """Claim 30: bit by bit, with the mode of its module and what requires a gradient."""
+    model = victim(name)
+    before = everything(model)
+    modules = [(module, module.training) for module in model.module.modules()]
+    flags = [parameter.requires_grad for parameter in model.module.parameters()]
+    unlearned = forget(procedure(name), task(name), model, REQUEST, 0)
+    after = everything(model)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert all(module.training == mode for module, mode in modules)
+    assert flags == [parameter.requires_grad for parameter in model.module.parameters()]
+    assert unlearned.parameters.keys() == model.parameters.keys()
+    assert unlearned.ledger.keys() == model.ledger.keys()
+    assert all(unlearned.history[key] is value for key, value in model.history.items())  # shared, not copied
+    assert all(bool(torch.isfinite(value).all()) for value in unlearned.parameters.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_it_says_of_itself_is_so(name: str) -> None:
+    """A gradient exists where it is promised; the victims have the architecture that is named; secrets differ."""
+    of, model = procedure(name), victim(name)
+    assert isinstance(of, Procedure)
+    module = architecture(of, task(name))()
+    assert {n for n, _ in module.named_parameters()} == model.parameters.keys()
+    if of.differentiable:
+        differentiable: Differentiable = of  # type: ignore[assignment]
+        models = of.forget(task(name), model, row(3, 17), 0)
+        slopes = differentiable.pull_back(task(name), model, models, row(3, 17), torch.ones_like(models.flat()))
+        assert slopes.shape == (1, 200)
+        assert bool(torch.isfinite(slopes).all())
+    runs = [of.forget(task(name), model, row(*REQUEST.indices), seed).flat() for seed in (0, 0, 1)]
+    assert torch.equal(runs[0], runs[1]) != of.secret
+    assert torch.equal(runs[0], runs[2]) == (not of.draws)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_requests_follow_one_another(name: str) -> None:
+    """The second request is forgotten from the model that the first one left, and the task says what is gone."""
+    of, first = procedure(name), Request((3,))
+    once = forget(of, task(name), victim(name), first, 0)
+    twice = forget(of, task(name).without(first), once, Request((17, 40)), 0)
+    assert bool(torch.isfinite(twice.flat()).all())
+    if of.exact:  # then it does not matter how the records came to be gone
+        together = forget(of, task(name), victim(name), REQUEST, 0)
+        assert torch.allclose(twice.flat(), together.flat(), atol=1e-5)
+    if isinstance(of, Certifying):
+        assert of.certificate(task(name), twice).describe()
