@@ -1,4 +1,4 @@
-"""What every procedure owes its callers, with the defaults of its YAML: claim 30 of the unlearning sheet, and its role."""
+"""What every procedure owes its callers, with the defaults of its YAML; claim 30 of the unlearning sheet."""
 
 from __future__ import annotations
 
