@@ -9,25 +9,28 @@ import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-from torch.func import grad_and_value, vmap
+from torch.func import grad_and_value, vjp, vmap
 
-from data.errors import UserError
 from data.examples import Examples
 from models.gradients import losses
-from models.victim import Ensemble, Tensors, Victim
+from models.victim import Ensemble, Tensors, Victim, rows_at_once
 from unlearning.procedure import Task, plain_learning
+
+CHUNK = 2**18  # examples x models of one step, at most
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class GradientAscent:
-    """theta_{j+1} = theta_j + lr grad mean_{i deleted} l(x~_i; theta_j), for at most `steps` full-batch steps.
+    """theta_{j+1} = theta_j + lr grad [sum_i w_i l(x~_i; theta_j) / max(1, sum_i w_i)], at most `steps` full batches.
 
-    The objective has no maximum, so a model stops once the mean loss on its deleted examples exceeds `loss_cap` nats
-    (null: ln K, the loss of a uniform guess). Defined for 0/1 weights only, therefore not differentiable in the
-    request. The gradient is taken at the submitted copies. Source: attacks sheet, operator O4; unlearning sheet 2.2.
+    For whole examples this is the mean loss of the deleted ones. It has no maximum, so a model stops once that mean
+    exceeds `loss_cap` nats (null: ln K, the loss of a uniform guess). The gradient is taken at the submitted copies.
+    Buffers are not updated. Differentiable by unrolling; the number of steps taken is held fixed, and below one whole
+    deletion the weights are not normalised, so that the derivative exists where nothing is deleted too.
+    Source: attacks sheet, operator O4; unlearning sheet 2.2.
     """
 
-    differentiable: ClassVar[bool] = False
+    differentiable: ClassVar[bool] = True
     uses_copy: ClassVar[bool] = True
     draws: ClassVar[bool] = False
     exact: ClassVar[bool] = False
@@ -44,29 +47,63 @@ class GradientAscent:
         self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
     ) -> Ensemble:
         """Ascend for every row of `deleted` (m, n); an empty row leaves the victim as it is."""
-        if not ((deleted == 0) | (deleted == 1)).all():
-            raise UserError(
-                "unlearning=gradient_ascent forgets whole examples; fractional deletion weights have no meaning."
-            )
-        models = victim.copies(len(deleted))
-        columns = deleted.any(dim=0)
+        models, columns = victim.copies(len(deleted)), deleted.any(dim=0)
         if not columns.any():
             return models
         examples = (submitted or task.records)[columns]
-        share = deleted[:, columns] / deleted.sum(dim=1, keepdim=True).clamp_min(1)
-
-        def mean_loss(parameters: Tensors, buffers: Tensors, weights: Tensor) -> Tensor:
-            return weights.dot(losses(models.module, parameters, buffers, examples.x, examples.y))
-
-        climb = vmap(grad_and_value(mean_loss))
-        parameters, cap = models.parameters, self.loss_cap
         with torch.no_grad():
-            classes = victim.logits(examples.x[:1]).shape[-1]
-            for _ in range(self.steps):
-                slopes, values = climb(parameters, models.buffers, share)
-                rising = self.lr * (values <= (cap if cap is not None else math.log(classes))).to(values)
-                parameters = {
-                    name: value + rising.reshape(-1, *[1] * (value.dim() - 1)) * slopes[name]
-                    for name, value in parameters.items()
-                }
-        return Ensemble(models.module, parameters, models.buffers)
+            parameters = self._climb(models, examples.x, examples.y, deleted[:, columns])
+        return Ensemble(models.module, parameters, models.buffers, models.history, models.ledger)
+
+    def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
+        """dL/dw (m, n), as many rows at once as the steps of all examples fit into memory."""
+        x, y = task.records.x, task.records.y
+        at_once = max(1, rows_at_once(victim, x, CHUNK) // (self.steps * len(x)))
+
+        def slopes(weights: Tensor, upstream: Tensor) -> Tensor:
+            def final(values: Tensor) -> Tensor:
+                return _flat(self._climb(victim.copies(len(values)), x, y, values))
+
+            result: Tensor = vjp(final, weights)[1](upstream)[0]
+            return result
+
+        pairs = zip(deleted.split(at_once), cotangent.split(at_once), strict=True)
+        return torch.cat([slopes(weights, upstream) for weights, upstream in pairs]).detach()
+
+    def pull_back_copies(self, task: Task, victim: Victim, deleted: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
+        """dL/dx~_i, shape of `at.x`, for one request; q (p,)."""
+        columns, slopes = deleted != 0, torch.zeros_like(at.x)
+        if not columns.any():
+            return slopes
+        copies = at[columns]
+
+        def final(x: Tensor) -> Tensor:
+            return _flat(self._climb(victim.copies(1), x, copies.y, deleted[None, columns]))[0]
+
+        slopes[columns] = vjp(final, copies.x)[1](cotangent)[0].detach()
+        return slopes
+
+    def _climb(self, models: Ensemble, x: Tensor, y: Tensor, weights: Tensor) -> Tensors:
+        """The parameters after the steps, for weights (m, c) of the examples x, y."""
+
+        def mean_loss(parameters: Tensors, buffers: Tensors, share: Tensor) -> Tensor:
+            return share.dot(losses(models.module, parameters, buffers, x, y))
+
+        climb, parameters = vmap(grad_and_value(mean_loss)), models.parameters
+        share = weights / weights.sum(dim=1, keepdim=True).clamp_min(1)
+        cap = self.loss_cap
+        if cap is None:
+            cap = math.log(models[0].logits(x[:1].detach()).shape[-1])
+        for _ in range(self.steps):
+            slopes, values = climb(parameters, models.buffers, share)
+            rising = self.lr * (values <= cap).to(values)
+            parameters = {
+                name: value + rising.reshape(-1, *[1] * (value.dim() - 1)) * slopes[name]
+                for name, value in parameters.items()
+            }
+        return parameters
+
+
+def _flat(parameters: Tensors) -> Tensor:
+    """Parameters of m models as a matrix (m, p)."""
+    return torch.cat([value.reshape(len(value), -1) for value in parameters.values()], dim=1)

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.func import jvp, vmap
 
+from data.errors import UserError
 from data.examples import Examples
 from models.curvature import softmax_curvature
 from models.gradients import inner_products_many, input_gradients, losses, weighted_gradient
@@ -72,6 +73,11 @@ class SecondOrder:
     def _bilinear(self, start: Ensemble, examples: Examples, v: Tensor, s: Tensor) -> Tensor:
         """v_j' H_i s_j for every row j and example i, shape (m, n), with H_i the curvature of example i's loss."""
         if self.solver.curvature == "fisher":  # H_i = g_i g_i'
+            if self.solver.method == "woodbury":
+                raise UserError(
+                    "A white-box attack cannot follow unlearning.solver.method=woodbury, which draws its examples; use "
+                    "unlearning.solver.method=cg, or attack.access=black_box."
+                )
             return inner_products_many(start, examples, v) * inner_products_many(start, examples, s)
         like = {name: value[0] for name, value in start.parameters.items()}
         curved = self._loss_curvature if self.solver.curvature == "hessian" else self._gauss_newton

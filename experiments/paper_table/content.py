@@ -55,6 +55,11 @@ class Content:
         table = self.specification
         return [*(axis.label for axis in table.axes), "n", *(column.label for column in table.columns)]
 
+    def heading(self, direction: str) -> str:
+        """What the section of a direction is headed by."""
+        own: Mapping[str, str] = {str(name): text for name, text in self.specification.headings.items()}
+        return own.get(direction) or DIRECTIONS[direction]
+
     def cells(self, line: Line) -> list[str]:
         """A line as text."""
         columns = self.specification.columns

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from textwrap import wrap
 
-from experiments.paper_table.content import DIRECTIONS, VERDICT_HEADINGS, Content, verdict_cells
+from experiments.paper_table.content import VERDICT_HEADINGS, Content, verdict_cells
 
 LONG = 45  # lines that one page holds; a longer table is a longtable
 HEADING = 12  # characters of a line of a heading
@@ -27,7 +27,7 @@ def latex(content: Content, name: str) -> str:
     width = len(content.headings)
     for i, (direction, lines) in enumerate(content.sections.items()):
         body += [r"\midrule"] * (i > 0)
-        body.append(rf"\multicolumn{{{width}}}{{@{{}}l}}{{\textit{{{escape(DIRECTIONS[direction])}}}}} \\")
+        body.append(rf"\multicolumn{{{width}}}{{@{{}}l}}{{\textit{{{escape(content.heading(direction))}}}}} \\")
         body += [_row(content.cells(line)) for line in lines]
     spec = "l" * len(table.axes) + "r" * (width - len(table.axes))
     head = f"% {content.command}\n% needs \\usepackage{{booktabs,longtable}}\n"

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from textwrap import fill
 
-from experiments.paper_table.content import DIRECTIONS, VERDICT_HEADINGS, Content, verdict_cells
+from experiments.paper_table.content import VERDICT_HEADINGS, Content, verdict_cells
 
 WIDTH = 400  # characters where there is no terminal to fit: nothing is wrapped
 HEADING = 14  # characters of a line of a heading
@@ -34,7 +34,7 @@ def show(content: Content) -> None:
     console.print(f"\n{content.specification.title}", style="bold", markup=False)
     left = len(content.specification.axes)
     for direction, lines in content.sections.items():
-        drawn(DIRECTIONS[direction], content.headings, [content.cells(line) for line in lines], left)
+        drawn(content.heading(direction), content.headings, [content.cells(line) for line in lines], left)
     for text in content.footer():
         console.print(text, markup=False, soft_wrap=True)
     if content.beside:
@@ -56,7 +56,7 @@ def markdown(content: Content) -> str:
     """The table, what it shows, and its claims as Markdown."""
     parts = [f"# {content.specification.title}"]
     for direction, lines in content.sections.items():
-        parts.append(f"## {DIRECTIONS[direction]}")
+        parts.append(f"## {content.heading(direction)}")
         parts.append(pipes(content.headings, [content.cells(line) for line in lines]))
     parts += content.footer()
     if content.beside:

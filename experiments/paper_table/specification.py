@@ -141,8 +141,9 @@ class Beside:
 class Specification:
     """A table: the rows are all combinations of the options of its axes, but those that `without` names (`a.*.b`).
 
-    `overrides` gives single rows more of them, by name. The overrides of a row are those of the size, of its options in
-    the order of the axes, and its own; a later one of a key replaces an earlier one.
+    `headings` say what a direction stands for, where it is not the usual. `overrides` gives single rows more, by name.
+    The overrides of a row are those of the size, of its options in the order of the axes, and its own; a later one of a
+    key replaces an earlier one.
     """
 
     title: str
@@ -156,6 +157,7 @@ class Specification:
     claims: tuple[Claim, ...] = ()
     beside: tuple[Beside, ...] = ()
     notes: tuple[str, ...] = ()
+    headings: dict[Direction, str] = Field(default_factory=dict)
 
     def rows(self, size: str) -> list[Row]:
         """The rows that this size plays, in the order of the table."""

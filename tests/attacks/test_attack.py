@@ -14,12 +14,12 @@ from tests.attacks import checks
 from tests.attacks.checks import bed
 from unlearning.fine_tune import FineTune
 from unlearning.first_order import FirstOrder
-from unlearning.gradient_ascent import GradientAscent
+from unlearning.influence_fisher import InfluenceFisher
 
 WHITE = [Uncertainty(budget=3), Misclassification(budget=3), OneShotInfluence(budget=3)]
 
 
-@pytest.mark.parametrize("procedure", [FineTune(), GradientAscent()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("procedure", [FineTune(), InfluenceFisher()], ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize("attack", WHITE, ids=lambda a: a.name)
 def test_white_box_access_needs_a_gradient(attack, procedure) -> None:  # type: ignore[no-untyped-def]
     of = bed(0)

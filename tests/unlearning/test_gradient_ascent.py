@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from data.errors import UserError
 from data.examples import Examples
+from data.randomness import generator
 from models.gradients import per_example_gradients
 from tests.attacks.checks import bed
 from tests.testbed import TRAINING
@@ -58,7 +58,38 @@ def test_the_gradient_is_taken_at_the_submitted_copies() -> None:
     assert (found.flat() - expected).abs().max() < 1e-12
 
 
-def test_fractional_weights_are_refused() -> None:
-    of = bed(0)
-    with pytest.raises(UserError, match="fractional"):
-        GradientAscent().forget(of.task, of.victim, 0.5 * rows(range(4)), 0)
+@pytest.mark.parametrize(("steps", "cap"), [(1, None), (7, 50.0), (30, 0.6)], ids=["one", "all", "capped"])
+@pytest.mark.parametrize("scale", [1.0, 0.3, 0.0], ids=["whole", "fractional", "nothing"])
+def test_dw_equals_central_differences(steps: int, cap: float | None, scale: float) -> None:
+    """Operator O4, with L a fixed linear function of the unlearned parameters; the capped climb stops on its way."""
+    of, deleted = bed(0), scale * rows(range(6), range(30, 33))
+    if scale == 1:
+        deleted[:, 100:104] = 0.5  # away from the kink at one whole deletion, and from weights that only grow
+    procedure = GradientAscent(steps=steps, lr=0.4, loss_cap=cap)
+    q = torch.randn(2, of.victim.flat().numel(), generator=generator(3, "q"), dtype=torch.float64)
+    models = procedure.forget(of.task, of.victim, deleted, 0)
+    slopes = procedure.pull_back(of.task, of.victim, models, deleted, q)
+    direction = torch.randn(2, TRAINING, generator=generator(4, "w"), dtype=torch.float64) / TRAINING
+
+    def value(step: float) -> torch.Tensor:
+        moved = procedure.forget(of.task, of.victim, deleted + step * direction, 0)
+        return (moved.flat() * q).sum(1)
+
+    difference = (value(1e-4) - value(-1e-4)) / 2e-4
+    assert ((slopes * direction).sum(1) - difference).abs().max() < 1e-6 * difference.abs().max()
+
+
+def test_dx_equals_central_differences() -> None:
+    of, deleted = bed(0), rows(range(6))[0]
+    procedure, records = GradientAscent(steps=7, lr=0.4, loss_cap=50.0), of.task.records
+    q = torch.randn(of.victim.flat().numel(), generator=generator(3, "q"), dtype=torch.float64)
+    slopes = procedure.pull_back_copies(of.task, of.victim, deleted, q, records)
+    direction = torch.randn(records.x.shape, generator=generator(4, "x"), dtype=torch.float64)
+
+    def value(step: float) -> float:
+        copies = Examples(records.x + step * direction, records.y)
+        return float(procedure.forget(of.task, of.victim, deleted[None], 0, copies).flat()[0] @ q)
+
+    difference = (value(1e-4) - value(-1e-4)) / 2e-4
+    assert abs(float((slopes * direction).sum()) - difference) < 1e-6 * abs(difference)
+    assert (slopes[6:] == 0).all()

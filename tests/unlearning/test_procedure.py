@@ -85,6 +85,6 @@ def test_only_differentiable_procedures_have_a_gradient() -> None:
     for procedure in ALL:
         assert isinstance(procedure, Procedure)
         assert isinstance(procedure, Differentiable) == procedure.differentiable
-    assert [p.differentiable for p in ALL] == [True, False, False, True, True]
+    assert [p.differentiable for p in ALL] == [True, False, True, True, True]
     assert [p.uses_copy for p in ALL] == [False, False, True, True, True]
     assert [p.draws for p in ALL] == [True, True, False, False, False]
