@@ -37,6 +37,6 @@ def unsettled(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache  # the cells of a sweep share few procedures
 def _differentiable(unlearning: str) -> bool:
-    from experiments.command import build
+    from experiments.build import build
 
     return bool(build(json.loads(unlearning), "unlearning").differentiable)

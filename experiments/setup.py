@@ -19,7 +19,7 @@ from data.examples import Data
 from defenses.defense import Filter
 from experiments import identity
 from experiments.access import settled
-from experiments.command import build
+from experiments.build import build
 from experiments.explain import validation
 from experiments.machine import be_deterministic, use_device, use_threads
 from experiments.store import Store, default_folder

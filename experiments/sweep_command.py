@@ -74,7 +74,7 @@ def hydra_node(arguments: Arguments, config_name: str, config_path: Path) -> Dic
 
 def launcher_of(node: Mapping[str, Any]) -> Launcher:
     """The launcher of `hydra/launcher=NAME`: in this process by default."""
-    from experiments.command import build
+    from experiments.build import build
     from experiments.launchers.in_process import InProcess
 
     target = str(node["_target_"])

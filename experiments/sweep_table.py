@@ -21,6 +21,8 @@ COLUMNS = (
     ("seconds_forget_one", "seconds of\none request", 3), ("seconds", "seconds\nof a game", 0),
 )  # fmt: skip
 
+WIDE = ("kept_after", "accuracy_before", "prediction_distance_after", "seconds_forget_one")  # left out where it is not
+
 
 def show(cells: Sequence[Located], store: Store) -> None:
     """Print the table of the finished `cells` to standard output."""
@@ -39,13 +41,14 @@ def show(cells: Sequence[Located], store: Store) -> None:
     common = set.intersection(*(set(name.split(" ")) for name, _ in groups))
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=200)
+        console = Console(highlight=False, width=240)
+    columns = [column for column in COLUMNS if console.width >= 200 or column[0] not in WIDE]
     table = Table(box=box.SIMPLE_HEAVY, title_justify="left", title_style="bold", title="Mean ± 95% over games (seeds)")
-    for heading in ("cell", "direction", "n", *(heading for _, heading, _ in COLUMNS)):
+    for heading in ("cell", "direction", "n", *(heading for _, heading, _ in columns)):
         table.add_column(heading, justify="left" if heading in ("cell", "direction") else "right", overflow="fold")
     for (name, direction), found in groups.items():
         shown = " ".join(text for text in name.split(" ") if text not in common)
-        table.add_row(shown, direction, str(len(found)), *(cell(found, key, digits) for key, _, digits in COLUMNS))
+        table.add_row(shown, direction, str(len(found)), *(cell(found, key, digits) for key, _, digits in columns))
     console.print(table)
     console.print(
         "effect: change of the targets' confidence against a random request of the same size; "

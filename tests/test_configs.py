@@ -9,7 +9,8 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.access import settled
-from experiments.command import build, check_keys, known_keys
+from experiments.build import build
+from experiments.command import check_keys, known_keys
 from experiments.paper_table.games import cells_of
 from experiments.paper_table.specification import specification
 

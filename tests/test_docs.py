@@ -28,7 +28,6 @@ def small(line: str) -> list[str]:
     """The command as printed, with fewer seeds and smaller games, but nothing else changed."""
     words = [re.sub(r"^seed=range\(\d+\)$", "seed=range(1)", word) for word in shlex.split(line)[1:]]
     words = [re.sub(r"^size=quick$", "size=smallest", word) for word in words]
-    words = [re.sub(r"^attack\.queries=\d+$", "attack.queries=41", word) for word in words]
     words[0] = str(ROOT / words[0])
     further = {
         "run.py": SMALL,
@@ -65,17 +64,10 @@ def test_every_command_of_the_page(folder: Path) -> None:
     assert "second_order" in run([sys.executable, "-c", example], folder)
 
 
-def test_every_procedure_plays_in_one_sweep(folder: Path) -> None:
-    """The page names every procedure, the sweep plays each, and their tables compose."""
+def test_the_page_names_every_procedure_and_its_tables_compose(folder: Path) -> None:
     procedures = {path.stem for path in (ROOT / "conf" / "unlearning").glob("*.yaml")}
     assert set(re.findall(r"^\| `(\w+)` \|", PROCEDURES, flags=re.MULTILINE)) == procedures
-    sweep, *tables = commands(PROCEDURES)
-    [swept] = re.findall(r"unlearning=([\w,]+)", sweep)
-    assert set(swept.split(",")) == procedures
-    words = [word for word in small(sweep) if not word.startswith("training.")]  # training=newton has no epochs
-    printed = run(words, folder)
-    assert all(len(re.findall(rf"\b{name}\s+(?:over|under)\b", printed)) == 2 for name in procedures), printed
-    assert all("0 cannot be played" in run(small(line), folder) for line in tables)
+    assert all("0 cannot be played" in run(small(line), folder) for line in commands(PROCEDURES))
 
 
 def test_the_cluster_commands_can_be_read() -> None:

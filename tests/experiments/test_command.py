@@ -11,7 +11,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from data.errors import UserError
-from experiments.command import build, check_keys, known_keys, run
+from experiments.build import build
+from experiments.command import check_keys, known_keys, run
 
 ROOT = Path(__file__).resolve().parents[2]
 STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)

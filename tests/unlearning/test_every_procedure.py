@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from data.digits import Digits
-from experiments.command import build
+from experiments.build import build
 from models.logistic import Logistic
 from models.mlp import MLP
 from models.training import Training
