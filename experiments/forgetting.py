@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from time import perf_counter
 from typing import Any
@@ -89,9 +89,13 @@ class Forgetting:
         return train(task.build, task.records, task.training, seeds, task.total(deleted), label="retraining to compare")
 
     def seconds(self, deleted: Tensor) -> dict[str, float]:
-        """Wall-clock seconds of forgetting one request, `deleted` (1, n), and of retraining without it."""
+        """Wall-clock seconds of forgetting one request, `deleted` (1, n), and of retraining without it.
+
+        By a provider who has prepared nothing: what procedures keep for a victim, they keep for that very object.
+        """
+        victim = replace(self.victim)
         return {
-            "forget_one": _timed(lambda: self.procedure.forget(self.task, self.victim, deleted, self.seed)),
+            "forget_one": _timed(lambda: self.procedure.forget(self.task, victim, deleted, self.seed)),
             "retrain_one": _timed(lambda: self.retrained(deleted)),
         }
 

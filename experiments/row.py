@@ -36,7 +36,7 @@ def rows(record: Mapping[str, Any], digest: str = "", path: str = "", created: s
         "queries": record["queries"], "predictions": record["predictions"],
         "operator_calls": record["operator_calls"], "memory_mb": record["memory_mb"]["peak"],
         "seconds": sum(record["seconds"][stage] for stage in STAGES),
-        "relative_distance_in_sequence": number(record["in_sequence"]["relative_distance"]),
+        "relative_distance_in_sequence": number(record.get("in_sequence", {}).get("relative_distance")),
         **{f"seconds_{stage}": seconds for stage, seconds in record["seconds"].items()},
     }  # fmt: skip
     directions = dict.fromkeys(record["targets"]["direction"])

@@ -97,7 +97,7 @@ def inner_solve(victim: Victim, examples: Examples, shift: float) -> Factor:
 
     That is not a linear map: conjugate gradients around it must be flexible.
     """
-    part = subsample(victim, examples)
+    part = subsample(Victim(victim.module, victim.parameters, victim.buffers), examples)  # the victim itself may die
     return lambda vectors: _rough_solution(part.product(len(vectors), shift), vectors)
 
 

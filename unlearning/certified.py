@@ -38,8 +38,8 @@ _starts: WeakKeyDictionary[Victim, Victim] = WeakKeyDictionary()  # one object f
 class Certified:
     """theta' = P(theta - (H_w + convexification I)^{-1} grad F(theta; w)) + N(0, sigma^2 I), P onto norm <= radius.
 
-    Training is projected after every step. The model that it learns is released as it is: the definition compares two
-    runs of the unlearning, so that only what `forget` returns is protected, and the learned model tells all it knows.
+    Training is projected after every step. The model that it learns is released as it is: only what `forget` returns is
+    protected, by comparison with the retrained model plus the same noise, and the learned model tells all it knows.
     The ledger keeps the weights without noise; every request starts there, is projected, and draws fresh noise on every
     parameter. A row that deletes nothing takes the step and the noise like any other. Buffers are not updated, so that
     a model with batch-norm gets no certificate.
@@ -173,7 +173,8 @@ class Certified:
         through = torch.where(outside, (cotangent - along) * self.radius / norm, cotangent)
         target = torch.where(outside, weights * norm / self.radius, weights)
         step = SecondOrder(solver=self._damped)
-        return step.pull_back(task, start, start.moved(target - start.flat()), deleted, through)
+        there = 1 - task.total(torch.zeros_like(deleted))  # what is gone is not forgotten again
+        return there * step.pull_back(task, start, start.moved(target - start.flat()), deleted, through)
 
     def certificate(self, task: Task, victim: Victim) -> Certificate:
         """What is claimed for this model, over all its releases; for the learned model, for its first one to come."""

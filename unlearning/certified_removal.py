@@ -175,7 +175,7 @@ class CertifiedRemoval:
             if rows.any():
                 part = models.select(rows)
                 slopes[rows] = rule.pull_back(task, victim, part, deleted[rows], cotangent[rows])
-        return slopes
+        return slopes * (1 - task.total(torch.zeros_like(deleted)))  # what is gone is not forgotten again
 
     def certificate(self, task: Task, victim: Victim) -> Certificate:
         """(epsilon, delta) for this model, judged by the analytic Gaussian mechanism."""

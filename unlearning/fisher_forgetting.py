@@ -56,7 +56,8 @@ class FisherForgetting:
     ) -> Ensemble:
         """The victim with noise for every row of `deleted` (m, n)."""
         variance = self.variance(task, victim, deleted)
-        rng = generator(seed, "Fisher forgetting")
+        gone = 0 if task.gone is None else int((task.gone > 0).sum())  # the next request draws anew
+        rng = generator(seed, "Fisher forgetting", gone)
         noise = torch.randn(variance.shape[1], generator=rng, dtype=variance.dtype).to(variance.device)
         return victim.moved(variance.sqrt() * noise)
 

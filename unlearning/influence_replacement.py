@@ -39,7 +39,6 @@ class InfluenceReplacement:
     Source: Warnecke et al., NDSS 2023 (unlearning sheet 3.1); attacks sheet, operator O2'.
     """
 
-    differentiable: ClassVar[bool] = True
     uses_copy: ClassVar[bool] = True
     draws: ClassVar[bool] = False
     exact: ClassVar[bool] = False
@@ -48,6 +47,11 @@ class InfluenceReplacement:
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
     curvature_of: Literal["modified", "original"] = "modified"
     solver: Solver = Field(default_factory=Solver)
+
+    @property
+    def differentiable(self) -> bool:
+        """Not where the curvature changes with the request and is that of examples drawn at random."""
+        return self.order == "first" or self.curvature_of == "original" or self.solver.method != "woodbury"
 
     def learn(self, task: Task, seed: int) -> Victim:
         """Train the victim."""

@@ -59,7 +59,8 @@ class Procedure(Protocol):
     `differentiable`: `pull_back` exists, so a white-box attack can ask for dL/dw. `uses_copy`: the server computes with
     the submitted copy; otherwise it deletes its own record and perturbing the copy changes nothing. `draws`: the result
     depends on the seed. `exact`: what `forget` gives is what learning without the deleted records gives. `secret`:
-    noise comes from the system's entropy, so that no two runs agree and nothing of them may be kept for another run.
+    noise comes from the system's entropy, so that no two runs agree and no model or request of one may be kept for
+    another (the numbers of a finished game may).
     """
 
     @property

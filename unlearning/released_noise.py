@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from typing import Literal
 
 import torch
@@ -16,14 +16,22 @@ Noise = Literal["secret", "derived"]
 def gaussian_noise(noise: Noise, sigma: float, rows: int, size: int, seed: int, *names: str | int) -> Tensor:
     """Draws of N(0, sigma^2 I), shape (rows, size), in float64 on the CPU.
 
-    Secret rows are independent of each other and of everything else. Derived ones come from the `seed` and the `names`,
-    and all rows are the same draw, so that candidates differ by their requests alone.
+    Secret rows are independent of each other and of everything else: every number has 53 bits of the system's entropy.
+    Derived ones come from the `seed` and the `names`, and all rows are the same draw, so that candidates differ by
+    their requests alone.
     """
     if noise == "secret":
-        rng = torch.Generator().manual_seed(secrets.randbits(63))
-        return sigma * torch.randn(rows, size, generator=rng, dtype=torch.float64)
+        return sigma * torch.special.ndtri(_secret_uniform(rows * size)).reshape(rows, size)
     row = torch.randn(size, generator=generator(seed, *names), dtype=torch.float64)
     return (sigma * row).expand(rows, size)
+
+
+def _secret_uniform(count: int) -> Tensor:
+    """Numbers in (0, 1), from the system's generator: torch's own keeps 32 bits of a seed, which can be tried out."""
+    if count == 0:
+        return torch.empty(0, dtype=torch.float64)
+    drawn = torch.frombuffer(bytearray(os.urandom(8 * count)), dtype=torch.int64)
+    return ((drawn & (2**53 - 1)).double() + 0.5) / 2**53
 
 
 def hides_nothing(noise: Noise, sigma: float) -> str | None:

@@ -10,7 +10,6 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.func import jvp, vmap
 
-from data.errors import UserError
 from data.examples import Examples
 from models.curvature import softmax_curvature
 from models.gradients import inner_products_many, input_gradients, losses, weighted_gradient
@@ -31,13 +30,17 @@ class SecondOrder:
     Source: attacks sheet, operator O3; Warnecke et al., NDSS 2023.
     """
 
-    differentiable: ClassVar[bool] = True
     uses_copy: ClassVar[bool] = True
     draws: ClassVar[bool] = False
     exact: ClassVar[bool] = False
     secret: ClassVar[bool] = False
     retained_curvature: bool = True
     solver: Solver = Field(default_factory=Solver)
+
+    @property
+    def differentiable(self) -> bool:
+        """Not where the curvature changes with the request and is that of examples drawn at random."""
+        return not (self.retained_curvature and self.solver.method == "woodbury")
 
     def learn(self, task: Task, seed: int) -> Victim:
         """Train the victim."""
@@ -73,11 +76,6 @@ class SecondOrder:
     def _bilinear(self, start: Ensemble, examples: Examples, v: Tensor, s: Tensor) -> Tensor:
         """v_j' H_i s_j for every row j and example i, shape (m, n), with H_i the curvature of example i's loss."""
         if self.solver.curvature == "fisher":  # H_i = g_i g_i'
-            if self.solver.method == "woodbury":
-                raise UserError(
-                    "A white-box attack cannot follow unlearning.solver.method=woodbury, which draws its examples; use "
-                    "unlearning.solver.method=cg, or attack.access=black_box."
-                )
             return inner_products_many(start, examples, v) * inner_products_many(start, examples, s)
         like = {name: value[0] for name, value in start.parameters.items()}
         curved = self._loss_curvature if self.solver.curvature == "hessian" else self._gauss_newton

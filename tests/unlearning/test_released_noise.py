@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from scipy.stats import kstest
+from scipy.stats import kstest, norm
 
 from unlearning.released_noise import gaussian_noise, hides_nothing
 
@@ -14,6 +14,15 @@ def test_secret_draws_are_new_every_time_and_the_seed_has_no_say() -> None:
     second = gaussian_noise("secret", 1.0, 2, 50, 0, "name")
     values = torch.cat([first, second])
     assert len(values.unique()) == 200
+    assert gaussian_noise("secret", 1.0, 3, 0, 0, "name").shape == (3, 0)
+
+
+def test_secret_draws_use_no_generator_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All entropy is the system's: where that gives zeros, every number is the lowest quantile, and finite."""
+    monkeypatch.setattr("os.urandom", bytes)
+    lowest = gaussian_noise("secret", 1.0, 2, 3, 0, "name")
+    assert torch.isfinite(lowest).all()
+    assert lowest.unique().tolist() == pytest.approx([norm.ppf(0.5 / 2**53)])
 
 
 def test_derived_draws_come_from_the_seed_and_the_names_and_are_shared() -> None:
