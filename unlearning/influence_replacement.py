@@ -90,10 +90,6 @@ class InfluenceReplacement:
         there, start = 1 - task.total(torch.zeros_like(deleted)), victim.copies(len(cotangent))
         if self.order == "first":
             return there * self.rate / len(task.records) * inner_products_many(start, task.records, cotangent)
-        if self.solver.curvature == "fisher" and self.curvature_of == "modified":  # H_i is g_i g_i'
-            v = self._solve(task, victim, deleted, cotangent, None)
-            of_v, of_s = (inner_products_many(start, task.records, d) for d in (v, models.flat() - victim.flat()))
-            return there / len(task.records) * of_v * (1 + of_s)
         newton = SecondOrder(retained_curvature=self.curvature_of == "modified", solver=self.solver)
         return there * newton.pull_back(task, victim, models, deleted, cotangent)
 
