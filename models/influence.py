@@ -61,7 +61,7 @@ def _solve(
     make = CURVATURES[solver.curvature]
     if solver.method == "exact":
         return exact(make, models, examples, deleted, shift, b, solver.tolerance)
-    product = make(models, examples, deleted, shift)
+    product = make(models, examples, deleted, shift, hold=True)
     spectrum = extreme_eigenvalues(product, b) if _needs_spectrum(solver) else None
     if spectrum is not None and solver.curvature == "hessian" and bool((spectrum.lowest <= 0).any()):
         worst = spectrum.lowest.argmin()

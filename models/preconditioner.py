@@ -61,10 +61,11 @@ def weighty(victim: Victim, examples: Examples, size: int) -> tuple[Examples, Te
     trace = trace.clamp_min(1e-12) + 0.05 * trace.mean().clamp_min(0)
     chance = trace * min(1.0, size / len(examples)) / trace.mean()
     for _ in range(20):  # what is cut off at one goes to the others, until nothing is
-        free = chance < 1
-        left = size - int((~free).sum())
-        if left <= 0 or not bool(free.any()):
+        over = chance > 1
+        left = size - int((chance >= 1).sum())
+        if left <= 0 or not bool(over.any()):
             break
+        free = chance < 1
         chance = torch.where(free, chance * (left / chance[free].sum()), 1.0)
     chance = chance.clamp_max(1)
     offset = float(torch.rand((), generator=generator(0, "preconditioner")))
@@ -84,7 +85,7 @@ class Subsample:
     def product(self, m: int, shift: float) -> Product:
         """v -> [sum_S c_i J_i' Lambda_i J_i + shift I] v for m rows at once."""
         deleted = (1 - self.weights * len(self.examples)).expand(m, -1)  # the product weights by (1 - w) / n
-        return gauss_newton(self.victim.copies(m), self.examples, deleted, shift)
+        return gauss_newton(self.victim.copies(m), self.examples, deleted, shift, hold=True)
 
 
 def subsample(victim: Victim, examples: Examples) -> Subsample:
@@ -98,7 +99,15 @@ def inner_solve(victim: Victim, examples: Examples, shift: float) -> Factor:
     That is not a linear map: conjugate gradients around it must be flexible.
     """
     part = subsample(Victim(victim.module, victim.parameters, victim.buffers), examples)  # the victim itself may die
-    return lambda vectors: _rough_solution(part.product(len(vectors), shift), vectors)
+    products: dict[int, Product] = {}  # the one of the last number of systems
+
+    def solve(vectors: Tensor) -> Tensor:
+        if len(vectors) not in products:
+            products.clear()
+            products[len(vectors)] = part.product(len(vectors), shift)
+        return _rough_solution(products[len(vectors)], vectors)
+
+    return solve
 
 
 def _rough_solution(product: Product, b: Tensor) -> Tensor:

@@ -95,10 +95,8 @@ def conjugate_gradients(
     Raises UserError on negative curvature, and when the tolerance is not reached in `max_iterations`.
     """
     apply = precondition or (lambda vector: vector)
-    x, residual = torch.zeros_like(b), b.clone()
+    x, residual, direction, change, rz = torch.zeros_like(b), b, b, torch.zeros_like(b), b.new_ones(len(b))
     size = b.norm(dim=1).clamp_min(torch.finfo(b.dtype).tiny)
-    z = apply(residual)
-    direction, rz = z, (residual * z).sum(1)
     iterations = 0
     while (active := ~(residual.norm(dim=1) <= tolerance * size)).any():  # `not <=`: NaN is active too
         if iterations == max_iterations:
@@ -107,6 +105,9 @@ def conjugate_gradients(
                 f"not {tolerance:g}, in {max_iterations} iterations; "
                 "raise the solver's damping, tolerance or max_iterations."
             )
+        z = apply(residual)
+        direction = z - torch.where(active, (change * z).sum(1) / rz, 0.0)[:, None] * direction  # at first z alone
+        rz = (residual * z).sum(1)
         curved = product(direction)
         iterations += 1
         curvature = (direction * curved).sum(1)
@@ -118,9 +119,6 @@ def conjugate_gradients(
         step = torch.where(active, rz / curvature, 0.0)[:, None]
         x, change = x + step * direction, step * curved
         residual = residual - change
-        z = apply(residual)
-        direction = z - torch.where(active, (change * z).sum(1) / rz, 0.0)[:, None] * direction
-        rz = (residual * z).sum(1)
     return Solution(x, relative(b - product(x), b), iterations, iterations + 1)
 
 

@@ -12,7 +12,7 @@ from torch.func import functional_call, vmap
 
 Tensors = dict[str, Tensor]
 INFERENCE_ROWS = 2**18  # inputs of one forward pass, over all models of a stack, at most
-ACTIVATIONS = 2**24  # numbers that the layers of all models may put out in one pass; this is what takes the memory
+ACTIVATIONS = 2**24  # numbers that the layers of all models may put out in one pass; more only where a GPU has the room
 _sizes: WeakKeyDictionary[nn.Module, dict[torch.Size, int]] = WeakKeyDictionary()
 
 
@@ -20,14 +20,29 @@ def rows_at_once(models: Victim | Ensemble, x: Tensor, bound: int, count: int = 
     """How many of the inputs `x` to treat at once with `count` models: at most `bound` over all of them, and no more
     than keeps their activations in bounds.
     """
+    return max(1, min(bound // count, room(x.device) // (count * activations(models, x))))
+
+
+def room(device: torch.device) -> int:
+    """Numbers that the layers of all models may put out in one pass: on a GPU a sixteenth of its memory, as float32.
+
+    Its whole memory, not what is free just now, which would make results depend on what else runs.
+    """
+    if device.type != "cuda":
+        return ACTIVATIONS
+    return max(ACTIVATIONS, torch.cuda.get_device_properties(device).total_memory // 64)
+
+
+def activations(models: Victim | Ensemble, x: Tensor) -> int:
+    """Numbers that all layers of one model put out for one input, and at least a sixteenth of the input's own."""
     known = _sizes.setdefault(models.module, {})
     if x.shape[1:] not in known:
-        known[x.shape[1:]] = _activations(models if isinstance(models, Victim) else models[0], x[:1])
-    return max(1, min(bound // count, ACTIVATIONS // (count * known[x.shape[1:]])))
+        known[x.shape[1:]] = _measured_activations(models if isinstance(models, Victim) else models[0], x[:1])
+    return known[x.shape[1:]]
 
 
-def _activations(victim: Victim, x: Tensor) -> int:
-    """Numbers that all layers put out for one input, measured by one forward pass."""
+def _measured_activations(victim: Victim, x: Tensor) -> int:
+    """The same, counted in one forward pass."""
     total = [0]
 
     def count(module: nn.Module, inputs: object, output: object) -> None:

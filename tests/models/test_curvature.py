@@ -1,5 +1,6 @@
 """Products with the curvature, against dense matrices from double backpropagation."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -14,7 +15,7 @@ from models.curvature import CURVATURES, dense, empirical_fisher, gauss_newton, 
 from models.gradients import objective_gradient, per_example_gradients
 from models.mlp import MLP
 from models.training import initialise
-from models.victim import Victim, forward, stack, unflatten
+from models.victim import Victim, activations, forward, room, stack, unflatten
 from tests.models.problems import N, deletions, directions, examples, flat_objective, victim
 
 ALL = pytest.mark.parametrize("name", ["logistic", "mlp", "cnn", "batch_norm"])
@@ -84,6 +85,41 @@ def test_size_of_a_pass_does_not_matter(make: object, chunk: int, monkeypatch: p
     expected = make(models_, data, deleted, SHIFT)(vectors)
     monkeypatch.setattr(models.curvature, "CHUNK", chunk)
     close(make(models_, data, deleted, SHIFT)(vectors), expected)
+
+
+@ALL
+@pytest.mark.parametrize("curvature", list(CURVATURES))
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_held_product_is_the_same(name: str, curvature: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every call, with room for none, half or all of the examples; what is held is not linearised again."""
+    victims, data, deleted = [victim(name, seed) for seed in range(2)], examples(name), deletions(2)
+    models_, vectors = stack(victims), directions(victims[0], 2)
+    plain = CURVATURES[curvature](models_, data, deleted, SHIFT)
+    passes: list[int] = []
+    monkeypatch.setattr(models.curvature, "CHUNK", 2 * 2)  # two models, two examples
+    numbers = 3 * len(models_) * activations(models_, data.x)
+    monkeypatch.setattr(models.curvature, "HELD", share * N * numbers / room(data.x.device))
+    monkeypatch.setattr(models.curvature, "_of_every", _counted(models.curvature._of_every, passes))
+    held = CURVATURES[curvature](models_, data, deleted, SHIFT, hold=True)
+    for scale in (1.0, -2.0, 0.0):
+        close(held(scale * vectors), plain(scale * vectors))
+    again = N - 2 * int(share * N / 2)
+    assert sum(passes) == N + 2 * again
+
+
+def _counted(of_every: Callable[..., Callable[..., Tensor]], passes: list[int]) -> Callable[..., Callable[..., Tensor]]:
+    """The same, noting the number of examples of every pass in `passes`."""
+
+    def make(function: object, m: int) -> Callable[..., Tensor]:
+        run = of_every(function, m)
+
+        def counted(parameters: object, buffers: object, x: Tensor, y: Tensor) -> Tensor:
+            passes.append(len(x))
+            return run(parameters, buffers, x, y)
+
+        return counted
+
+    return make
 
 
 @pytest.mark.parametrize("curvature", list(CURVATURES))

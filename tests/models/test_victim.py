@@ -1,6 +1,7 @@
 """Trained models as data."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import models.victim
 from models.mlp import MLP
 from models.small_cnn import SmallCNN
 from models.training import initialise
-from models.victim import Ensemble, Victim, concatenate, flatten, stack, unflatten
+from models.victim import ACTIVATIONS, Ensemble, Victim, concatenate, flatten, room, stack, unflatten
 
 LIKE = torch.zeros(1, dtype=torch.float64)
 BUILD = partial(MLP, shape=(5,), classes=3, widths=[4])
@@ -87,6 +88,15 @@ def test_logits_do_not_depend_on_the_size_of_a_pass(rows: int, monkeypatch: pyte
     sizes.clear()
     torch.testing.assert_close(pair.logits(x), together, rtol=1e-12, atol=1e-12)
     assert max(sizes) == min(max(1, rows // 2), 10)
+
+
+def test_a_gpu_gives_more_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sixteenth of its memory, four bytes a number; never less than elsewhere."""
+    assert room(torch.device("cpu")) == ACTIVATIONS
+    for gigabytes, numbers in ((80, 80 * 2**30 // 16 // 4), (0.5, ACTIVATIONS)):
+        properties = SimpleNamespace(total_memory=int(gigabytes * 2**30))
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, found=properties: found)
+        assert room(torch.device("cuda:1")) == numbers
 
 
 def test_no_inputs_give_no_logits() -> None:
