@@ -12,9 +12,10 @@ differentiates it:
 * Sums over examples go chunk by chunk, and the sums of chunks are added up in float64: the size of a chunk bounds the
   memory, and changes the result by rounding within a chunk only.
 
-A product is linear in its vector, so what depends on the model alone (activations, slopes and their graphs) can serve
-many products: with `hold` it is kept, up to a fixed amount of memory, for as long as the product lives. A held product
-costs about half of one that starts from nothing.
+Models and vectors go row by row, or one model serves all rows; so do `deleted` and vectors. A product is linear in its
+vector, so what depends on the model alone (activations, slopes and their graphs) serves all rows of one model, and with
+`hold` all further products too: it is kept, up to a fixed amount of memory, for as long as the product lives. A held
+product costs about half of one that starts from nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from models.victim import Ensemble, Tensors, activations, forward, room, rows_at
 
 Product = Callable[[Tensor], Tensor]  # (m, p) -> (m, p), row by row
 Function = Callable[[Tensors, Tensors, Tensor, Tensor], Tensor]  # parameters, buffers, x (b, ...), y (b,) -> (b, ...)
-Linear = Callable[[Sequence[Tensor]], Sequence[Tensor]]  # one tensor for each parameter, before and after
+Linear = Callable[[Sequence[Tensor], slice], Sequence[Tensor]]  # a tensor (r, ...) for each parameter, and which rows
 Linearise = Callable[[Tensors, Tensor, Tensor, Tensor], Linear]  # parameters (m, ...), 1 - w (m, b), x (b, ...), y (b,)
 CHUNK = 2**18  # examples x models of one product, at most
 INPUTS = 2**21  # numbers in their inputs: on a processor, what fits into its cache is faster
@@ -41,7 +42,10 @@ HELD = 4  # times what the layers may put out in one pass: numbers of activation
 
 
 class Curvature(Protocol):
-    """Makes the product with one kind of curvature, for every row j of `deleted` (m, n) at theta_j."""
+    """Makes the product with one kind of curvature, for every row j of `deleted` (m, n) at theta_j.
+
+    There are m models, or one for all rows; one row of `deleted` serves any number of vectors of one model.
+    """
 
     def __call__(
         self, models: Ensemble, examples: Examples, deleted: Tensor, shift: float, hold: bool = False
@@ -95,6 +99,8 @@ def hessian(models: Ensemble, examples: Examples, deleted: Tensor, shift: float,
     def values(parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> Tensor:
         return losses(models.module, parameters, buffers, x, y)
 
+    if len(models) == 1 < len(deleted):  # its slopes hang on the weights, so every row has its own
+        models = models[0].copies(len(deleted))
     run = _of_every(values, len(models))
 
     def linearise(parameters: Tensors, keep: Tensor, x: Tensor, y: Tensor) -> Linear:
@@ -102,9 +108,10 @@ def hessian(models: Ensemble, examples: Examples, deleted: Tensor, shift: float,
         total = (keep * run(parameters, models.buffers, x, y)).sum()  # models do not meet: every one has its own slopes
         used, slopes = _slopes(total, leaves)
 
-        def apply(directions: Sequence[Tensor]) -> Sequence[Tensor]:
-            along = [directions[k] for k in used]
-            return torch.autograd.grad(slopes, leaves, along, retain_graph=True, materialize_grads=True)
+        def apply(directions: Sequence[Tensor], rows: slice) -> Sequence[Tensor]:
+            # One row of one model after the other: torch cannot batch the second derivative of group-norm.
+            parts = zip(*[directions[k].split(len(models)) for k in used], strict=True)
+            return [torch.cat(found) for found in zip(*[_back(slopes, leaves, part) for part in parts], strict=True)]
 
         return apply
 
@@ -131,10 +138,9 @@ def _forth_and_back(
         used, back = _slopes(values, leaves, u)
         curved, weights = inner(values.detach()), keep.reshape(*keep.shape, *[1] * (values.dim() - 2))
 
-        def apply(directions: Sequence[Tensor]) -> Sequence[Tensor]:
-            (change,) = torch.autograd.grad(back, u, [directions[k] for k in used], retain_graph=True)
-            pulled = curved(change) * weights
-            return torch.autograd.grad(values, leaves, pulled, retain_graph=True, materialize_grads=True)
+        def apply(directions: Sequence[Tensor], rows: slice) -> Sequence[Tensor]:
+            (change,) = _back(back, [u], [directions[k] for k in used])
+            return _back([values], leaves, [curved(change) * (weights[rows] if len(weights) > 1 else weights)])
 
         return apply
 
@@ -146,6 +152,19 @@ def _slopes(values: Tensor, leaves: list[Tensor], u: Tensor | None = None) -> tu
     slopes = torch.autograd.grad(values, leaves, u, create_graph=True, allow_unused=True)
     used = [k for k, slope in enumerate(slopes) if slope is not None and slope.requires_grad]
     return used, [slopes[k] for k in used]
+
+
+def _back(outputs: Sequence[Tensor], inputs: Sequence[Tensor], vectors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Vector-Jacobian products (r, ...), row by row: of r models, or of one model with r rows of `vectors` (r, ...)."""
+    r = len(vectors[0])
+    if len(inputs[0]) == r:
+        return torch.autograd.grad(outputs, inputs, vectors, retain_graph=True, materialize_grads=True)
+    rows = [vector[:, None] for vector in vectors]
+    found = torch.autograd.grad(outputs, inputs, rows, retain_graph=True, is_grads_batched=True, allow_unused=True)
+    return [
+        value.new_zeros(r, *value.shape[1:]) if slope is None else slope[:, 0]
+        for slope, value in zip(found, inputs, strict=True)
+    ]
 
 
 def _of_every(function: Function, m: int) -> Function:
@@ -164,29 +183,34 @@ def _summed(
     models: Ensemble, examples: Examples, deleted: Tensor, shift: float, linearise: Linearise, hold: bool
 ) -> Product:
     """Accumulate over chunks of the examples; with `hold` the first of them stay linearised for the next call."""
-    m, n = deleted.shape
+    m, n = max(len(models), len(deleted)), len(examples)
     like = {name: value[0] for name, value in models.parameters.items()}
-    rows = rows_at_once(models, examples.x, CHUNK, m)
+    numbers = activations(models, examples.x)
+    chunk = rows_at_once(models, examples.x, CHUNK, m)
     if examples.x.device.type == "cpu":
-        rows = min(rows, max(1, INPUTS // examples.x[0].numel()))
-    numbers = 3 * m * activations(models, examples.x)  # of one example: values, slopes, and what leads there
-    most = HELD * room(examples.x.device) / numbers if hold else 0.0
+        chunk = min(chunk, max(1, INPUTS // examples.x[0].numel()))
+    space = room(examples.x.device)
+    together = max(1, min(CHUNK, space // numbers) // min(chunk, n))  # rows of one model that go back at once
+    most = HELD * space / (3 * len(models) * numbers) if hold else 0.0  # values, slopes, and what leads there
     held: dict[int, Linear] = {}
 
     def at(first: int) -> Linear:
-        part = slice(first, first + rows)
+        part = slice(first, first + chunk)
         with torch.enable_grad():
             parameters = {name: value.detach().requires_grad_() for name, value in models.parameters.items()}
             return linearise(parameters, 1 - deleted[:, part], examples.x[part], examples.y[part])
 
     def apply(vectors: Tensor) -> Tensor:
-        directions = list(unflatten(vectors.detach(), like).values())
         total = torch.zeros_like(vectors, dtype=torch.float64)
-        for first in range(0, n, rows):
+        step = together if len(models) == 1 else len(vectors)
+        parts = [slice(begin, begin + step) for begin in range(0, len(vectors), step)]
+        directions = [list(unflatten(vectors[rows].detach(), like).values()) for rows in parts]
+        for first in range(0, n, chunk):
             linear = held.get(first) or at(first)
-            if min(first + rows, n) <= most:
+            if min(first + chunk, n) <= most:
                 held[first] = linear
-            total += torch.cat([value.reshape(m, -1) for value in linear(directions)], dim=1)
+            for rows, along in zip(parts, directions, strict=True):
+                total[rows] += torch.cat([value.flatten(1) for value in linear(along, rows)], dim=1)
         return (total / n).to(vectors.dtype) + shift * vectors
 
     return apply

@@ -28,10 +28,7 @@ def curvature_matrix(make: Curvature, victim: Victim, examples: Examples, delete
             f"A dense curvature is for up to {LARGEST:,} parameters; this model has {like.numel():,}: use method=cg."
         )
 
-    def product(rows: Tensor) -> Tensor:
-        return make(victim.moved(torch.zeros_like(rows)), examples, deleted.expand(len(rows), -1), shift)(rows)
-
-    return dense(product, like.numel(), like)
+    return dense(make(victim.copies(1), examples, deleted[None], shift, hold=True), like.numel(), like)
 
 
 def exact(
@@ -44,7 +41,7 @@ def exact(
     """
     rows = []
     for j, right in enumerate(b):
-        matrix = curvature_matrix(make, models[j], examples, deleted[j], shift)
+        matrix = curvature_matrix(make, models[min(j, len(models) - 1)], examples, deleted[j], shift)
         factor, info = torch.linalg.cholesky_ex(matrix)
         if int(info) != 0:
             refuse_negative(float(torch.linalg.eigvalsh(matrix)[0]), shift)

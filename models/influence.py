@@ -35,12 +35,12 @@ def inverse_curvature(
     vectors: Tensor,
     base: Victim | None = None,
 ) -> Solution:
-    """(H_w(theta_j) + damping I)^{-1} v_j for every model j, with row j of `deleted` (m, n) and of `vectors` (m, p).
+    """(H_w(theta_j) + damping I)^{-1} v_j for every row j of `vectors` (m, p) and of `deleted` (m, n).
 
-    H_w is the curvature of F(.; w), weight decay included; with `layers: last` its block of the last layer, and x is
-    zero elsewhere. `base` is the model whose factor preconditions the systems; the factor is computed once per victim
-    and kept as long as the victim lives. Raises UserError where the curvature is not positive definite, where iterates
-    grow, and where the tolerance is not reached.
+    There are m models, or one that serves all rows. H_w is the curvature of F(.; w), weight decay included; with
+    `layers: last` its block of the last layer, and x is zero elsewhere. `base` is the model whose factor preconditions
+    the systems; the factor is computed once per victim and kept as long as the victim lives. Raises UserError where the
+    curvature is not positive definite, where iterates grow, and where the tolerance is not reached.
     """
     anchor = base if base is not None else models[0]
     if solver.layers == "all":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -82,10 +83,10 @@ class Subsample:
     examples: Examples
     weights: Tensor
 
-    def product(self, m: int, shift: float) -> Product:
-        """v -> [sum_S c_i J_i' Lambda_i J_i + shift I] v for m rows at once."""
-        deleted = (1 - self.weights * len(self.examples)).expand(m, -1)  # the product weights by (1 - w) / n
-        return gauss_newton(self.victim.copies(m), self.examples, deleted, shift, hold=True)
+    def product(self, shift: float) -> Product:
+        """v -> [sum_S c_i J_i' Lambda_i J_i + shift I] v for any number of rows."""
+        deleted = (1 - self.weights * len(self.examples))[None]  # the product weights by (1 - w) / n
+        return gauss_newton(self.victim.copies(1), self.examples, deleted, shift, hold=True)
 
 
 def subsample(victim: Victim, examples: Examples) -> Subsample:
@@ -99,15 +100,7 @@ def inner_solve(victim: Victim, examples: Examples, shift: float) -> Factor:
     That is not a linear map: conjugate gradients around it must be flexible.
     """
     part = subsample(Victim(victim.module, victim.parameters, victim.buffers), examples)  # the victim itself may die
-    products: dict[int, Product] = {}  # the one of the last number of systems
-
-    def solve(vectors: Tensor) -> Tensor:
-        if len(vectors) not in products:
-            products.clear()
-            products[len(vectors)] = part.product(len(vectors), shift)
-        return _rough_solution(products[len(vectors)], vectors)
-
-    return solve
+    return partial(_rough_solution, part.product(shift))
 
 
 def _rough_solution(product: Product, b: Tensor) -> Tensor:
@@ -146,10 +139,7 @@ def nystroem(victim: Victim, examples: Examples, shift: float, rank: int) -> Fac
     check_rank(3 * rank, size)
     normal = torch.randn(size, rank, generator=generator(0, "nystroem"), dtype=torch.float64)
     probes = torch.linalg.qr(normal.to(like))[0].T.contiguous()
-    rows = min(rank, 16)
-    product = subsample(victim, examples).product(rows, 0.0)
-    padded = torch.cat([probes, probes.new_zeros(-rank % rows, size)])
-    images = torch.cat([product(vectors) for vectors in padded.split(rows)])[:rank]
+    images = subsample(victim, examples).product(0.0)(probes)
     noise = torch.finfo(like.dtype).eps * (images.norm() + shift)  # keeps the small matrix positive
     images = images + noise * probes
     core = torch.linalg.cholesky(probes.double() @ images.double().T)

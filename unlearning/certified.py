@@ -130,7 +130,7 @@ class Certified:
         start, slope = self._start(victim), self._slope(task, victim, deleted)
         decay, total = task.training.weight_decay, task.total(deleted)
         base = start.copies(len(deleted))
-        solution = inverse_curvature(self._damped, base, task.records, total, decay, slope, base=start)
+        solution = inverse_curvature(self._damped, start.copies(1), task.records, total, decay, slope, base=start)
         target = start.flat() - solution.x
         norm = target.norm(dim=1)
         weights = target * (self.radius / norm).clamp(max=1)[:, None]

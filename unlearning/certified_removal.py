@@ -121,7 +121,7 @@ class CertifiedRemoval:
         leaving = total - (0 if task.gone is None else task.gone.to(total))
         touched = leaving.any(dim=0)
         slopes = weighted_gradient(victim, task.records[touched], leaving[:, touched])
-        start = victim.copies(len(deleted))
+        start = victim.copies(1)
 
         def solve(vectors: Tensor) -> Tensor:
             decay = task.training.weight_decay

@@ -76,7 +76,7 @@ class InfluenceReplacement:
         self, task: Task, victim: Victim, deleted: Tensor, vectors: Tensor, submitted: Examples | None
     ) -> Tensor:
         """(H_j + damping I)^{-1} v_j for every row of `vectors` (m, p)."""
-        start, decay = victim.copies(len(vectors)), task.training.weight_decay
+        start, decay = victim.copies(1), task.training.weight_decay
         if self.curvature_of == "modified" and submitted is not None:
             examples, weights = _modified(task, deleted, submitted)
             solver = self.solver  # a dense factor of these examples would serve this one request, so auto takes none

@@ -50,7 +50,7 @@ class SecondOrder:
         return task.total(deleted if self.retained_curvature else torch.zeros_like(deleted))
 
     def _solve(self, task: Task, victim: Victim, deleted: Tensor, vectors: Tensor) -> Tensor:
-        start = victim.moved(torch.zeros_like(vectors))
+        start = victim.copies(1)
         weights, decay = self._weights(task, deleted), task.training.weight_decay
         return inverse_curvature(self.solver, start, task.records, weights, decay, vectors, base=victim).x
 

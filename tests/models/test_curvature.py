@@ -14,6 +14,7 @@ from data.examples import Examples
 from models.curvature import CURVATURES, dense, empirical_fisher, gauss_newton, hessian, softmax_curvature
 from models.gradients import objective_gradient, per_example_gradients
 from models.mlp import MLP
+from models.resnet import ResNet9
 from models.training import initialise
 from models.victim import Victim, activations, forward, room, stack, unflatten
 from tests.models.problems import N, deletions, directions, examples, flat_objective, victim
@@ -167,6 +168,41 @@ def test_one_model_alone_and_many_agree(curvature: str) -> None:
     assert not together.requires_grad
     assert not alone[0].requires_grad
     assert all(torch.equal(value, before[name]) and not value.requires_grad for name, value in model.parameters.items())
+
+
+@ALL
+@pytest.mark.parametrize("curvature", list(CURVATURES))
+@pytest.mark.parametrize("chunk", [1, 2 * N, 10_000])
+@pytest.mark.parametrize("hold", [False, True])
+def test_one_model_serves_all_rows(
+    name: str, curvature: str, chunk: int, hold: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With weights of their own or one row of them, one, two or all rows of vectors going back at once."""
+    model, data, deleted = victim(name), examples(name), deletions(5)
+    vectors, make = directions(model, 5), CURVATURES[curvature]
+    own = make(model.copies(5), data, deleted, SHIFT)(vectors)
+    same = make(model.copies(5), data, deleted[1].expand(5, -1), SHIFT)(vectors)
+    monkeypatch.setattr(models.curvature, "CHUNK", chunk)
+    close(make(model.copies(1), data, deleted, SHIFT, hold)(vectors), own)
+    product = make(model.copies(1), data, deleted[1, None], SHIFT, hold)
+    close(product(vectors), same)
+    close(product(vectors[:1]), same[:1])
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("curvature", list(CURVATURES))
+def test_one_residual_network_serves_all_rows(norm: str, curvature: str) -> None:
+    build = partial(ResNet9, shape=(1, 8, 8), classes=3, width=2, norm=norm)
+    like = torch.zeros(1, dtype=torch.float64)
+    model, rng = Victim(*initialise(build, 0, like)), torch.Generator().manual_seed(1)
+    data = Examples(torch.randn(6, 1, 8, 8, dtype=torch.float64, generator=rng), torch.arange(6) % 3)
+    deleted, vectors, make = (
+        torch.rand(3, 6, dtype=torch.float64, generator=rng),
+        directions(model, 3),
+        CURVATURES[curvature],
+    )
+    own = make(model.copies(3), data, deleted, SHIFT)(vectors)
+    close(make(model.copies(1), data, deleted, SHIFT, hold=True)(vectors), own)
 
 
 def test_dropout_is_the_identity() -> None:

@@ -78,7 +78,7 @@ def test_subsample_of_everything_is_the_whole(problem: Any, monkeypatch: pytest.
     model, data, matrix = problem
     monkeypatch.setattr(models.preconditioner, "SHARE", 1.0)
     v = directions(model, 3)
-    found = subsample(model, data).product(3, 0.3)(v)
+    found = subsample(model, data).product(0.3)(v)
     assert (found - v @ matrix - 0.3 * v).abs().max() < 1e-10
     inner = inner_solve(model, data, SHIFT)(v)
     left = v - inner @ matrix - SHIFT * inner
