@@ -105,6 +105,17 @@ def test_importing_our_modules_imports_nothing_slow():
     assert json.loads(done.stdout.splitlines()[-1]) == {}
 
 
+def test_setting_up_a_game_imports_nothing_slow():
+    """A user's mistake, which the set-up finds, is answered at once: no compiler of torch, and no scikit-learn."""
+    words = [sys.executable, "-X", "importtime", "experiments/run.py", "attack.budget=2000"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    names = {line.rpartition("|")[2].strip() for line in lines}
+    assert "torch" in names
+    assert names & {*SLOW, "torch._inductor"} == set()
+
+
 @pytest.mark.parametrize("config", methods(), ids=lambda path: f"{path.parent.name}={path.stem}")
 def test_a_methods_yaml_has_its_file_and_its_test(config):
     target = yaml.safe_load(config.read_text(encoding="utf-8"))["_target_"]

@@ -29,6 +29,15 @@ def test_counts_types_and_classes(digits: Data) -> None:
     assert len(digits.classes) == 10
 
 
+def test_the_file_may_lie_elsewhere(digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then scikit-learn reads it, to the same numbers; otherwise it is not imported at all."""
+    monkeypatch.setattr("data.digits.find_spec", lambda name: None)
+    for part in PARTS:
+        there, elsewhere = getattr(digits, part), getattr(Digits().load(), part)
+        assert torch.equal(there.x, elsewhere.x)
+        assert torch.equal(there.y, elsewhere.y)
+
+
 def test_parts_are_all_of_the_images(digits: Data) -> None:
     """The parts together have the labels, and after undoing the scale the pixels, of scikit-learn's 1,797 images."""
     from sklearn.datasets import load_digits
