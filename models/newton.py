@@ -1,18 +1,20 @@
-"""Damped Newton to the stationary point of the training objective, for convex models: the exact reference."""
+"""Newton's method to the stationary point of the training objective, for convex models: the exact reference."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import grad, jacrev, vmap
+from torch.func import grad, vmap
 
 from data.errors import UserError
 from data.examples import Examples
-from models.victim import Ensemble, Tensors, forward, unflatten
+from models.curvature import dense, gauss_newton
+from models.solver import cholesky_preconditioner, conjugate_gradients
+from models.victim import Ensemble, Tensors, Victim, forward, unflatten
 
-LARGEST = 5000  # parameters; the dense Hessian of one model then takes 200 MB in float64
-ENTRIES = 2**24  # numbers in the Jacobians of the models that are treated at once
+LARGEST = 5000  # parameters; the dense curvature of one model then takes 200 MB in float64
+TOLERANCE, STEPS = 1e-4, 1000  # relative residual of every step, and how many conjugate directions it may take
 
 
 def minimise(
@@ -20,13 +22,13 @@ def minimise(
 ) -> Tensors:
     """Parameters (m, ...) that minimise F(theta; w) for every row of `keep` = 1 - w, of shape (m, n).
 
-    Newton steps with a dense Gauss-Newton matrix (the Hessian where logits are linear in the parameters) and halving
-    line search, until the norm of every model's gradient is at most `tolerance`, or at the level of rounding. Raises
+    Newton steps with the Gauss-Newton matrix (the Hessian where logits are linear in the parameters) and halving line
+    search, until the norm of every model's gradient is at most `tolerance`, or at the level of rounding. Raises
     UserError for models with more than 5,000 parameters, and where the objective is not convex enough to converge.
     """
     module, like = start.module, {name: value[0] for name, value in start.parameters.items()}
     buffers = {name: value[0] for name, value in start.buffers.items()}
-    theta = torch.cat([value.reshape(len(start), -1) for value in start.parameters.values()], dim=1)
+    theta = start.flat()
     if theta.shape[1] > LARGEST:
         raise UserError(
             f"training.optimizer=newton is for up to {LARGEST:,} parameters; this model has {theta.shape[1]:,}."
@@ -38,36 +40,18 @@ def minimise(
         )
         return (kept * losses).sum() / len(records) + weight_decay / 2 * flat.dot(flat)
 
-    def curvature(flat: Tensor, kept: Tensor) -> Tensor:
-        def logits(x: Tensor) -> Tensor:
-            return jacrev(lambda values: forward(module, unflatten(values, like), buffers, x[None])[0])(flat)
-
-        jacobian = vmap(logits)(records.x)  # (n, K, p)
-        p = (
-            forward(module, unflatten(flat, like), buffers, records.x).softmax(-1)
-            * (kept / len(records))[:, None].sqrt()
-        )
-        mass = p.sum(1, keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
-        weighted = (p * mass)[:, :, None] * jacobian
-        mean = torch.einsum("nk,nkp->np", p, jacobian)
-        return (
-            torch.einsum("nkp,nkq->pq", weighted, jacobian)
-            - mean.T @ mean
-            + weight_decay * torch.eye(len(flat), dtype=flat.dtype, device=flat.device)
-        )
-
-    entries = (
-        len(records) * theta.shape[1] * forward(module, unflatten(theta[0], like), buffers, records.x[:1]).shape[1]
-    )
     value, slope = vmap(objective), vmap(grad(objective))
-    curvatures = vmap(curvature, chunk_size=max(1, ENTRIES // entries))
     floor = 32 * torch.finfo(theta.dtype).eps
-    for _ in range(iterations):
+    for done in range(iterations):
         gradient = slope(theta, keep)
         norms = gradient.norm(dim=1)
         if (norms <= max(tolerance, floor)).all():
             return unflatten(theta, like)
-        step = torch.linalg.solve(curvatures(theta, keep), gradient)
+        models = Ensemble(module, unflatten(theta, like), start.buffers)
+        try:
+            step = _step(models, records, keep, weight_decay, gradient)
+        except UserError:  # the curvature is singular, or nearly so
+            break
         before, scale = value(theta, keep), torch.ones_like(norms)
         for _ in range(30):
             worse = value(theta - scale[:, None] * step, keep) > before + floor * before.abs()
@@ -76,6 +60,20 @@ def minimise(
             scale = torch.where(worse, scale / 2, scale)
         theta = theta - scale[:, None] * step
     raise UserError(
-        f"Newton's method did not converge (gradient norm {norms.max():.1e} after {iterations} steps); "
+        f"Newton's method did not converge (gradient norm {norms.max():.1e} after {done + 1} steps); "
         "use training.optimizer=sgd for models that are not convex, or raise training.weight_decay."
     )
+
+
+def _step(models: Ensemble, records: Examples, keep: Tensor, weight_decay: float, gradient: Tensor) -> Tensor:
+    """The curvature's inverse times the gradient for every model, (m, p).
+
+    The models differ by a few weights, so that the dense curvature at their mean preconditions all of them.
+    """
+    product = gauss_newton(models, records, 1 - keep, weight_decay, hold=True)
+    first, like = models[0], gradient[0]
+    mean = Victim(first.module, unflatten(models.flat().mean(0), first.parameters), first.buffers)
+    kept = keep.mean(0, keepdim=True)
+    at_mean = gauss_newton(mean.copies(1), records, 1 - kept, weight_decay, hold=True)
+    factor = cholesky_preconditioner(dense(at_mean, len(like), like))
+    return conjugate_gradients(product, gradient, TOLERANCE, STEPS, factor).x
