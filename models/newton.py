@@ -42,7 +42,7 @@ def minimise(
 
     value, slope = vmap(objective), vmap(grad(objective))
     floor = 32 * torch.finfo(theta.dtype).eps
-    for done in range(iterations):
+    for _ in range(iterations):
         gradient = slope(theta, keep)
         norms = gradient.norm(dim=1)
         if (norms <= max(tolerance, floor)).all():
@@ -60,7 +60,7 @@ def minimise(
             scale = torch.where(worse, scale / 2, scale)
         theta = theta - scale[:, None] * step
     raise UserError(
-        f"Newton's method did not converge (gradient norm {norms.max():.1e} after {done + 1} steps); "
+        f"Newton's method did not converge (gradient norm {norms.max():.1e}); "
         "use training.optimizer=sgd for models that are not convex, or raise training.weight_decay."
     )
 
