@@ -14,28 +14,24 @@ differentiates it:
 
 Models and vectors go row by row, or one model serves all rows; so do `deleted` and vectors. A product is linear in its
 vector, so what depends on the model alone (activations, slopes and their graphs) serves all rows of one model, and with
-`hold` all further products too: it is kept, up to a fixed amount of memory, for as long as the product lives. A held
-product costs about half of one that starts from nothing.
+`hold` all further products too: it is kept, up to a fixed amount of memory, for as long as the product lives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from data.examples import Examples
 from models.gradients import losses
+from models.linearised import Linear, Linearise, forth_and_back, twice
 from models.victim import Ensemble, Tensors, activations, forward, room, rows_at_once, unflatten
 
 Product = Callable[[Tensor], Tensor]  # (m, p) -> (m, p), row by row
-Function = Callable[[Tensors, Tensors, Tensor, Tensor], Tensor]  # parameters, buffers, x (b, ...), y (b,) -> (b, ...)
-Linear = Callable[[Sequence[Tensor], slice], Sequence[Tensor]]  # a tensor (r, ...) for each parameter, and which rows
-Linearise = Callable[[Tensors, Tensor, Tensor, Tensor], Linear]  # parameters (m, ...), 1 - w (m, b), x (b, ...), y (b,)
 CHUNK = 2**18  # examples x models of one product, at most
 INPUTS = 2**21  # numbers in their inputs: on a processor, what fits into its cache is faster
 HELD = 4  # times what the layers may put out in one pass: numbers of activations and slopes that a product may hold
@@ -71,7 +67,7 @@ def gauss_newton(models: Ensemble, examples: Examples, deleted: Tensor, shift: f
     def inner(values: Tensor) -> Callable[[Tensor], Tensor]:
         return partial(softmax_curvature, values.softmax(-1))
 
-    return _summed(models, examples, deleted, shift, _forth_and_back(models, logits, inner), hold)
+    return _summed(models, examples, deleted, shift, forth_and_back(models, logits, inner), hold)
 
 
 def empirical_fisher(
@@ -85,7 +81,7 @@ def empirical_fisher(
     def values(parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> Tensor:
         return losses(models.module, parameters, buffers, x, y)
 
-    linearise = _forth_and_back(models, values, lambda _: lambda change: change)
+    linearise = forth_and_back(models, values, lambda _: lambda change: change)
     return _summed(models, examples, deleted, shift, linearise, hold)
 
 
@@ -101,82 +97,10 @@ def hessian(models: Ensemble, examples: Examples, deleted: Tensor, shift: float,
 
     if len(models) == 1 < len(deleted):  # its slopes hang on the weights, so every row has its own
         models = models[0].copies(len(deleted))
-    run = _of_every(values, len(models))
-
-    def linearise(parameters: Tensors, keep: Tensor, x: Tensor, y: Tensor) -> Linear:
-        leaves = list(parameters.values())
-        total = (keep * run(parameters, models.buffers, x, y)).sum()  # models do not meet: every one has its own slopes
-        used, slopes = _slopes(total, leaves)
-
-        def apply(directions: Sequence[Tensor], rows: slice) -> Sequence[Tensor]:
-            # One row of one model after the other: torch cannot batch the second derivative of group-norm.
-            parts = zip(*[directions[k].split(len(models)) for k in used], strict=True)
-            return [torch.cat(found) for found in zip(*[_back(slopes, leaves, part) for part in parts], strict=True)]
-
-        return apply
-
-    return _summed(models, examples, deleted, shift, linearise, hold)
+    return _summed(models, examples, deleted, shift, twice(models, values), hold)
 
 
 CURVATURES: dict[str, Curvature] = {"gauss_newton": gauss_newton, "hessian": hessian, "fisher": empirical_fisher}
-
-
-def _forth_and_back(
-    models: Ensemble, function: Function, inner: Callable[[Tensor], Callable[[Tensor], Tensor]]
-) -> Linearise:
-    """v -> sum_i keep_i J_i' inner(f_i)(J_i v).
-
-    u -> J' u is linear in u, so that its own way back is v -> J v, whatever u was: both passes walk graphs that are
-    built once.
-    """
-    run = _of_every(function, len(models))
-
-    def linearise(parameters: Tensors, keep: Tensor, x: Tensor, y: Tensor) -> Linear:
-        leaves = list(parameters.values())
-        values = run(parameters, models.buffers, x, y)
-        u = torch.zeros_like(values, requires_grad=True)
-        used, back = _slopes(values, leaves, u)
-        curved, weights = inner(values.detach()), keep.reshape(*keep.shape, *[1] * (values.dim() - 2))
-
-        def apply(directions: Sequence[Tensor], rows: slice) -> Sequence[Tensor]:
-            (change,) = _back(back, [u], [directions[k] for k in used])
-            return _back([values], leaves, [curved(change) * (weights[rows] if len(weights) > 1 else weights)])
-
-        return apply
-
-    return linearise
-
-
-def _slopes(values: Tensor, leaves: list[Tensor], u: Tensor | None = None) -> tuple[list[int], list[Tensor]]:
-    """d<u, values>/d leaf with its graph, and the positions of the leaves on which the values depend."""
-    slopes = torch.autograd.grad(values, leaves, u, create_graph=True, allow_unused=True)
-    used = [k for k, slope in enumerate(slopes) if slope is not None and slope.requires_grad]
-    return used, [slopes[k] for k in used]
-
-
-def _back(outputs: Sequence[Tensor], inputs: Sequence[Tensor], vectors: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Vector-Jacobian products (r, ...), row by row: of r models, or of one model with r rows of `vectors` (r, ...)."""
-    r = len(vectors[0])
-    if len(inputs[0]) == r:
-        return torch.autograd.grad(outputs, inputs, vectors, retain_graph=True, materialize_grads=True)
-    rows = [vector[:, None] for vector in vectors]
-    found = torch.autograd.grad(outputs, inputs, rows, retain_graph=True, is_grads_batched=True, allow_unused=True)
-    return [
-        value.new_zeros(r, *value.shape[1:]) if slope is None else slope[:, 0]
-        for slope, value in zip(found, inputs, strict=True)
-    ]
-
-
-def _of_every(function: Function, m: int) -> Function:
-    """`function` for m models whose tensors have a leading dimension; one model alone is spared the cost of vmap."""
-    if m > 1:
-        return vmap(function, in_dims=(0, 0, None, None))
-
-    def alone(parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> Tensor:
-        own, constants = ({name: value[0] for name, value in tensors.items()} for tensors in (parameters, buffers))
-        return function(own, constants, x, y)[None]
-
-    return alone
 
 
 def _summed(
