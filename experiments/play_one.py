@@ -42,12 +42,12 @@ def play_one(setup: Setup, seed: int) -> dict[str, Any]:
     log.info("Crafted %d requests with %d runs of the procedure.", len(turn.crafted), turn.meter.operator_calls)
     attacked = perf_counter()
     requests = [torch.tensor(each.request.indices, dtype=torch.long) for each in turn.crafted]
-    own, detection = judge_with_own_seed(setup, judge, seed, victims, seeds, chosen, start, requests)
+    forgetting = Forgetting(setup.task, setup.procedure, victims[0], seeds[0], setup.data.test.x)
+    own, detection = judge_with_own_seed(setup, judge, forgetting, seed, victims, seeds, chosen, start, requests)
     accepted = detection.pop("accepted")
     fresh = judge_with_fresh_seeds(setup, judge, seed, victims, chosen, requests, accepted)
     truth = setup.data.test.y[chosen.positions]
     control = random_controls(setup, seed, requests)[0]
-    forgetting = Forgetting(setup.task, setup.procedure, victims[0], seeds[0], setup.data.test.x)
     in_sequence, alone = forgetting.in_sequence(control.tolist()), forgetting.seconds(rows_of(setup, [control]))
     certificate = forgetting.certificate(rows_of(setup, [control]))
     record = {
@@ -99,8 +99,8 @@ def random_controls(setup: Setup, seed: int, requests: Sequence[Tensor]) -> list
 
 
 def judge_with_own_seed(
-    setup: Setup, judge: Judge, seed: int, victims: Sequence[Victim], seeds: Sequence[int], chosen: Chosen,
-    start: Tensor, requests: Sequence[Tensor],
+    setup: Setup, judge: Judge, forgetting: Forgetting, seed: int, victims: Sequence[Victim], seeds: Sequence[int],
+    chosen: Chosen, start: Tensor, requests: Sequence[Tensor],
 ) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
     """Every state with the victim's own seed (common random numbers), and what the filter did."""
     stream, size = setup.settings.stream, setup.attack.budget * (1 + setup.settings.stream.benign_per_malicious)
@@ -122,7 +122,6 @@ def judge_with_own_seed(
     aim = chosen.aim_of.to(start.device)
     outcome: dict[str, Any] = {"before": state(judge, chosen, start[None], torch.zeros_like(aim))}
     outcome |= {name: state(judge, chosen, p, aim) for name, p in states.items()}
-    forgetting = Forgetting(setup.task, setup.procedure, victims[0], seeds[0], setup.data.test.x)
     rows = rows_of(setup, [*requests, *groups[1]])
     for name, part in (("after", slice(0, len(requests))), ("random", slice(len(requests), 2 * len(requests)))):
         outcome[name]["models"] |= forgetting.measure(first.select(part), rows[part])

@@ -22,7 +22,8 @@ class Retrain:
     """theta' = argmin F(.; w), trained by the victim's recipe with the deleted examples at weight 0.
 
     Many requests retrain together on the same batches. Differentiable implicitly: at a stationary point
-    dL/dw_i = (1/n) <H_w^{-1} q, g_i(theta')>, with `solver` for the inverse. The server deletes its own record, so a
+    dL/dw_i = (1/n) <H_w^{-1} q, g_i(theta')>, with `solver` for the inverse; with another curvature than the Hessian
+    (Gauss-Newton for networks, fisher) or layers=last that is an approximation. The server deletes its own record, so a
     perturbed copy changes nothing. Source: attacks sheet, operator O1.
     """
 
