@@ -21,7 +21,8 @@ class FineTune:
     """theta <- theta - lr grad F(theta; w), minibatch SGD for `epochs` epochs from the victim.
 
     Weight decay and batch size are those of the training recipe. At a small learning rate most of the influence
-    survives; at a large one this is partial retraining. Source: unlearning sheet 2.1.
+    survives; at a large one this is partial retraining. Batch-norm statistics are updated. Source: unlearning sheet
+    2.1.
     """
 
     differentiable: ClassVar[bool] = False

@@ -18,7 +18,8 @@ from unlearning.procedure import Task, plain_learning
 class FirstOrder:
     """theta' = theta + (rate/n) sum_i w_i grad l(x~_i, y_i; theta): the sheet's tau is rate/n.
 
-    The gradient is taken at the submitted copy x~_i. Linear in w, so dL/dw_i = (rate/n) <q, g_i>.
+    The gradient is taken at the submitted copy x~_i. Linear in w, so dL/dw_i = (rate/n) <q, g_i>. Buffers are not
+    updated.
     Source: attacks sheet, operator O2; Warnecke et al., NDSS 2023 (deletion).
     """
 

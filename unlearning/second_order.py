@@ -26,7 +26,7 @@ class SecondOrder:
     With `retained_curvature` H_w is the curvature of the retained objective, else that of the full one (influence).
     The deleted gradients are taken at the submitted copies, the curvature at the stored records. dL/dw_i =
     (1/n) [<v, g_i> + v' H_i s] with v = H^{-1} q and s = theta' - theta; the second term only for the
-    retained curvature.
+    retained curvature. Buffers are not updated.
     Source: attacks sheet, operator O3; Warnecke et al., NDSS 2023.
     """
 

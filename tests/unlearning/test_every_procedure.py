@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache, partial
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from data.digits import Digits
 from experiments.build import build
 from models.logistic import Logistic
 from models.mlp import MLP
+from models.small_cnn import SmallCNN
 from models.training import Training
 from models.victim import Ensemble, Victim
 from unlearning.certificate import Certifying
 from unlearning.procedure import Differentiable, Procedure, Request, Task, architecture, forget
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "unlearning"
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "procedures.md").read_text(encoding="utf-8")
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
 REQUEST = Request((3, 17, 40))
 
@@ -73,6 +76,23 @@ def test_forgetting_leaves_its_victim_as_it_was(name: str) -> None:
     assert unlearned.ledger.keys() == model.ledger.keys()
     assert all(unlearned.history[key] is value for key, value in model.history.items())  # shared, not copied
     assert all(bool(torch.isfinite(value).all()) for value in unlearned.parameters.values())
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"certified_removal"}))  # which is for linear models
+def test_running_statistics_are_updated_where_the_page_says_so(name: str) -> None:
+    """Claim 30 for batch-norm: training on what is left updates them, steps on the parameters leave them alone."""
+    [sentence] = re.findall(r"The running statistics of batch-norm.*?\.\n", PAGE, flags=re.DOTALL)
+    data = Digits(train=200, test=1297).load()
+    network = partial(SmallCNN, shape=data.shape, classes=10, widths=[4], norm="batch")
+    of, these = procedure(name), Task(data.train, network, Training(epochs=1))
+    model = of.learn(these, 0)
+    before = {key: value.clone() for key, value in model.buffers.items()}
+    after = forget(of, these, model, Request(tuple(range(20))), 0).buffers
+    statistics = [key for key in before if "running_" in key]
+    assert statistics
+    assert all(torch.equal(model.buffers[key], value) for key, value in before.items())
+    unchanged = [torch.equal(after[key], before[key]) for key in statistics]
+    assert (not any(unchanged)) if f"`{name}`" in sentence.partition(";")[0] else all(unchanged)
 
 
 @pytest.mark.parametrize("name", NAMES)
