@@ -107,10 +107,10 @@ def _summed(
     models: Ensemble, examples: Examples, deleted: Tensor, shift: float, linearise: Linearise, hold: bool
 ) -> Product:
     """Accumulate over chunks of the examples; with `hold` the first of them stay linearised for the next call."""
-    m, n = max(len(models), len(deleted)), len(examples)
+    n = len(examples)
     like = {name: value[0] for name, value in models.parameters.items()}
     numbers = activations(models, examples.x)
-    chunk = rows_at_once(models, examples.x, CHUNK, m)
+    chunk = rows_at_once(models, examples.x, CHUNK, len(models))
     if examples.x.device.type == "cpu":
         chunk = min(chunk, max(1, INPUTS // examples.x[0].numel()))
     space = room(examples.x.device)
