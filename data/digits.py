@@ -56,10 +56,10 @@ def _table() -> np.ndarray[Any, np.dtype[np.float64]]:
     other imports together.
     """
     spec = find_spec("sklearn")
-    folder = Path(next(iter(spec.submodule_search_locations or ()), "")) if spec is not None else Path()
-    file = folder / "datasets" / "data" / "digits.csv.gz"
-    if file.is_file():
-        return np.loadtxt(file, delimiter=",")
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec is not None else []
+    for file in (folder / "datasets" / "data" / "digits.csv.gz" for folder in folders):
+        if file.is_file():
+            return np.loadtxt(file, delimiter=",")
     from sklearn.datasets import load_digits  # wherever its file is in this version
 
     bunch = load_digits()

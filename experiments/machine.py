@@ -97,7 +97,7 @@ def be_deterministic(device: "torch.device") -> None:
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
-    # what use_deterministic_algorithms does, without the compiler that it imports, which takes a second
+    # use_deterministic_algorithms does this and tells a compiler, which nothing here uses and which takes a second
     torch.set_deterministic_debug_mode("error" if device.type == "cpu" else "warn")
     # filling fresh memory with NaN would only slow down code that never reads it
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

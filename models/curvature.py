@@ -95,7 +95,7 @@ def hessian(models: Ensemble, examples: Examples, deleted: Tensor, shift: float,
     def values(parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> Tensor:
         return losses(models.module, parameters, buffers, x, y)
 
-    if len(models) == 1 < len(deleted):  # its slopes hang on the weights, so every row has its own
+    if len(models) == 1 < len(deleted):  # its slopes depend on the weights, so every row has its own
         models = models[0].copies(len(deleted))
     return _summed(models, examples, deleted, shift, twice(models, values), hold)
 
@@ -114,8 +114,10 @@ def _summed(
     if examples.x.device.type == "cpu":
         chunk = min(chunk, max(1, INPUTS // examples.x[0].numel()))
     space = room(examples.x.device)
-    together = max(1, min(CHUNK, space // numbers) // min(chunk, n))  # rows of one model that go back at once
-    most = HELD * space / (3 * len(models) * numbers) if hold else 0.0  # values, slopes, and what leads there
+    together = max(1, min(CHUNK, space // numbers) // max(1, min(chunk, n)))  # rows of one model that go back at once
+    size = sum(value.numel() for value in like.values())
+    kept = len(models) * (3 * chunk * numbers + size)  # of a chunk: values, slopes in both, and what leads there
+    chunks_held = int(HELD * space // kept) if hold else 0
     held: dict[int, Linear] = {}
 
     def at(first: int) -> Linear:
@@ -125,13 +127,14 @@ def _summed(
             return linearise(parameters, 1 - deleted[:, part], examples.x[part], examples.y[part])
 
     def apply(vectors: Tensor) -> Tensor:
+        vectors = vectors.detach()
         total = torch.zeros_like(vectors, dtype=torch.float64)
         step = together if len(models) == 1 else len(vectors)
         parts = [slice(begin, begin + step) for begin in range(0, len(vectors), step)]
-        directions = [list(unflatten(vectors[rows].detach(), like).values()) for rows in parts]
+        directions = [list(unflatten(vectors[rows], like).values()) for rows in parts]
         for first in range(0, n, chunk):
             linear = held.get(first) or at(first)
-            if min(first + chunk, n) <= most:
+            if first // chunk < chunks_held:
                 held[first] = linear
             for rows, along in zip(parts, directions, strict=True):
                 total[rows] += torch.cat([value.flatten(1) for value in linear(along, rows)], dim=1)

@@ -39,12 +39,15 @@ def exact(
     Raises UserError where a matrix is not positive definite (with its smallest eigenvalue), where rounding leaves a
     relative residual above `tolerance`, and for more than 5,000 parameters.
     """
-    rows = []
+    rows: list[Tensor] = []
+    factor = b.new_empty(0)
     for j, right in enumerate(b):
-        matrix = curvature_matrix(make, models[min(j, len(models) - 1)], examples, deleted[j], shift)
-        factor, info = torch.linalg.cholesky_ex(matrix)
-        if int(info) != 0:
-            refuse_negative(float(torch.linalg.eigvalsh(matrix)[0]), shift)
+        model, gone = models[min(j, len(models) - 1)], deleted[min(j, len(deleted) - 1)]
+        if j == 0 or len(models) > 1 or (len(deleted) > 1 and not torch.equal(gone, deleted[j - 1])):
+            matrix = curvature_matrix(make, model, examples, gone, shift)
+            factor, info = torch.linalg.cholesky_ex(matrix)
+            if int(info) != 0:
+                refuse_negative(float(torch.linalg.eigvalsh(matrix)[0]), shift)
         rows.append(torch.cholesky_solve(right[:, None], factor)[:, 0])
     x = torch.stack(rows)
     return _checked(x, b - make(models, examples, deleted, shift)(x), b, tolerance, products=1)

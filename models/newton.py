@@ -14,7 +14,7 @@ from models.solver import cholesky_preconditioner, conjugate_gradients
 from models.victim import Ensemble, Tensors, Victim, forward, unflatten
 
 LARGEST = 5000  # parameters; the dense curvature of one model then takes 200 MB in float64
-TOLERANCE, STEPS = 1e-4, 1000  # relative residual of every step, and how many conjugate directions it may take
+TOLERANCE, STEPS = 1e-4, 50  # relative residual of every step, and how many conjugate directions it may take
 
 
 def minimise(
@@ -24,7 +24,7 @@ def minimise(
 
     Newton steps with the Gauss-Newton matrix (the Hessian where logits are linear in the parameters) and halving line
     search, until the norm of every model's gradient is at most `tolerance`, or at the level of rounding. Raises
-    UserError for models with more than 5,000 parameters, and where the objective is not convex enough to converge.
+    UserError for models with more than 5,000 parameters, and where that is not reached.
     """
     module, like = start.module, {name: value[0] for name, value in start.parameters.items()}
     buffers = {name: value[0] for name, value in start.buffers.items()}
@@ -47,11 +47,10 @@ def minimise(
         norms = gradient.norm(dim=1)
         if (norms <= max(tolerance, floor)).all():
             return unflatten(theta, like)
-        models = Ensemble(module, unflatten(theta, like), start.buffers)
-        try:
-            step = _step(models, records, keep, weight_decay, gradient)
-        except UserError:  # the curvature is singular, or nearly so
+        if not norms.isfinite().all():
             break
+        models = Ensemble(module, unflatten(theta, like), start.buffers)
+        step = _step(models, records, keep, weight_decay, gradient)
         before, scale = value(theta, keep), torch.ones_like(norms)
         for _ in range(30):
             worse = value(theta - scale[:, None] * step, keep) > before + floor * before.abs()
@@ -61,19 +60,30 @@ def minimise(
         theta = theta - scale[:, None] * step
     raise UserError(
         f"Newton's method did not converge (gradient norm {norms.max():.1e}); "
-        "use training.optimizer=sgd for models that are not convex, or raise training.weight_decay."
+        "raise training.weight_decay, or use training.optimizer=sgd for models that are not convex."
     )
 
 
 def _step(models: Ensemble, records: Examples, keep: Tensor, weight_decay: float, gradient: Tensor) -> Tensor:
     """The curvature's inverse times the gradient for every model, (m, p).
 
-    The models differ by a few weights, so that the dense curvature at their mean preconditions all of them.
+    Mostly the models differ by a few weights, and the dense curvature at their mean preconditions all of them; where
+    they differ by more, or rounding hides the smallest curvature, every model gets its own.
     """
-    product = gauss_newton(models, records, 1 - keep, weight_decay, hold=True)
-    first, like = models[0], gradient[0]
+    first = models[0]
     mean = Victim(first.module, unflatten(models.flat().mean(0), first.parameters), first.buffers)
-    kept = keep.mean(0, keepdim=True)
-    at_mean = gauss_newton(mean.copies(1), records, 1 - kept, weight_decay, hold=True)
-    factor = cholesky_preconditioner(dense(at_mean, len(like), like))
-    return conjugate_gradients(product, gradient, TOLERANCE, STEPS, factor).x
+    matrix = _dense(mean, records, keep.mean(0), weight_decay)
+    matrix.diagonal().add_(8 * torch.finfo(matrix.dtype).eps * matrix.trace())  # or rounding may make it indefinite
+    try:
+        factor = cholesky_preconditioner(matrix)
+        product = gauss_newton(models, records, 1 - keep, weight_decay, hold=True)
+        return conjugate_gradients(product, gradient, TOLERANCE, STEPS, factor).x
+    except UserError:
+        own = [_dense(models[j], records, keep[j], weight_decay) for j in range(len(models))]
+        return torch.stack([torch.linalg.solve_ex(a, b)[0] for a, b in zip(own, gradient, strict=True)])
+
+
+def _dense(model: Victim, records: Examples, kept: Tensor, weight_decay: float) -> Tensor:
+    """The curvature (p, p) of one model with the weights `kept` (n,)."""
+    product = gauss_newton(model.copies(1), records, (1 - kept)[None], weight_decay, hold=True)
+    return dense(product, model.flat().numel(), model.flat())

@@ -37,13 +37,13 @@ def activations(models: Victim | Ensemble, x: Tensor) -> int:
     """Numbers that all layers of one model put out for one input, and at least a sixteenth of the input's own."""
     known = _sizes.setdefault(models.module, {})
     if x.shape[1:] not in known:
-        known[x.shape[1:]] = _measured_activations(models if isinstance(models, Victim) else models[0], x[:1])
+        known[x.shape[1:]] = _measured_activations(models if isinstance(models, Victim) else models[0], x)
     return known[x.shape[1:]]
 
 
 def _measured_activations(victim: Victim, x: Tensor) -> int:
-    """The same, counted in one forward pass."""
-    total = [0]
+    """The same, counted in one forward pass; `x` may be empty."""
+    one, total = x.new_zeros(1, *x.shape[1:]), [0]
 
     def count(module: nn.Module, inputs: object, output: object) -> None:
         total[0] += output.numel() if isinstance(output, Tensor) else 0
@@ -51,11 +51,11 @@ def _measured_activations(victim: Victim, x: Tensor) -> int:
     handles = [m.register_forward_hook(count) for m in victim.module.modules() if not list(m.children())]
     try:
         with torch.no_grad():
-            forward(victim.module, victim.parameters, victim.buffers, x)
+            forward(victim.module, victim.parameters, victim.buffers, one)
     finally:
         for handle in handles:
             handle.remove()
-    return max(1, total[0], x.numel() // 16)
+    return max(1, total[0], one.numel() // 16)
 
 
 def forward(module: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:

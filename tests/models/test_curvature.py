@@ -14,6 +14,7 @@ import models.linearised
 from data.examples import Examples
 from models.curvature import CURVATURES, dense, empirical_fisher, gauss_newton, hessian, softmax_curvature
 from models.gradients import objective_gradient, per_example_gradients
+from models.last_layer import only_last_layer
 from models.mlp import MLP
 from models.resnet import ResNet9
 from models.training import initialise
@@ -56,8 +57,10 @@ def close(left: Tensor, right: Tensor) -> None:
 
 
 @ALL
-def test_products_of_several_models(name: str) -> None:
-    """Three models with parameters, deletion weights and directions of their own."""
+@pytest.mark.parametrize("few", [0, 2])
+def test_products_of_several_models(name: str, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three models with parameters, deletion weights and directions of their own; by dual numbers too."""
+    monkeypatch.setattr(models.linearised, "FEW", few)
     victims, deleted = [victim(name, seed) for seed in range(3)], deletions(3)
     vectors, models_ = directions(victims[0], 3), stack(victims)
     pairs = ((hessian, exact_hessian), (gauss_newton, exact_gauss_newton), (empirical_fisher, exact_fisher))
@@ -95,22 +98,38 @@ def test_size_of_a_pass_does_not_matter(make: object, chunk: int, monkeypatch: p
 def test_a_held_product_is_the_same(name: str, curvature: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """In every call, with room for none, half or all of the examples; what is held is not passed forward again.
 
-    Dual numbers, which serve convolutions, hold nothing.
+    (Dual numbers, which serve many convolutions, hold nothing.)
     """
     victims, data, deleted = [victim(name, seed) for seed in range(2)], examples(name), deletions(2)
     models_, vectors = stack(victims), directions(victims[0], 2)
     plain = CURVATURES[curvature](models_, data, deleted, SHIFT)
     passes: list[int] = []
     monkeypatch.setattr(models.curvature, "CHUNK", 2 * 2)  # two models, two examples
-    numbers = 3 * len(models_) * activations(models_, data.x)
-    monkeypatch.setattr(models.curvature, "HELD", share * N * numbers / room(data.x.device))
+    chunk = len(models_) * (3 * 2 * activations(models_, data.x) + vectors.shape[1])
+    monkeypatch.setattr(models.curvature, "HELD", (share * N / 2 + 1e-6) * chunk / room(data.x.device))
     monkeypatch.setattr(models.linearised, "_of_every", _counted(models.linearised._of_every, passes))
     held = CURVATURES[curvature](models_, data, deleted, SHIFT, hold=True)
     for scale in (1.0, -2.0, 0.0):
         close(held(scale * vectors), plain(scale * vectors))
-    holds = curvature == "hessian" or name in ("logistic", "mlp")
-    again = N - 2 * int(share * N / 2) if holds else N
+    again = N - 2 * int(share * N / 2)
     assert sum(passes) == N + 2 * again
+
+
+def test_convolutions_that_do_not_move_are_no_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only the last layer moves, their products are held like any other."""
+    passes: list[int] = []
+    monkeypatch.setattr(models.linearised, "FEW", 0)
+    monkeypatch.setattr(models.linearised, "_of_every", _counted(models.linearised._of_every, passes))
+    last = only_last_layer(victim("cnn"))
+    product = gauss_newton(last.copies(1), examples("cnn"), deletions(1), SHIFT, hold=True)
+    assert torch.equal(product(directions(last, 1)), product(directions(last, 1)))
+    assert passes == [N]
+
+
+def test_vectors_with_a_gradient_give_products_without() -> None:
+    model, data = victim("mlp"), examples("mlp")
+    vectors = directions(model, 1).requires_grad_()
+    assert not gauss_newton(model.copies(1), data, deletions(1), SHIFT)(vectors).requires_grad
 
 
 def _counted(of_every: Callable[..., Callable[..., Tensor]], passes: list[int]) -> Callable[..., Callable[..., Tensor]]:

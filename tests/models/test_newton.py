@@ -40,6 +40,38 @@ def test_gradient_vanishes_for_every_model(weight_decay: float, scale: float) ->
         assert gradient.norm() < 1.01e-10
 
 
+@pytest.mark.parametrize(
+    ("dtype", "weight_decay", "spread"),
+    [(torch.float64, 0.0, 1.0), (torch.float32, 1e-8, 1.0), (torch.float32, 1e-6, 30.0), (torch.float32, 0.0, 1.0)],
+)
+@pytest.mark.parametrize("m", [1, 3])
+def test_hardly_curved_problems(dtype: torch.dtype, weight_decay: float, spread: float, m: int) -> None:
+    """Without weight decay softmax has flat directions; columns of very different scale round the curvature away."""
+    rng = generator(3, "flat")
+    x = torch.randn(300, 6, generator=rng, dtype=torch.float64) * torch.logspace(
+        -1, 1, 6, base=spread, dtype=torch.float64
+    )
+    data = Examples(x.to(dtype), torch.randint(3, (300,), generator=rng))
+    recipe = Training(optimizer="newton", weight_decay=weight_decay)
+    trained = train(BUILD, data, recipe, [1] * m, torch.zeros(m, 300))
+    limit = max(1e-10, 32 * torch.finfo(dtype).eps)
+    for j in range(m):
+        assert objective_gradient(trained[j], data, torch.zeros(1, 300, dtype=dtype), weight_decay).norm() < 2 * limit
+
+
+@pytest.mark.parametrize("weight_decay", [1e-3, 1e-6, 1e-9])
+def test_models_that_share_no_example(weight_decay: float) -> None:
+    """Their mean says little about them, so each is solved with its own curvature where it takes too long."""
+    rng = generator(4, "shards")
+    data = Examples(torch.randn(300, 6, generator=rng, dtype=torch.float64), torch.randint(3, (300,), generator=rng))
+    deleted = torch.ones(5, 300, dtype=torch.float64)
+    for j in range(5):
+        deleted[j, 60 * j : 60 * (j + 1)] = 0
+    trained = train(BUILD, data, Training(optimizer="newton", weight_decay=weight_decay), [1] * 5, deleted)
+    for j in range(5):
+        assert objective_gradient(trained[j], data, deleted[j, None], weight_decay).norm() < 1.01e-10
+
+
 def test_minimum_does_not_depend_on_the_start() -> None:
     """Strong convexity: the distance is at most the sum of the gradient norms over lambda, 2e-10 / 1e-2."""
     trained = train(BUILD, records(), Training(optimizer="newton", weight_decay=1e-2), [1, 2]).flat()

@@ -13,7 +13,7 @@ import models.victim
 from models.mlp import MLP
 from models.small_cnn import SmallCNN
 from models.training import initialise
-from models.victim import ACTIVATIONS, Ensemble, Victim, concatenate, flatten, room, stack, unflatten
+from models.victim import ACTIVATIONS, Ensemble, Victim, activations, concatenate, flatten, room, stack, unflatten
 
 LIKE = torch.zeros(1, dtype=torch.float64)
 BUILD = partial(MLP, shape=(5,), classes=3, widths=[4])
@@ -97,6 +97,11 @@ def test_a_gpu_gives_more_room(monkeypatch: pytest.MonkeyPatch) -> None:
         properties = SimpleNamespace(total_memory=int(gigabytes * 2**30))
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, found=properties: found)
         assert room(torch.device("cuda:1")) == numbers
+
+
+def test_no_inputs_tell_the_size_of_one() -> None:
+    model, x = victim(0), inputs(3)
+    assert activations(model, x[:0]) == activations(victim(0), x) == 4 + 4 + 3
 
 
 def test_no_inputs_give_no_logits() -> None:

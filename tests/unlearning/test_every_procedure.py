@@ -60,10 +60,12 @@ def row(*positions: int) -> Tensor:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_forgetting_leaves_its_victim_as_it_was(name: str) -> None:
-    """Claim 30: bit by bit, with the mode of its module and what requires a gradient."""
+def test_forgetting_leaves_its_victim_as_it_was(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claim 30: bit by bit, with the mode of its module and what requires a gradient, whatever they were."""
     model = victim(name)
     before = everything(model)
+    monkeypatch.setattr(model.module, "training", True)
+    monkeypatch.setattr(next(model.module.parameters()), "requires_grad", False)
     modules = [(module, module.training) for module in model.module.modules()]
     flags = [parameter.requires_grad for parameter in model.module.parameters()]
     unlearned = forget(procedure(name), task(name), model, REQUEST, 0)
