@@ -32,6 +32,7 @@ from models.linearised import Linear, Linearise, forth_and_back, twice
 from models.victim import Ensemble, Tensors, activations, forward, room, rows_at_once, unflatten
 
 Product = Callable[[Tensor], Tensor]  # (m, p) -> (m, p), row by row
+LARGEST = 5000  # parameters; the dense curvature of one model then takes 200 MB in float64
 CHUNK = 2**18  # examples x models of one product, at most
 INPUTS = 2**21  # numbers in their inputs: on a processor, what fits into its cache is faster
 HELD = 4  # times what the layers may put out in one pass: numbers of activations and slopes that a product may hold
@@ -113,8 +114,9 @@ def _summed(
     chunk = rows_at_once(models, examples.x, CHUNK, len(models))
     if examples.x.device.type == "cpu":
         chunk = min(chunk, max(1, INPUTS // examples.x[0].numel()))
+    chunk = min(chunk, max(1, n))
     space = room(examples.x.device)
-    together = max(1, min(CHUNK, space // numbers) // max(1, min(chunk, n)))  # rows of one model that go back at once
+    together = max(1, min(CHUNK, space // numbers) // chunk)  # rows of one model that go back at once
     size = sum(value.numel() for value in like.values())
     kept = len(models) * (3 * chunk * numbers + size)  # of a chunk: values, slopes in both, and what leads there
     chunks_held = int(HELD * space // kept) if hold else 0

@@ -8,9 +8,8 @@ from torch import Tensor
 from data.errors import UserError
 from data.examples import Examples
 from data.randomness import generator
-from models.curvature import Curvature, dense
+from models.curvature import LARGEST, Curvature, dense
 from models.gradients import gradients_at_once, per_example_gradients
-from models.newton import LARGEST
 from models.preconditioner import check_rank
 from models.solver import Solution, relative
 from models.victim import Ensemble, Victim
@@ -27,7 +26,6 @@ def curvature_matrix(make: Curvature, victim: Victim, examples: Examples, delete
         raise UserError(
             f"A dense curvature is for up to {LARGEST:,} parameters; this model has {like.numel():,}: use method=cg."
         )
-
     return dense(make(victim.copies(1), examples, deleted[None], shift, hold=True), like.numel(), like)
 
 

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from data.examples import Examples
 from data.randomness import generator
-from models.curvature import CURVATURES, Product
+from models.curvature import CURVATURES, LARGEST, Product
 from models.direct import curvature_matrix, exact, refuse_negative, woodbury_solution
 from models.lanczos import Spectrum, extreme_eigenvalues
 from models.last_layer import from_last_layer, only_last_layer, to_last_layer
 from models.lissa import lissa, stochastic_lissa
-from models.newton import LARGEST
 from models.preconditioner import make_preconditioner
 from models.solver import Solution, Solver, cholesky_preconditioner, conjugate_gradients
 from models.victim import Ensemble, Victim

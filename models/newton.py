@@ -9,11 +9,11 @@ from torch.func import grad, vmap
 
 from data.errors import UserError
 from data.examples import Examples
-from models.curvature import dense, gauss_newton
+from models.curvature import LARGEST, gauss_newton
+from models.direct import curvature_matrix
 from models.solver import cholesky_preconditioner, conjugate_gradients
 from models.victim import Ensemble, Tensors, Victim, forward, unflatten
 
-LARGEST = 5000  # parameters; the dense curvature of one model then takes 200 MB in float64
 TOLERANCE, STEPS = 1e-4, 50  # relative residual of every step, and how many conjugate directions it may take
 
 
@@ -72,18 +72,14 @@ def _step(models: Ensemble, records: Examples, keep: Tensor, weight_decay: float
     """
     first = models[0]
     mean = Victim(first.module, unflatten(models.flat().mean(0), first.parameters), first.buffers)
-    matrix = _dense(mean, records, keep.mean(0), weight_decay)
+    matrix = curvature_matrix(gauss_newton, mean, records, 1 - keep.mean(0), weight_decay)
     matrix.diagonal().add_(8 * torch.finfo(matrix.dtype).eps * matrix.trace())  # or rounding may make it indefinite
     try:
         factor = cholesky_preconditioner(matrix)
         product = gauss_newton(models, records, 1 - keep, weight_decay, hold=True)
         return conjugate_gradients(product, gradient, TOLERANCE, STEPS, factor).x
     except UserError:
-        own = [_dense(models[j], records, keep[j], weight_decay) for j in range(len(models))]
-        return torch.stack([torch.linalg.solve_ex(a, b)[0] for a, b in zip(own, gradient, strict=True)])
-
-
-def _dense(model: Victim, records: Examples, kept: Tensor, weight_decay: float) -> Tensor:
-    """The curvature (p, p) of one model with the weights `kept` (n,)."""
-    product = gauss_newton(model.copies(1), records, (1 - kept)[None], weight_decay, hold=True)
-    return dense(product, model.flat().numel(), model.flat())
+        own = (
+            curvature_matrix(gauss_newton, models[j], records, 1 - kept, weight_decay) for j, kept in enumerate(keep)
+        )
+        return torch.stack([torch.linalg.solve_ex(matrix, b)[0] for matrix, b in zip(own, gradient, strict=True)])

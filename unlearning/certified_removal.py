@@ -13,10 +13,10 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.examples import Examples
+from models.curvature import LARGEST
 from models.gradients import weighted_gradient
 from models.influence import inverse_curvature
 from models.logistic import Logistic
-from models.newton import LARGEST
 from models.progress import progress
 from models.solver import Solver
 from models.training import initialise

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from data.examples import Examples
 from data.randomness import generator
@@ -22,11 +21,12 @@ from models.solver import Solver
 from models.training import Training, train
 from models.victim import Victim
 from tests.benchmarks.conftest import Report
+from tests.benchmarks.test_curvature import BATCH, plain_lissa
 
 DEVICE, COUNT, DELETED = "cuda", 50_000, 1000
 DAMPING, TOLERANCE = 0.1, 1e-2
 RECIPE = Training(epochs=1, batch_size=512, lr=0.05, weight_decay=0.0)
-STEPS, BATCH, SCALE = 100, 10, 1000.0  # of the 10 x 1,000 steps of plain LiSSA that are timed
+STEPS, SCALE = 100, 1000.0  # of the 10 x 1,000 steps of plain LiSSA that are timed
 FITTING = 20  # gradients of 11 million parameters that the Woodbury solver agrees to hold
 
 
@@ -56,7 +56,7 @@ class Problem:
 
 @pytest.fixture(scope="module")
 def problem() -> Iterator[Problem]:
-    if DEVICE == "cuda" and not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         pytest.skip("no CUDA GPU is at hand")
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, as it does for the data and the solver
@@ -75,23 +75,16 @@ def seconds(function: Callable[[], Any], rounds: int = 3) -> tuple[float, Any]:
     """The median of some runs after one that is not counted, and what the last one gave."""
     times = []
     for _ in range(rounds + 1):
-        synchronise()
+        torch.cuda.synchronize()
         began = time.perf_counter()
         found = function()
-        synchronise()
+        torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
     return statistics.median(times[1:]), found
 
 
-def synchronise() -> None:
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
-
-
 def peak_gigabytes(function: Callable[[], Any]) -> float:
     """Peak memory of a call above what was held before."""
-    if DEVICE != "cuda":
-        return float("nan")
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     function()
@@ -136,7 +129,9 @@ def test_newton_direction(benchmark: Any, problem: Problem, report: Report) -> N
         left = float((problem.slope - problem.product("gauss_newton", solution.x)).norm() / problem.slope.norm())
         rows[f"conjugate gradients, {kind}"] = f"{solution.iterations} iterations, {taken[kind]:.1f} s, {left:.1e}"
         assert left <= TOLERANCE
-    plain, _ = seconds(partial(plain_lissa, problem, STEPS), rounds=1)
+    base.module.load_state_dict({**base.parameters, **base.buffers})
+    loop = partial(plain_lissa, base.module, on_the_gpu(problem), problem.slope, 1, STEPS, SCALE)
+    plain, _ = seconds(loop, rounds=1)
     plain *= 10 * 1000 / STEPS
     rows[f"plain LiSSA, 10 x 1,000 steps ({STEPS} timed)"] = f"{plain:.1f} s"
     report(f"Newton direction of a ResNet-18: {DELETED:,} of {COUNT:,} deleted, damping {DAMPING}", rows)
@@ -145,20 +140,11 @@ def test_newton_direction(benchmark: Any, problem: Problem, report: Report) -> N
     assert min(taken.values()) <= plain
 
 
-def plain_lissa(problem: Problem, steps: int) -> list[Tensor]:
-    """LiSSA as research code writes it, from tensors on the GPU."""
-    model: nn.Module = problem.victim.module
-    model.load_state_dict({**problem.victim.parameters, **problem.victim.buffers})
-    values = list(model.parameters())
-    b = [p.view_as(v) for p, v in zip(problem.slope[0].split([v.numel() for v in values]), values, strict=True)]
-    u = [piece.clone() for piece in b]
-    for _ in range(steps):
+def on_the_gpu(problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
+    """Small random batches, indexed out of tensors on the GPU."""
+    while True:
         rows = torch.randint(COUNT, (BATCH,), device=DEVICE)
-        loss = F.cross_entropy(model(problem.records.x[rows]), problem.records.y[rows])
-        slopes = torch.autograd.grad(loss, values, create_graph=True)
-        curved = torch.autograd.grad(slopes, values, grad_outputs=u)
-        u = [r + a - (h + DAMPING * a) / SCALE for r, a, h in zip(b, u, curved, strict=True)]
-    return u
+        yield problem.records.x[rows], problem.records.y[rows]
 
 
 def test_woodbury(benchmark: Any, problem: Problem, report: Report) -> None:

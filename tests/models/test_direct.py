@@ -40,7 +40,7 @@ def test_exact_solves_every_system_with_its_own_matrix() -> None:
 def test_one_model_and_one_row_of_weights_serve_all_vectors(method: str) -> None:
     model, deleted = victim("mlp"), deletions(2)[1:]
     vectors = directions(model, 3)
-    solver = Solver(method=method, damping=0.05, tolerance=1e-9, max_iterations=100_000)  # type: ignore[arg-type]
+    solver = Solver(method=method, damping=0.05, tolerance=1e-9, max_iterations=100_000)
     solution = inverse_curvature(solver, model.copies(1), examples("mlp"), deleted, 0.1, vectors)
     expected = solve_dense(gauss_newton, [model] * 3, "mlp", deleted.expand(3, -1), 0.15, vectors)
     assert (solution.x - expected).abs().max() < 1e-6
