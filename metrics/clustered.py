@@ -13,9 +13,9 @@ from metrics.measurement import Measurement
 def clustered_rate(hits: Tensor, clusters: Tensor) -> Interval:
     """The share of `hits` (n,) bool, with an interval over `clusters` (n,), integers that name the cluster of each.
 
-    p = sum_c x_c / sum_c n_c of x_c hits among n_c records of cluster c, and the variance of this ratio by linearisation,
-    C/(C-1) sum_c (x_c - n_c p)^2 / (sum_c n_c)^2 for C clusters (Cochran, Sampling Techniques, section 6.3). Raises
-    ValueError without a record, and for shapes that differ.
+    p = sum_c x_c / sum_c n_c of x_c hits among n_c records of cluster c, and the variance of this ratio by
+    linearisation, C/(C-1) sum_c (x_c - n_c p)^2 / (sum_c n_c)^2 for C clusters (Cochran, Sampling Techniques, section
+    6.3). Raises ValueError without a record, and for shapes that differ.
     """
     if hits.shape != clusters.shape or hits.dtype != torch.bool or len(hits) == 0:
         raise ValueError("Hits are bool (n,), n >= 1, and clusters integers of the same shape.")
