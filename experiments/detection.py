@@ -14,40 +14,69 @@ from defenses.filters.none import NoDefense
 from experiments.choose import Chosen
 from experiments.setup import Setup
 from metrics.detection import Roc, auroc, benign_rejected, malicious_caught, roc_curve, tpr_at_fpr
-from models.victim import Victim
+from models.victim import Ensemble, Victim
 
 ALWAYS = ("S1", "S8")  # reported beside whatever score decides (reporting protocol)
 
 
-def review_streams(
-    setup: Setup, victim: Victim, mixed: Sequence[tuple[Tensor, Tensor]], benign: Sequence[Tensor],
-    candidates: Sequence[Victim], calibration: Sequence[Calibration], chosen: Chosen,
-) -> dict[str, Any]:  # fmt: skip
-    """Review every mixed stream and every benign batch; `candidates` are the victim after each of them.
+class Review:
+    """The filter's work on one stream after the other, so that of the models after them only one is needed at a time.
 
-    The threshold is calibrated once. Returns the accepted positions per stream, under `accepted`, and the metrics.
+    Its methods but the last are what a judge shows models to. Those after the calibration batches come first, and are
+    kept; the threshold is calibrated once.
     """
-    trusted = setup.data.filter_trusted
-    contexts = [Context(setup.task, victim, each, trusted, calibration) for each in candidates]
-    threshold = setup.defense.threshold(contexts[0])
-    accepted, flagged, scores = [], [], {name: [] for name in scorers(setup)}  # type: ignore[var-annotated]
-    for (stream, _), context in zip(mixed, contexts, strict=False):
-        for name, scorer in scorers(setup).items():
-            scores[name].append(scorer.scores(context, stream))
-        decided = scores["decision"][-1] > threshold
-        flagged.append(decided)
-        accepted.append(stream[~decided])
-    report: dict[str, Any] = {"accepted": accepted, "threshold": threshold, "defense": setup.defense.name}
-    report["quarantined"] = [stream[hit].tolist() for (stream, _), hit in zip(mixed, flagged, strict=True)]
-    for direction in setup.settings.targets.directions:
-        mine = [i for i, each in enumerate(chosen.aim_directions) if each == direction]
-        report[direction] = measured(scores, flagged, [m for _, m in mixed], mine)
-    rejected = [
-        float((setup.defense.scores(context, batch) > threshold).double().mean())
-        for batch, context in zip(benign, contexts[len(mixed) :], strict=True)
-    ]
-    report["benign_only_rejected"] = rejected
-    return report
+
+    def __init__(
+        self, setup: Setup, victim: Victim, calibration: Sequence[Tensor], mixed: Sequence[tuple[Tensor, Tensor]],
+        benign: Sequence[Tensor],
+    ) -> None:  # fmt: skip
+        self.setup, self.victim = setup, victim
+        self.batches, self.streams, self.alone = calibration, mixed, benign
+        self.calibration: list[Calibration] = []
+        self.threshold: float | None = None
+        self.scores: dict[str, list[Tensor]] = {name: [] for name in scorers(setup)}
+        self.flagged: list[Tensor] = []
+        self.rejected: list[float] = []
+
+    def calibrate(self, models: Ensemble, which: slice, predictions: Tensor) -> None:
+        """Keep the models after some of the calibration batches."""
+        for k, batch in enumerate(self.batches[which]):
+            self.calibration.append(Calibration(batch, models[k].clone()))
+
+    def _context(self, candidate: Victim) -> tuple[Context, float]:
+        setup = self.setup
+        context = Context(setup.task, self.victim, candidate, setup.data.filter_trusted, self.calibration)
+        if self.threshold is None:
+            self.threshold = setup.defense.threshold(context)
+        return context, self.threshold
+
+    def mixed(self, models: Ensemble, which: slice, predictions: Tensor) -> None:
+        """Score some of the mixed streams, after which the victim is one of the `models`."""
+        for k, (stream, _) in enumerate(self.streams[which]):
+            context, threshold = self._context(models[k])
+            for name, scorer in scorers(self.setup).items():
+                self.scores[name].append(scorer.scores(context, stream))
+            self.flagged.append(self.scores["decision"][-1] > threshold)
+
+    def benign(self, models: Ensemble, which: slice, predictions: Tensor) -> None:
+        """Score some of the benign batches."""
+        for k, batch in enumerate(self.alone[which]):
+            context, threshold = self._context(models[k])
+            self.rejected.append(float((self.setup.defense.scores(context, batch) > threshold).double().mean()))
+
+    def report(self, chosen: Chosen) -> dict[str, Any]:
+        """The metrics, and the accepted positions per stream under `accepted`."""
+        pairs = list(zip(self.streams, self.flagged, strict=True))
+        report: dict[str, Any] = {
+            "accepted": [stream[~hit] for (stream, _), hit in pairs],
+            "threshold": self.threshold, "defense": self.setup.defense.name,
+            "quarantined": [stream[hit].tolist() for (stream, _), hit in pairs],
+        }  # fmt: skip
+        for direction in self.setup.settings.targets.directions:
+            mine = [i for i, each in enumerate(chosen.aim_directions) if each == direction]
+            report[direction] = measured(self.scores, self.flagged, [m for _, m in self.streams], mine)
+        report["benign_only_rejected"] = self.rejected
+        return report
 
 
 def scorers(setup: Setup) -> dict[str, Any]:

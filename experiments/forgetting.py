@@ -41,8 +41,9 @@ class Forgetting:
         procedure gives certificates: `certified` (1 or 0), `certificate_bound`, `certificate_epsilon`.
         """
         reference = models if isinstance(self.procedure, Retrain) else self.retrained(deleted)
-        same = models.flat().shape == reference.flat().shape
-        on_test, on_test_retrained = models.probabilities(self.test), reference.probabilities(self.test)
+        same = models[0].flat().shape == reference[0].flat().shape
+        on_test = models.probabilities(self.test)
+        on_test_retrained = on_test if reference is models else reference.probabilities(self.test)
         found: Lists = {}
         for row, gone in enumerate(self.task.total(deleted) > 0):
             values = self._accuracies(models[row], gone)

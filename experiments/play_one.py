@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from data.randomness import derive, generator
-from defenses.defense import Calibration
 from experiments.checkpoint import Checkpointed
 from experiments.choose import Chosen, benign_batches, choose_attacker, choose_targets, learn, member_seeds, streams
 from experiments.crafting import craft
-from experiments.detection import review_streams
-from experiments.forgetting import Forgetting
-from experiments.judge import Judge, averaged_on_targets, on_targets
+from experiments.detection import Review
+from experiments.forgetting import Forgetting, Lists
+from experiments.judge import Judge, Look, averaged_on_targets, on_targets
 from experiments.machine import peak_gpu_memory_mb, peak_memory_mb
 from experiments.setup import Setup
 from metrics.uncertainty import ece_floor
@@ -34,7 +33,7 @@ def play_one(setup: Setup, seed: int) -> dict[str, Any]:
     victims = [learn(setup, each) for each in seeds]
     steps = Checkpointed(setup.procedure, setup.store, setup.victim_key())
     judge = Judge(setup.task, steps, setup.data)
-    start = judge.predict(judge.unlearn(victims, seeds, nothing(setup, 1)))[0]
+    start = judge.predict([victim.copies(1) for victim in victims])[0]
     n = len(setup.data.test)
     chosen = choose_targets(setup.settings.targets, start[:n], setup.data.test.x, seed)
     learned = perf_counter()
@@ -48,8 +47,8 @@ def play_one(setup: Setup, seed: int) -> dict[str, Any]:
     fresh = judge_with_fresh_seeds(setup, judge, seed, victims, chosen, requests, accepted)
     truth = setup.data.test.y[chosen.positions]
     control = random_controls(setup, seed, requests)[0]
-    in_sequence, alone = forgetting.in_sequence(control.tolist()), forgetting.seconds(rows_of(setup, [control]))
-    certificate = forgetting.certificate(rows_of(setup, [control]))
+    in_sequence, alone = forgetting.in_sequence(control.tolist()), forgetting.seconds(judge.rows([control]))
+    certificate = forgetting.certificate(judge.rows([control]))
     record = {
         "seed": seed,
         "targets": {
@@ -77,19 +76,6 @@ def play_one(setup: Setup, seed: int) -> dict[str, Any]:
     return record
 
 
-def nothing(setup: Setup, rows: int) -> Tensor:
-    """Deletion weights (rows, n) that delete nothing."""
-    return setup.task.records.x.new_zeros(rows, len(setup.task.records))
-
-
-def rows_of(setup: Setup, requests: Sequence[Tensor]) -> Tensor:
-    """Positions as rows of 0/1 deletion weights (m, n)."""
-    rows = nothing(setup, len(requests))
-    for row, request in zip(rows, requests, strict=True):
-        row[request.to(row.device)] = 1
-    return rows
-
-
 def random_controls(setup: Setup, seed: int, requests: Sequence[Tensor]) -> list[Tensor]:
     """For each request as many records of the attacker's pool at random; for an empty one as many as the budget."""
     pool = choose_attacker(setup, seed).pool.cpu()
@@ -107,24 +93,33 @@ def judge_with_own_seed(
     mixed = streams(setup, seed, requests)
     benign = benign_batches(setup, seed, "benign", stream.benign_batches, size)
     calibration = benign_batches(setup, seed, "calibration", stream.calibration_batches, size)
-    groups = [list(requests), random_controls(setup, seed, requests), [s for s, _ in mixed], benign, calibration]
-    models = judge.unlearn(victims, seeds, rows_of(setup, [each for group in groups for each in group]))
-    parts = judge.predict(models).split([len(group) for group in groups])
-    after, control, undefended, benign_only, _ = parts
-    first, offset = models[0], 2 * len(requests)
-    candidates = [first[offset + i] for i in range(len(mixed) + len(benign))]
-    tail = offset + len(mixed) + len(benign)
-    batches = [Calibration(each, first[tail + i]) for i, each in enumerate(calibration)]
-    detection = review_streams(setup, victims[0], mixed, benign, candidates, batches, chosen)
-    defended = judge.predict(judge.unlearn(victims, seeds, rows_of(setup, detection["accepted"])))
-    final = undefended if setup.procedure.exact else processed(setup, judge, seeds, victims, mixed)
+    review = Review(setup, victims[0], calibration, mixed, benign)
+    groups = {
+        "calibration": calibration, "after": requests, "random": random_controls(setup, seed, requests),
+        "stream": [stream for stream, _ in mixed], "benign": benign,
+    }  # fmt: skip
+    forgot: dict[str, Lists] = {"after": {}, "random": {}}
+
+    def measuring(name: str) -> Look:
+        def measure(models: Ensemble, which: slice, predictions: Tensor) -> None:
+            for metric, values in forgetting.measure(models, judge.rows(groups[name][which])).items():
+                forgot[name].setdefault(metric, []).extend(values)
+
+        return measure
+
+    looks: dict[str, Look] = {"calibration": review.calibrate, "stream": review.mixed, "benign": review.benign}
+    looks |= {name: measuring(name) for name in forgot}
+    found = judge.after(victims, seeds, groups, looks, "judging with the victim's seed")
+    after, control, undefended, benign_only = (found[name] for name in ("after", "random", "stream", "benign"))
+    detection = review.report(chosen)
+    defended = judge.after(victims, seeds, {"defended": detection["accepted"]}, label="judging the defense")["defended"]
+    final = undefended if setup.procedure.exact else processed(setup, seeds, victims, mixed)
     states = {"after": after, "random": control, "stream": undefended, "defended": defended, "processed": final}
     aim = chosen.aim_of.to(start.device)
     outcome: dict[str, Any] = {"before": state(judge, chosen, start[None], torch.zeros_like(aim))}
     outcome |= {name: state(judge, chosen, p, aim) for name, p in states.items()}
-    rows = rows_of(setup, [*requests, *groups[1]])
-    for name, part in (("after", slice(0, len(requests))), ("random", slice(len(requests), 2 * len(requests)))):
-        outcome[name]["models"] |= forgetting.measure(first.select(part), rows[part])
+    for name in forgot:
+        outcome[name]["models"] |= forgot[name]
     outcome["benign"] = averaged_on_targets(benign_only, chosen.positions, chosen.labels)
     outcome["benign"]["models"] = judge.model_levels(benign_only)
     outcome["reliability"] = {"before": judge.reliability([start])} | {
@@ -135,11 +130,12 @@ def judge_with_own_seed(
 
 
 def processed(
-    setup: Setup, judge: Judge, seeds: Sequence[int], victims: Sequence[Victim], mixed: Sequence[tuple[Tensor, Tensor]]
+    setup: Setup, seeds: Sequence[int], victims: Sequence[Victim], mixed: Sequence[tuple[Tensor, Tensor]]
 ) -> Tensor:
     """Predictions after the quarantined requests were processed too: exact retraining without the whole stream."""
     exact = Judge(setup.task, Retrain(), setup.data)
-    return judge.predict(exact.unlearn(victims, seeds, rows_of(setup, [s for s, _ in mixed])))
+    groups = {"processed": [stream for stream, _ in mixed]}
+    return exact.after(victims, seeds, groups, label="processing the quarantine")["processed"]
 
 
 def state(judge: Judge, chosen: Chosen, probabilities: Tensor, row_of_target: Tensor) -> dict[str, Any]:
@@ -163,23 +159,17 @@ def judge_with_fresh_seeds(
     if not judge.procedure.draws:
         return None
     fresh = [derive(seed, "fresh", i) for i in range(setup.settings.fresh_seeds)]
-    controls = random_controls(setup, seed, requests)
-    groups = {
+    groups: dict[str, Sequence[Tensor]] = {
         "nothing": [torch.empty(0, dtype=torch.long)],
         "after": requests,
-        "random": controls,
+        "random": random_controls(setup, seed, requests),
         "defended": accepted,
     }
-    sizes = [len(group) for group in groups.values()]
-    rows = rows_of(setup, [each for group in groups.values() for each in group])
-    aim = chosen.aim_of.to(rows.device)
+    aim = chosen.aim_of.to(setup.device)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in groups}
-    for each in fresh:
-        seeds = member_seeds(setup, each)
-        models: list[Ensemble] = [
-            judge.procedure.forget(setup.task, victim, rows, s) for victim, s in zip(victims, seeds, strict=True)
-        ]
-        for name, p in zip(groups, judge.predict(models).split(sizes), strict=True):
+    for number, each in enumerate(fresh, 1):
+        label, own = f"judging with fresh seed {number} of {len(fresh)}", member_seeds(setup, each)
+        for name, p in judge.after(victims, own, groups, label=label, empty_too=True).items():
             rows_used = torch.zeros_like(aim) if name == "nothing" else aim
             found[name].append(state(judge, chosen, p, rows_used))
     averaged = {name: mean_of_models([each.pop("models") for each in states]) for name, states in found.items()}

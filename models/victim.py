@@ -23,6 +23,18 @@ def rows_at_once(models: Victim | Ensemble, x: Tensor, bound: int, count: int = 
     return max(1, min(bound // count, room(x.device) // (count * activations(models, x))))
 
 
+def models_at_once(models: Victim | Ensemble) -> int:
+    """How many models to hold at once: as many as have no more parameters than layers may put out in one pass.
+
+    A procedure that makes them, and what is measured on them, takes several times that memory; so what runs over any
+    number of requests takes them in batches of this size, and keeps of a batch what it measured.
+    """
+    first = next(iter(models.parameters.values()))
+    total = sum(value.numel() for value in models.parameters.values())
+    size = total if isinstance(models, Victim) else total // max(1, len(models))
+    return max(1, room(first.device) // max(1, size))
+
+
 def room(device: torch.device) -> int:
     """Numbers that the layers of all models may put out in one pass: on a GPU a sixteenth of its memory, as float32.
 
@@ -97,19 +109,30 @@ class Victim:
         """All parameters as one vector (p,)."""
         return flatten(self.parameters)
 
+    def clone(self) -> Victim:
+        """The same model in memory of its own: one taken out of an ensemble keeps the whole ensemble alive."""
+        parameters, buffers, ledger = (
+            {name: value.clone() for name, value in kept.items()}
+            for kept in (self.parameters, self.buffers, self.ledger)
+        )
+        return Victim(self.module, parameters, buffers, self.history, ledger)
+
     def moved(self, step: Tensor) -> Ensemble:
         """Models at `parameters + step`, one for each row of `step` (m, p)."""
         shifts = unflatten(step, self.parameters)
-        parameters = {name: value + shifts[name] for name, value in self.parameters.items()}
-        buffers, ledger = (
-            {name: value.expand(len(step), *value.shape) for name, value in kept.items()}
-            for kept in (self.buffers, self.ledger)
-        )
-        return Ensemble(self.module, parameters, buffers, self.history, ledger)
+        return self._descended({name: value + shifts[name] for name, value in self.parameters.items()}, len(step))
 
     def copies(self, count: int) -> Ensemble:
         """`count` models like this one."""
-        return self.moved(self.flat().new_zeros(count, self.flat().numel()))
+        parameters = {n: value.expand(count, *value.shape).contiguous() for n, value in self.parameters.items()}
+        return self._descended(parameters, count)
+
+    def _descended(self, parameters: Tensors, count: int) -> Ensemble:
+        buffers, ledger = (
+            {name: value.expand(count, *value.shape) for name, value in kept.items()}
+            for kept in (self.buffers, self.ledger)
+        )
+        return Ensemble(self.module, parameters, buffers, self.history, ledger)
 
 
 @dataclass(frozen=True, eq=False)
