@@ -81,11 +81,17 @@ class Attack(Protocol):
         ...
 
 
-def opened(entrances: Sequence[Entrance], attack: str) -> OpenService:
-    """The opened service of a white-box attack; raises UserError for a procedure without a gradient."""
+def open_service(entrances: Sequence[Entrance], attack: str) -> OpenService:
+    """The opened service of a white-box attack, whatever its procedure; a closed one is refused."""
     service = entrances[0]
     if not isinstance(service, OpenService):
         raise UserError(f"attack={attack} with attack.access=white_box needs an opened service, not a black box.")
+    return service
+
+
+def opened(entrances: Sequence[Entrance], attack: str) -> OpenService:
+    """The same for an attack that differentiates the procedure; raises UserError for one without a gradient."""
+    service = open_service(entrances, attack)
     if not service.procedure.differentiable:
         name = type(service.procedure).__name__
         raise UserError(

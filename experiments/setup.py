@@ -152,7 +152,7 @@ def prepare(config: dict[str, Any], data: Data | None = None, impatient: frozens
         raise UserError("The MC-dropout functional needs a model with dropout; set model.dropout above 0.")
     moved = data.to(device)
     task = Task(moved.train, factory, training)
-    if attack.access == "white_box":
+    if attack.access == "white_box" and getattr(attack, "needs_gradient", True):
         opened([OpenService(task, procedure, (), ())], attack.name)
     check_budget(attack.budget, pool_size(attack, len(data.train)))
     largest = attack.budget * (1 + settings.stream.benign_per_malicious)
