@@ -57,7 +57,11 @@ class Crafted:
 
 
 class Attack(Protocol):
-    """A requester attack: a frozen, validated configuration with one verb."""
+    """A requester attack: a frozen, validated configuration with one verb.
+
+    One whose goal is another than moving confidence while the label stays carries a `criterion`
+    (`attacks.criterion.Criterion`), by which every table and figure judges it.
+    """
 
     @property
     def name(self) -> str: ...

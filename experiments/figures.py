@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.wording import bracketed, heading
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 # Okabe-Ito, told apart by readers with any common colour vision
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
 COLOUR = {"over": ORANGE, "under": BLUE}
-NAME = {"over": "over-confidence", "under": "under-confidence"}
 SHOWN = 10  # selected examples per row of the image grid
 GAP, ROOM = 1.25, 1.4  # distance of images in the grid, in widths and heights
 
@@ -80,10 +81,12 @@ def _targets(result: Mapping[str, Any]) -> Figure:
     from matplotlib import pyplot
 
     directions = list(result["summary"])
+    states = [("before", "before"), ("after", "after"), ("random", "random\ncontrol"), ("nearest", "nearest\ncontrol")]
+    if result["games"][0]["detection"]["defense"] != "none":
+        states += [("defended", "after +\ndefense"), ("defended_random", "control,\nlikewise")]
     figure, axes = pyplot.subplots(
-        2, len(directions), figsize=(3.4 * len(directions), 4.6), squeeze=False, sharey="row"
+        2, len(directions), figsize=(0.85 * len(states) * len(directions), 4.6), squeeze=False, sharey="row"
     )
-    states = (("before", "before"), ("after", "after"), ("defended", "after +\ndefense"), ("random", "random\ncontrol"))
     for column, direction in enumerate(directions):
         for row, (quantity, label) in enumerate(
             (("confidence", "confidence in the label"), ("entropy", "entropy (nats)"))
@@ -103,7 +106,7 @@ def _targets(result: Mapping[str, Any]) -> Figure:
             if column == 0:
                 axis.set_ylabel(label)
             if row == 0:
-                axis.set_title(f"{NAME[direction]} (n = {result['summary'][direction]['targets']})")
+                axis.set_title(f"{_name(result, direction)} (n = {result['summary'][direction]['targets']})")
     figure.align_ylabels()
     figure.tight_layout()
     return figure
@@ -116,10 +119,10 @@ def _reliability(result: Mapping[str, Any]) -> Figure:
     diagrams = result["games"][0]["victim_seed"]["reliability"]
     figure, axis = pyplot.subplots(figsize=(3.6, 3.4))
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--", label="calibrated")
-    styles = {"before": ("black", "o", "before"), "over": (ORANGE, "^", "after, over-confidence"),
-              "under": (BLUE, "s", "after, under-confidence")}  # fmt: skip
+    styles = {"before": ("black", "o"), "over": (ORANGE, "^"), "under": (BLUE, "s")}
     for name, diagram in diagrams.items():
-        colour, marker, label = styles[name]
+        colour, marker = styles[name]
+        label = name if name == "before" else f"after, {_name(result, name)}"
         filled = [i for i, count in enumerate(diagram["count"]) if count > 0]
         x, y = ([float(diagram[key][i]) for i in filled] for key in ("confidence", "accuracy"))
         axis.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1, label=label, alpha=0.85)
@@ -151,7 +154,8 @@ def _roc(result: Mapping[str, Any]) -> Figure | None:
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--", label="chance")
     named = set()
     for direction, found in curves:
-        label = None if direction in named else f"{NAME[direction]}, AUROC {found['decision']['auroc']['value']:.2f}"
+        auroc = bracketed(result["summary"][direction]["filter"]["auroc"])
+        label = None if direction in named else f"{_name(result, direction)}, AUROC {auroc}"
         named.add(direction)
         axis.step(
             found["roc"]["fpr"], found["roc"]["tpr"], where="post", color=COLOUR[direction], linewidth=1.2, label=label
@@ -195,6 +199,11 @@ def _selected(result: Mapping[str, Any], data: Data) -> Figure | None:
     axis.set_title("target (left) and the first training examples requested for it, with labels", fontsize=8)
     figure.tight_layout()
     return figure
+
+
+def _name(result: Mapping[str, Any], direction: str) -> str:
+    name = heading(direction, result["games"][0]["criterion"])
+    return name[0].lower() + name[1:]
 
 
 def _image(axis: Any, data: Data, x: Any, line: int, place: int, label: str) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from data.examples import Data
 
 log = logging.getLogger(__name__)
-SCHEMA = 3
+SCHEMA = 4
 
 
 def play(cfg: DictConfig) -> dict[str, Any]:

@@ -39,6 +39,7 @@ def victim_key(config: Mapping[str, Any], fingerprint: str, machine: Machine) ->
 def attack_key(config: Mapping[str, Any], fingerprint: str, machine: Machine) -> dict[str, Any]:
     """What determines the requests that an attack crafts, but for the seed: no defense takes part in it."""
     parts = {part: config[part] for part in ("attack", "targets")}
+    parts["reserved"] = config["stream"]["reserved"]  # records that the attack cannot name
     victim = victim_key(config, fingerprint, machine)
     return {"victim": victim, **parts, "attack code": component_code(parts, "experiments.crafting")}
 

@@ -141,8 +141,3 @@ def on_targets(probabilities: Tensor, positions: Tensor, labels: Tensor) -> dict
         "kept": (p.argmax(-1) == labels).double().tolist(),
     }
 
-
-def averaged_on_targets(probabilities: Tensor, positions: Tensor, labels: Tensor) -> dict[str, list[float]]:
-    """The same for every target under all models (m, n, K), averaged over the models."""
-    rows = [on_targets(p.expand(len(positions), *p.shape), positions, labels) for p in probabilities]
-    return {name: torch.tensor([row[name] for row in rows]).mean(0).tolist() for name in rows[0]}

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from attacks.criterion import criterion_of, described
 from data.randomness import derive, generator
 from experiments.checkpoint import Checkpointed
-from experiments.choose import Chosen, benign_batches, choose_attacker, choose_targets, learn, member_seeds, streams
+from experiments.choose import Chosen, choose_targets, learn, member_seeds
 from experiments.crafting import craft
 from experiments.detection import Review
 from experiments.forgetting import Forgetting, Lists
-from experiments.judge import Judge, Look, averaged_on_targets, on_targets
+from experiments.judge import Judge, Look
 from experiments.machine import peak_gpu_memory_mb, peak_memory_mb
 from experiments.setup import Setup
+from experiments.states import Observer, mean_of_models
+from experiments.traffic import Stream, Traffic, probe, traffic
 from metrics.uncertainty import ece_floor
 from models.victim import Ensemble, Victim
 from unlearning.retrain import Retrain
@@ -26,34 +30,51 @@ from unlearning.retrain import Retrain
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Who is attacked and who judges: the victims with their seeds, and what describes the targets."""
+
+    setup: Setup
+    seed: int
+    victims: Sequence[Victim]
+    seeds: Sequence[int]
+    judge: Judge
+    observer: Observer
+
+    @property
+    def chosen(self) -> Chosen:
+        """The targets."""
+        return self.observer.chosen
+
+
 def play_one(setup: Setup, seed: int) -> dict[str, Any]:
-    """Play the game of `setup` with the root seed `seed`; see the README for the fields of the record."""
+    """Play the game of `setup` with the root seed `seed`; docs/reading.md explains the fields of the record."""
     began = perf_counter()
     seeds = member_seeds(setup, seed)
     victims = [learn(setup, each) for each in seeds]
     steps = Checkpointed(setup.procedure, setup.store, setup.victim_key())
     judge = Judge(setup.task, steps, setup.data)
     start = judge.predict([victim.copies(1) for victim in victims])[0]
-    n = len(setup.data.test)
+    n, criterion = len(setup.data.test), criterion_of(setup.attack)
     chosen = choose_targets(setup.settings.targets, start[:n], setup.data.test.x, seed)
+    scene = Scene(setup, seed, victims, seeds, judge, Observer(judge, chosen, criterion, start))
     learned = perf_counter()
     turn = craft(setup, seed, victims, seeds, chosen)
     log.info("Crafted %d requests with %d runs of the procedure.", len(turn.crafted), turn.meter.operator_calls)
     attacked = perf_counter()
-    requests = [torch.tensor(each.request.indices, dtype=torch.long) for each in turn.crafted]
+    asked = traffic(setup, seed, chosen, [torch.tensor(c.request.indices, dtype=torch.long) for c in turn.crafted])
     forgetting = Forgetting(setup.task, setup.procedure, victims[0], seeds[0], setup.data.test.x)
-    own, detection = judge_with_own_seed(setup, judge, forgetting, seed, victims, seeds, chosen, start, requests)
-    accepted = detection.pop("accepted")
-    fresh = judge_with_fresh_seeds(setup, judge, seed, victims, chosen, requests, accepted)
-    truth = setup.data.test.y[chosen.positions]
-    control = random_controls(setup, seed, requests)[0]
-    in_sequence, alone = forgetting.in_sequence(control.tolist()), forgetting.seconds(judge.rows([control]))
-    certificate = forgetting.certificate(judge.rows([control]))
+    own, detection, accepted = judge_with_own_seed(scene, forgetting, asked)
+    fresh = judge_with_fresh_seeds(scene, asked, accepted)
+    typical = probe(setup, seed)
+    in_sequence, alone = forgetting.in_sequence(typical.tolist()), forgetting.seconds(judge.rows([typical]))
     record = {
         "seed": seed,
+        "criterion": described(criterion),
         "targets": {
-            "position": chosen.positions.tolist(), "label": chosen.labels.tolist(), "truth": truth.tolist(),
-            "direction": list(chosen.directions), "aim": chosen.aim_of.tolist(),
+            "position": chosen.positions.tolist(), "label": chosen.labels.tolist(),
+            "truth": setup.data.test.y[chosen.positions].tolist(),
+            "direction": list(chosen.directions), "aim": chosen.aim_of.tolist(), "test": n,
         },
         "requests": [
             {"indices": list(c.request.indices), "direction": d, "objective": c.objective, "curve": list(c.curve)}
@@ -63,7 +84,7 @@ def play_one(setup: Setup, seed: int) -> dict[str, Any]:
         "fresh_seeds": fresh,
         "detection": detection,
         "in_sequence": {"relative_distance": in_sequence},
-        "certificate": certificate,
+        "certificate": forgetting.certificate(judge.rows([typical])),
         "ece_floor": ece_floor(start[:n], generator(seed, "ece floor")).value,
         "queries": turn.meter.queries, "predictions": turn.meter.predictions,
         "operator_calls": turn.meter.operator_calls,
@@ -76,109 +97,102 @@ def play_one(setup: Setup, seed: int) -> dict[str, Any]:
     return record
 
 
-def random_controls(setup: Setup, seed: int, requests: Sequence[Tensor]) -> list[Tensor]:
-    """For each request as many records of the attacker's pool at random; for an empty one as many as the budget."""
-    pool = choose_attacker(setup, seed).pool.cpu()
-    sizes = [len(request) or setup.attack.budget for request in requests]
-    draws = [torch.randperm(len(pool), generator=generator(seed, "control", i))[:size] for i, size in enumerate(sizes)]
-    return [pool[draw] for draw in draws]
+Accepted = Mapping[str, Sequence[Tensor]]  # what the filter accepted of the streams of the requests and of the controls
 
 
 def judge_with_own_seed(
-    setup: Setup, judge: Judge, forgetting: Forgetting, seed: int, victims: Sequence[Victim], seeds: Sequence[int],
-    chosen: Chosen, start: Tensor, requests: Sequence[Tensor],
-) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
-    """Every state with the victim's own seed (common random numbers), and what the filter did."""
-    stream, size = setup.settings.stream, setup.attack.budget * (1 + setup.settings.stream.benign_per_malicious)
-    mixed = streams(setup, seed, requests)
-    benign = benign_batches(setup, seed, "benign", stream.benign_batches, size)
-    calibration = benign_batches(setup, seed, "calibration", stream.calibration_batches, size)
-    review = Review(setup, victims[0], calibration, mixed, benign)
-    groups = {
-        "calibration": calibration, "after": requests, "random": random_controls(setup, seed, requests),
-        "stream": [stream for stream, _ in mixed], "benign": benign,
+    scene: Scene, forgetting: Forgetting, asked: Traffic
+) -> tuple[dict[str, Any], dict[str, Any], Accepted]:
+    """Every state with the victim's own seed (common random numbers), what the filter did, and what it accepted."""
+    judge, observer, kinds = scene.judge, scene.observer, list(asked.benign)
+    positions = {"stream": _positions(asked.streams), "stream_random": _positions(asked.random_streams)}
+    benign = {f"benign_{kind}": batches for kind, batches in asked.benign.items()}
+    review = Review(scene.setup, scene.victims[0], asked.calibration, {**positions, **benign})
+    groups: dict[str, Sequence[Tensor]] = {
+        "calibration": asked.calibration, "after": asked.requests, "random": asked.random, "nearest": asked.nearest,
+        **positions, **benign,
     }  # fmt: skip
     forgot: dict[str, Lists] = {"after": {}, "random": {}}
-
-    def measuring(name: str) -> Look:
-        def measure(models: Ensemble, which: slice, predictions: Tensor) -> None:
-            for metric, values in forgetting.measure(models, judge.rows(groups[name][which])).items():
-                forgot[name].setdefault(metric, []).extend(values)
-
-        return measure
-
-    looks: dict[str, Look] = {"calibration": review.calibrate, "stream": review.mixed, "benign": review.benign}
-    looks |= {name: measuring(name) for name in forgot}
-    found = judge.after(victims, seeds, groups, looks, "judging with the victim's seed")
-    after, control, undefended, benign_only = (found[name] for name in ("after", "random", "stream", "benign"))
-    detection = review.report(chosen)
-    defended = judge.after(victims, seeds, {"defended": detection["accepted"]}, label="judging the defense")["defended"]
-    final = undefended if setup.procedure.exact else processed(setup, seeds, victims, mixed)
-    states = {"after": after, "random": control, "stream": undefended, "defended": defended, "processed": final}
-    aim = chosen.aim_of.to(start.device)
-    outcome: dict[str, Any] = {"before": state(judge, chosen, start[None], torch.zeros_like(aim))}
-    outcome |= {name: state(judge, chosen, p, aim) for name, p in states.items()}
-    for name in forgot:
-        outcome[name]["models"] |= forgot[name]
-    outcome["benign"] = averaged_on_targets(benign_only, chosen.positions, chosen.labels)
-    outcome["benign"]["models"] = judge.model_levels(benign_only)
-    outcome["reliability"] = {"before": judge.reliability([start])} | {
-        d: judge.reliability([p for p, each in zip(after, chosen.aim_directions, strict=True) if each == d])
-        for d in setup.settings.targets.directions
+    looks: dict[str, Look] = {"calibration": review.calibrate} | {name: review.look(name) for name in review.groups}
+    looks |= {name: _measuring(judge, forgetting, groups[name], found) for name, found in forgot.items()}
+    found = judge.after(scene.victims, scene.seeds, groups, looks, "judging with the victim's seed")
+    accepted = {"defended": review.accepted("stream"), "defended_random": review.accepted("stream_random")}
+    found |= _defended(scene, positions, accepted, found)
+    found["processed"] = found["stream"] if scene.setup.procedure.exact else processed(scene, asked.streams)
+    outcome: dict[str, Any] = {"before": observer.before()}
+    whole = ("after", "random", "nearest", "stream", "defended", "processed")
+    outcome |= {name: observer.state(found[name]) for name in whole}
+    outcome |= {name: observer.targets(found[name]) for name in ("stream_random", "defended_random")}
+    for name, lists in forgot.items():
+        outcome[name]["models"] |= lists
+    outcome["benign"] = observer.averaged(found[f"benign_{kinds[0]}"])
+    outcome["reliability"] = {"before": judge.reliability([observer.start])} | {
+        d: judge.reliability(
+            [p for p, each in zip(found["after"], scene.chosen.aim_directions, strict=True) if each == d]
+        )
+        for d in scene.setup.settings.targets.directions
     }
-    return outcome, detection
+    detection = review.report(scene.chosen, asked.streams, {kind: f"benign_{kind}" for kind in kinds})
+    return outcome, detection, accepted
 
 
-def processed(
-    setup: Setup, seeds: Sequence[int], victims: Sequence[Victim], mixed: Sequence[tuple[Tensor, Tensor]]
-) -> Tensor:
+def _positions(streams: Sequence[Stream]) -> list[Tensor]:
+    return [stream.positions for stream in streams]
+
+
+def _measuring(judge: Judge, forgetting: Forgetting, requests: Sequence[Tensor], found: Lists) -> Look:
+    """A look that measures how well the models forgot their requests, and adds it to `found`."""
+
+    def measure(models: Ensemble, which: slice, predictions: Tensor) -> None:
+        for metric, values in forgetting.measure(models, judge.rows(requests[which])).items():
+            found.setdefault(metric, []).extend(values)
+
+    return measure
+
+
+def _defended(
+    scene: Scene, streams: Mapping[str, Sequence[Tensor]], accepted: Accepted, found: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Predictions after what was accepted; a stream that was accepted whole is not unlearned once more."""
+    whole = {"defended": "stream", "defended_random": "stream_random"}
+    left = {
+        name: [i for i, each in enumerate(parts) if len(each) < len(streams[whole[name]][i])]
+        for name, parts in accepted.items()
+    }
+    groups = {name: [accepted[name][i] for i in rows] for name, rows in left.items()}
+    judged = scene.judge.after(scene.victims, scene.seeds, groups, label="judging the defense")
+    result = {}
+    for name, rows in left.items():
+        result[name] = found[whole[name]].clone()
+        result[name][rows] = judged[name]
+    return result
+
+
+def processed(scene: Scene, streams: Sequence[Stream]) -> Tensor:
     """Predictions after the quarantined requests were processed too: exact retraining without the whole stream."""
-    exact = Judge(setup.task, Retrain(), setup.data)
-    groups = {"processed": [stream for stream, _ in mixed]}
-    return exact.after(victims, seeds, groups, label="processing the quarantine")["processed"]
+    exact = Judge(scene.setup.task, Retrain(), scene.setup.data)
+    groups = {"processed": _positions(streams)}
+    return exact.after(scene.victims, scene.seeds, groups, label="processing the quarantine")["processed"]
 
 
-def state(judge: Judge, chosen: Chosen, probabilities: Tensor, row_of_target: Tensor) -> dict[str, Any]:
-    """One state: per-target numbers under each target's own model, and each metric as a list over the models."""
-    return {
-        **on_targets(probabilities[row_of_target], chosen.positions, chosen.labels),
-        "models": judge.model_levels(probabilities),
-    }
-
-
-def judge_with_fresh_seeds(
-    setup: Setup, judge: Judge, seed: int, victims: Sequence[Victim], chosen: Chosen, requests: Sequence[Tensor],
-    accepted: Sequence[Tensor],
-) -> dict[str, Any] | None:  # fmt: skip
+def judge_with_fresh_seeds(scene: Scene, asked: Traffic, accepted: Accepted) -> dict[str, Any] | None:
     """The same judged with seeds that a real provider might draw, averaged over them, beside deleting nothing.
 
     Per target every seed is kept; the metrics of a model are averaged over the seeds.
     The spread of `nothing` is the noise floor: what retraining alone does to the targets. None for a procedure that
     draws nothing, whose result does not depend on its seed.
     """
-    if not judge.procedure.draws:
+    setup, observer = scene.setup, scene.observer
+    if not scene.judge.procedure.draws:
         return None
-    fresh = [derive(seed, "fresh", i) for i in range(setup.settings.fresh_seeds)]
+    fresh = [derive(scene.seed, "fresh", i) for i in range(setup.settings.fresh_seeds)]
     groups: dict[str, Sequence[Tensor]] = {
-        "nothing": [torch.empty(0, dtype=torch.long)],
-        "after": requests,
-        "random": random_controls(setup, seed, requests),
-        "defended": accepted,
-    }
-    aim = chosen.aim_of.to(setup.device)
+        "nothing": [torch.empty(0, dtype=torch.long)], "after": asked.requests, "random": asked.random, **accepted
+    }  # fmt: skip
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in groups}
     for number, each in enumerate(fresh, 1):
-        label, own = f"judging with fresh seed {number} of {len(fresh)}", member_seeds(setup, each)
-        for name, p in judge.after(victims, own, groups, label=label, empty_too=True).items():
-            rows_used = torch.zeros_like(aim) if name == "nothing" else aim
-            found[name].append(state(judge, chosen, p, rows_used))
+        label, seeds = f"judging with fresh seed {number} of {len(fresh)}", member_seeds(setup, each)
+        for name, p in scene.judge.after(scene.victims, seeds, groups, label=label, empty_too=True).items():
+            found[name].append(observer.state(p, [0] * len(scene.chosen.aims) if name == "nothing" else None))
     averaged = {name: mean_of_models([each.pop("models") for each in states]) for name, states in found.items()}
     return {"seeds": fresh, **found, "models": averaged}
-
-
-def mean_of_models(seeds: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, list[float]]:
-    """The metrics of each model, averaged over the seeds that it was judged with."""
-    return {
-        metric: [sum(each) / len(seeds) for each in zip(*(found[metric] for found in seeds), strict=True)]
-        for metric in seeds[0]
-    }

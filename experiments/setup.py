@@ -19,6 +19,7 @@ from data.examples import Data
 from defenses.defense import Filter
 from experiments import identity
 from experiments.access import settled
+from experiments.benign import Kind
 from experiments.build import build
 from experiments.explain import validation
 from experiments.machine import be_deterministic, use_device, use_threads
@@ -28,6 +29,7 @@ from unlearning.procedure import Procedure, Task
 from unlearning.service import OpenService
 
 STRICT = ConfigDict(extra="forbid")
+NO_DEFENSE = "defenses.filters.none.NoDefense"
 Band = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
 
 
@@ -60,8 +62,11 @@ class Stream:
     """What the provider sees beside the attack; see conf/run.yaml."""
 
     benign_per_malicious: Annotated[int, Field(ge=1)] = 3
-    calibration_batches: Annotated[int, Field(ge=0)] = 8
+    benign: Kind = "uniform"
+    harder: Kind | None = "outlier"
     benign_batches: Annotated[int, Field(ge=1)] = 4
+    calibration_batches: Annotated[int, Field(ge=0)] = 8
+    reserved: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -104,6 +109,11 @@ class Setup:
     def game_key(self) -> dict[str, Any]:
         """What determines the record of a game, but for its seed."""
         return identity.game_key(self.config, self.fingerprint, self.machine)
+
+    @property
+    def unfiltered(self) -> bool:
+        """Whether every request is accepted, so that there is nothing to calibrate."""
+        return self.config["defense"]["_target_"] == NO_DEFENSE
 
     @property
     def machine(self) -> identity.Machine:
@@ -154,13 +164,7 @@ def prepare(config: dict[str, Any], data: Data | None = None, impatient: frozens
     task = Task(moved.train, factory, training)
     if attack.access == "white_box" and getattr(attack, "needs_gradient", True):
         opened([OpenService(task, procedure, (), ())], attack.name)
-    check_budget(attack.budget, pool_size(attack, len(data.train)))
-    largest = attack.budget * (1 + settings.stream.benign_per_malicious)
-    if largest > len(data.train):
-        raise UserError(
-            f"A stream of {largest} requests (attack.budget and stream.benign_per_malicious) is larger than the "
-            f"training set of {len(data.train)} records; lower one of them."
-        )
+    check_sizes(attack, settings.stream, len(data.train), calibrated=config["defense"]["_target_"] != NO_DEFENSE)
     return Setup(
         config, settings, moved, task, procedure, attack, defense, device, threads, identity.fingerprint(data), store
     )  # fmt: skip
@@ -178,10 +182,32 @@ def load(config: Mapping[str, Any]) -> Data:
     return data
 
 
-def pool_size(attack: Attack, n: int) -> int:
-    """How many of n training records the attacker may name."""
-    owned = round(attack.owned * n)
+def reserved_count(stream: Stream, n: int) -> int:
+    """How many of n training records are reserved for calibration."""
+    return round(stream.reserved * n)
+
+
+def pool_size(attack: Attack, stream: Stream, n: int) -> int:
+    """How many of n training records the attacker may name: its own, without the reserved ones."""
+    owned = min(round(attack.owned * n), n - reserved_count(stream, n))
     return owned if attack.pool is None else min(owned, attack.pool)
+
+
+def check_sizes(attack: Attack, stream: Stream, n: int, calibrated: bool) -> None:
+    """Raise UserError where n training records are too few for the attack, a stream, or a calibration batch."""
+    check_budget(attack.budget, pool_size(attack, stream, n))
+    size, reserved = attack.budget * (1 + stream.benign_per_malicious), reserved_count(stream, n)
+    # a stream, and the control of its request, share their benign records
+    if size + attack.budget > n - reserved:
+        raise UserError(
+            f"A stream of {size} requests and its control (attack.budget and stream.benign_per_malicious) are more "
+            f"than the {n - reserved} training records that are not reserved; lower one of them, or stream.reserved."
+        )
+    if calibrated and stream.calibration_batches and size > reserved:
+        raise UserError(
+            f"A calibration batch has the size of a stream, {size} records, and {reserved} of the {n} training records "
+            "are reserved for it; raise stream.reserved, or lower attack.budget or stream.benign_per_malicious."
+        )
 
 
 def check_pairing(attack: Any, defense: Any, config: Mapping[str, Any]) -> None:

@@ -150,7 +150,8 @@ def grouped_interval(
     `groups` holds the values of each seed; empty groups are left out. With several groups their means are what counts
     as independent (values of one seed share a model); with one group its values are, and the interval says nothing
     about other seeds. `kind` plain: Student's t, cut at `bounds`, between which the mean must lie. `kind` share: values
-    in [0, 1], by `share_interval`; yes and no (0 and 1) of one group get the exact Clopper-Pearson interval.
+    in [0, 1], by `share_interval`; yes and no (0 and 1) of one group get the exact Clopper-Pearson interval. Plain
+    values that are all equal have no bounds: they say nothing about their spread.
 
     `n` counts the values. Raises ValueError without any value, for a NaN, and for shares outside [0, 1].
     """
@@ -175,6 +176,9 @@ def grouped_interval(
             found = share_interval(min(max(float(means.mean()), 0.0), 1.0), variance, len(means) - 1, trials, level)
         return Interval(found.mean, found.low, found.high, len(every), found.method, level, over)
     found = mean_interval(means, level)
+    if len(means) > 1 and bool((means == means[0]).all()):  # no width would say that nothing can vary
+        nan = float("nan")
+        return Interval(found.mean, nan, nan, len(every), "Student t (all equal: no spread seen)", level, over)
     low, high = (found.low, found.high) if bounds is None else (max(found.low, bounds[0]), min(found.high, bounds[1]))
     if found.low != found.low:  # NaN
         low = high = found.low

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from attacks.attack import Aim, Attacker, Crafted, Entrance, check_budget, closed, opened
 from attacks.black_box import ScoreSearch, Seen, search_scores
+from attacks.criterion import Criterion, LabelFlipped
 from attacks.norm_cap import below_norm_quantile
 from attacks.objective import MisclassificationObjective
 from attacks.selection import Search, select
@@ -28,6 +29,7 @@ class Misclassification:
 
     game: ClassVar[str] = "request"
     name: ClassVar[str] = "misclassification"
+    criterion: ClassVar[Criterion] = LabelFlipped()
     budget: Annotated[int, Field(ge=1)] = 20
     owned: Annotated[float, Field(gt=0, le=1)] = 1.0
     pool: Annotated[int, Field(ge=1)] | None = None

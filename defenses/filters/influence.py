@@ -69,7 +69,8 @@ class Influence:
 
     def review(self, context: Context, indices: Tensor) -> Verdict:
         """Accept or quarantine each requested record (m,) of one batch."""
-        scores, threshold = self.scores(context, indices), self.threshold(context)
+        scores = self.scores(context, indices)
+        threshold = self.threshold(context) if context.threshold is None else context.threshold
         return Verdict(scores, ~(scores > threshold), threshold)
 
     def threshold(self, context: Context) -> float:

@@ -113,7 +113,7 @@ def _content(
         for direction in DIRECTIONS
     }
     beside = [
-        (each, number(results.present(each.row, each.metric, each.direction)))
+        (each, number(results.present(each.row, each.metric, each.direction), each.metric))
         for each in table.beside
         if each.row in results.directions
     ]
