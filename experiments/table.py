@@ -71,12 +71,15 @@ def _title(direction: str, part: Mapping[str, Any], result: Mapping[str, Any]) -
 
 
 def _tables(console: Console, part: Mapping[str, Any], defense: str) -> list[Table]:
-    """One table where the console is wide enough, else one of the attack alone and one of its stream."""
-    stream = UNFILTERED if defense == "none" else STREAM
-    whole = _table(part, (*ALONE, *stream))
-    if console.measure(whole).maximum <= console.width:
-        return [whole]
-    return [_table(part, ALONE), _table(part, stream)]
+    """One table where the console is wide enough, else as many below each other as it takes to cut nothing."""
+    unlimited = console.options.update(width=10_000)
+    groups: list[list[State]] = [[]]
+    for state in (*ALONE, *(UNFILTERED if defense == "none" else STREAM)):
+        longer = _table(part, [*groups[-1], state])
+        if groups[-1] and console.measure(longer, options=unlimited).maximum > console.width:
+            groups.append([])
+        groups[-1].append(state)
+    return [_table(part, group) for group in groups]
 
 
 def _table(part: Mapping[str, Any], states: Sequence[State]) -> Table:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from experiments.choose import learn
-from experiments.judge import Judge, averaged_on_targets, on_targets
+from experiments.judge import Judge, on_targets
 from experiments.setup import prepare
 from metrics.classification import accuracy
 from metrics.uncertainty import ece
@@ -52,6 +52,3 @@ def test_each_target_is_seen_by_its_own_model() -> None:
     seen = on_targets(p, torch.tensor([0, 1]), torch.tensor([0, 0]))
     assert seen["confidence"] == pytest.approx([0.9, 0.3])
     assert seen["kept"] == [1.0, 0.0]
-    averaged = averaged_on_targets(p, torch.tensor([0, 1]), torch.tensor([0, 0]))
-    assert averaged["confidence"] == pytest.approx([0.55, 0.4])
-    assert averaged["kept"] == pytest.approx([0.5, 0.5])
