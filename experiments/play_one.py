@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from data.randomness import derive, generator
+from defenses.filters.none import NoDefense
 from experiments.checkpoint import Checkpointed
 from experiments.choose import Chosen, benign_batches, choose_attacker, choose_targets, learn, member_seeds, streams
 from experiments.crafting import craft
@@ -24,6 +25,7 @@ from models.victim import Ensemble, Victim
 from unlearning.retrain import Retrain
 
 log = logging.getLogger(__name__)
+QUICK = ("the distance to retraining", "a request in two halves", "fresh seeds")  # what judge=quick leaves out
 
 
 def play_one(setup: Setup, seed: int) -> dict[str, Any]:
@@ -41,10 +43,11 @@ def play_one(setup: Setup, seed: int) -> dict[str, Any]:
     log.info("Crafted %d requests with %d runs of the procedure.", len(turn.crafted), turn.meter.operator_calls)
     attacked = perf_counter()
     requests = [torch.tensor(each.request.indices, dtype=torch.long) for each in turn.crafted]
-    forgetting = Forgetting(setup.task, setup.procedure, victims[0], seeds[0], setup.data.test.x)
+    full = setup.settings.judge == "full"
+    forgetting = Forgetting(setup.task, setup.procedure, victims[0], seeds[0], setup.data.test.x, compared=full)
     own, detection = judge_with_own_seed(setup, judge, forgetting, seed, victims, seeds, chosen, start, requests)
     accepted = detection.pop("accepted")
-    fresh = judge_with_fresh_seeds(setup, judge, seed, victims, chosen, requests, accepted)
+    fresh = judge_with_fresh_seeds(setup, judge, seed, victims, chosen, requests, accepted) if full else None
     truth = setup.data.test.y[chosen.positions]
     control = random_controls(setup, seed, requests)[0]
     in_sequence, alone = forgetting.in_sequence(control.tolist()), forgetting.seconds(judge.rows([control]))
@@ -62,7 +65,8 @@ def play_one(setup: Setup, seed: int) -> dict[str, Any]:
         "victim_seed": own,
         "fresh_seeds": fresh,
         "detection": detection,
-        "in_sequence": {"relative_distance": in_sequence},
+        "in_sequence": in_sequence,
+        "left_out": list(QUICK if judge.procedure.draws else QUICK[:2]) if not full else [],
         "certificate": certificate,
         "ece_floor": ece_floor(start[:n], generator(seed, "ece floor")).value,
         "queries": turn.meter.queries, "predictions": turn.meter.predictions,
@@ -92,7 +96,8 @@ def judge_with_own_seed(
     stream, size = setup.settings.stream, setup.attack.budget * (1 + setup.settings.stream.benign_per_malicious)
     mixed = streams(setup, seed, requests)
     benign = benign_batches(setup, seed, "benign", stream.benign_batches, size)
-    calibration = benign_batches(setup, seed, "calibration", stream.calibration_batches, size)
+    batches = 0 if isinstance(setup.defense, NoDefense) else stream.calibration_batches
+    calibration = benign_batches(setup, seed, "calibration", batches, size)
     review = Review(setup, victims[0], calibration, mixed, benign)
     groups = {
         "calibration": calibration, "after": requests, "random": random_controls(setup, seed, requests),
@@ -102,18 +107,24 @@ def judge_with_own_seed(
 
     def measuring(name: str) -> Look:
         def measure(models: Ensemble, which: slice, predictions: Tensor) -> None:
-            for metric, values in forgetting.measure(models, judge.rows(groups[name][which])).items():
+            on_test = predictions[:, : len(setup.data.test)] if len(victims) == 1 else None
+            for metric, values in forgetting.measure(models, judge.rows(groups[name][which]), on_test).items():
                 forgot[name].setdefault(metric, []).extend(values)
 
         return measure
 
     looks: dict[str, Look] = {"calibration": review.calibrate, "stream": review.mixed, "benign": review.benign}
     looks |= {name: measuring(name) for name in forgot}
-    found = judge.after(victims, seeds, groups, looks, "judging with the victim's seed")
+    found = judge.after(victims, seeds, groups, looks, "judging with the victim's seed", unseen=("calibration",))
     after, control, undefended, benign_only = (found[name] for name in ("after", "random", "stream", "benign"))
     detection = review.report(chosen)
-    defended = judge.after(victims, seeds, {"defended": detection["accepted"]}, label="judging the defense")["defended"]
-    final = undefended if setup.procedure.exact else processed(setup, seeds, victims, mixed)
+    defended, final = undefended.clone(), undefended.clone()  # what they are where nothing was quarantined
+    held = [i for i, each in enumerate(detection["quarantined"]) if each]
+    if held:
+        accepted = {"defended": [detection["accepted"][i] for i in held]}
+        defended[held] = judge.after(victims, seeds, accepted, label="judging the defense")["defended"]
+    if held and not setup.procedure.exact:
+        final[held] = processed(setup, seeds, victims, [mixed[i] for i in held])
     states = {"after": after, "random": control, "stream": undefended, "defended": defended, "processed": final}
     aim = chosen.aim_of.to(start.device)
     outcome: dict[str, Any] = {"before": state(judge, chosen, start[None], torch.zeros_like(aim))}

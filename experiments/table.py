@@ -33,7 +33,7 @@ def show(result: Mapping[str, Any]) -> None:
     console.print(f"\n{result['title']}", markup=False)
     for direction, part in result["summary"].items():
         console.print(_table(direction, part, config, wide=console.width >= 140))
-        for line in _lines(part, [game["detection"] for game in games]):
+        for line in _lines(part, [game["detection"] for game in games], games[0].get("left_out", ())):
             console.print(line, markup=False, soft_wrap=True)
     if games[0]["certificate"] is not None:
         console.print(f"\nCertificate after a random request: {games[0]['certificate']['line']}", soft_wrap=True)
@@ -97,7 +97,7 @@ def signed(interval: Mapping[str, Any]) -> str:
     return f"{mean:+.3f}" if math.isnan(low) else f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def _lines(part: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> list[str]:
+def _lines(part: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], left_out: Sequence[str] = ()) -> list[str]:
     lines = []
     for judged, name in (("victim_seed", "victim's seed"), ("fresh_seeds", "fresh seeds")):
         if judged in part["effect"]:
@@ -106,18 +106,22 @@ def _lines(part: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> 
                 f"Effect against random requests, {name}: {signed(effect)}, n = {effect['n']}; "
                 f"with the defense {signed(left)}."
             )
-    if part["fresh_seeds"] is None:
+    if left_out:
+        lines.append(f"Left out with judge=quick: {', '.join(left_out)}.")
+    elif part["fresh_seeds"] is None:
         lines.append("The procedure draws nothing, so fresh seeds would give the same models.")
-    else:
+    if part["fresh_seeds"] is not None:
         floor = part["noise_floor"]
         lines.append(
             f"* before: nothing deleted. Noise floor of fresh seeds: with nothing deleted "
             f"confidence moves by {plus_minus(floor['confidence'], 3)}, "
             f"labels kept {rate(floor['kept'], 0)} %."
         )
-    lines.append(
-        "** from retraining: parameters, relative to doing nothing; total variation of the predictions on the test set."
-    )
+    if not left_out:
+        lines.append(
+            "** from retraining: parameters, relative to doing nothing; total variation of the predictions on the test "
+            "set."
+        )
     found = [each for each in part["detection"] if each is not None]
     if found and detections[0]["defense"] != "none":
         lines.append(_detection(found, detections))
