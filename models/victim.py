@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from models.progress import progress
+
 Tensors = dict[str, Tensor]
 INFERENCE_ROWS = 2**18  # inputs of one forward pass, over all models of a stack, at most
 ACTIVATIONS = 2**24  # numbers that the layers of all models may put out in one pass; more only where a GPU has the room
@@ -186,12 +188,13 @@ class Ensemble:
         """Logits (m, n, classes) of every model on the same `x` (n, ...), without gradient."""
         run = vmap(forward, in_dims=(None, 0, 0, None))
         which, parts = passes(self, x, INFERENCE_ROWS, len(self))
-        with torch.no_grad():
-            rows = (
-                torch.cat([run(self.module, some.parameters, some.buffers, x[part]) for part in parts], dim=1)
-                for some in (self.select(rows) for rows in which)
-            )
-            return torch.cat(list(rows))
+        found = []
+        with torch.no_grad(), progress("predicting", len(which)) as tick:
+            for some in (self.select(rows) for rows in which):
+                each = [run(self.module, some.parameters, some.buffers, x[part]) for part in parts]
+                found.append(torch.cat(each, dim=1))
+                tick()
+        return torch.cat(found)
 
     def probabilities(self, x: Tensor) -> Tensor:
         """Predicted probabilities (m, n, classes)."""
