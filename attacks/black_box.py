@@ -14,6 +14,7 @@ from attacks import evolution, zeroth_order
 from attacks.attack import Aim, Attacker, Crafted, requests_from
 from attacks.objective import Objective, Outlook
 from data.errors import UserError
+from models.progress import progress
 from unlearning.procedure import Request
 from unlearning.service import Service
 
@@ -88,11 +89,25 @@ def search_scores(seen: Seen, search: ScoreSearch, budget: int, rng: torch.Gener
 
     `zeroth_order` asks for whole gradient estimates, so fewer queries than one estimate takes may be left over.
     """
+    with progress("asking the service", seen.service.queries_left()) as tick:
+
+        def asked(masks: Tensor) -> Tensor:
+            found = seen.losses(masks)
+            tick(len(masks))
+            return found
+
+        _search(seen, search, budget, rng, asked)
+    return seen.crafted()
+
+
+def _search(
+    seen: Seen, search: ScoreSearch, budget: int, rng: torch.Generator, asked: Callable[[Tensor], Tensor]
+) -> None:
     size, queries = len(seen.attacker.pool), seen.service.queries_left()
     if search.method == "evolution":
         workers = min(search.workers, queries)
-        evolution.search(seen.losses, size, budget, queries, rng, search.optimiser, workers)
-        return seen.crafted()
+        evolution.search(asked, size, budget, queries, rng, search.optimiser, workers)
+        return
     per_step = zeroth_order.evaluations(search.estimator, size)
     if per_step > queries:
         raise UserError(
@@ -101,10 +116,9 @@ def search_scores(seen: Seen, search: ScoreSearch, budget: int, rng: torch.Gener
         )
     scores = torch.zeros(size, dtype=seen.aim.x.dtype)
     state = zeroth_order.start(scores)
-    objective: Callable[[Tensor], Tensor] = lambda points: seen.losses(zeroth_order.decode_top(points, budget)).cpu()  # noqa: E731
+    objective: Callable[[Tensor], Tensor] = lambda points: asked(zeroth_order.decode_top(points, budget)).cpu()  # noqa: E731
     while seen.service.queries_left() >= per_step:
         gradient, _, _ = zeroth_order.estimate(search.estimator, objective, scores, rng)
         scores, state = UPDATES[search.update](scores, gradient, state, search.lr, lambda s: s.clamp(-3, 3))
         if seen.service.queries_left() > 0:
-            seen.losses(zeroth_order.decode_top(scores[None], budget))
-    return seen.crafted()
+            asked(zeroth_order.decode_top(scores[None], budget))

@@ -82,13 +82,13 @@ def select(
     best = _Best(view, objective, len(aims), len(service.task.records))
     owner = torch.arange(len(aims), device=best.value.device)
     weights = torch.zeros(len(aims), len(allowed), dtype=view.dtype, device=best.value.device)
-    slopes = view.slopes(weights, objective, view.start()).masked_fill(~allowed, 0.0)
+    slopes = view.slopes(weights, objective, view.start).masked_fill(~allowed, 0.0)
     for step in range(search.steps):
         largest = slopes.abs().amax(1, keepdim=True).clamp_min(torch.finfo(view.dtype).tiny)
         weights = project((weights - search.lr * slopes / largest).masked_fill(~allowed, 0.0), search.budget)
         best.try_sets(_first(_order(weights, slopes), slopes, search.budget), owner)
         if step + 1 < search.steps:
-            slopes = view.slopes(weights, objective, service.unlearn(weights)).masked_fill(~allowed, 0.0)
+            slopes = view.slopes(weights, objective, service.unlearn).masked_fill(~allowed, 0.0)
     order = _order(weights, slopes)
     lengths = (
         [k for k in prefix_lengths(search.budget, search.prefixes) if k < search.budget] if search.prefixes else []

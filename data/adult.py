@@ -16,7 +16,7 @@ from data.errors import UserError
 from data.examples import Data, Examples
 from data.files import Source, read
 from data.randomness import generator
-from data.splits import carve_stratified, stratified
+from data.splits import carve_stratified, fewer, stratified
 
 URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/adult/"
 TRAIN, TEST = (
@@ -55,11 +55,13 @@ class Adult:
     the categories of the training file; a missing value ("?") is the category "missing". `fnlwgt`, a sampling weight
     and not a property of the person, is dropped unless `keep_fnlwgt`. The inputs are standardised already, so that
     `mean` and `std` of the data set are zeros and ones. The training file is `train`, or a stratified `subset` of it;
-    the test file is divided into `trusted`, `auxiliary` and, with all that is left, `test`.
+    the test file is divided into `trusted`, `auxiliary` and `test`, which is all that is left, or a stratified part of
+    `test` examples.
     """
 
     root: Path | None = None
     subset: Annotated[int, Field(ge=1)] | None = None
+    test: Annotated[int, Field(ge=1)] | None = None
     trusted: Annotated[int, Field(ge=2)] = 2000
     auxiliary: Annotated[int, Field(ge=1)] = 2000
     split_seed: int = 0
@@ -82,6 +84,8 @@ class Adult:
         learned, held_out = _examples(train_x, train_y), _examples(test_x, test_y)
         sizes = {"trusted": self.trusted, "auxiliary": self.auxiliary}
         parts = carve_stratified(held_out.y, sizes, generator(self.split_seed, "adult split"))
+        rng = generator(self.split_seed, "adult test")
+        parts["rest"] = fewer(held_out.y, parts["rest"], self.test, rng)
         if self.subset is not None:
             learned = learned[stratified(learned.y, self.subset, generator(self.split_seed, "adult subset"))]
         return Data(

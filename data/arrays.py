@@ -17,9 +17,10 @@ from torch import Tensor
 from data.errors import UserError
 from data.examples import Data, Examples
 from data.randomness import generator
-from data.splits import carve_stratified, stratified
+from data.splits import carve_stratified, fewer, stratified
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+TEST = 0.2  # of all examples
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -31,11 +32,12 @@ class Arrays:
     for images, by feature for tables, with one mean and std for any other shape; what is constant is only centred.
 
     `test`, `trusted` and `auxiliary` are shares of all examples, held out stratified. With `x_test` and `y_test`, all
-    of `x` is for training, and the test arrays are divided in the proportion test : trusted : auxiliary.
+    of `x` is for training, and the test arrays are divided in the proportion test : trusted : auxiliary. A whole number
+    as `test` is how many examples to test on; of test arrays, out of what a share of 0.2 would leave.
     """
 
     path: Path
-    test: Share = 0.2
+    test: Share | Annotated[int, Field(ge=1)] = TEST
     trusted: Share = 0.1
     auxiliary: Share = 0.1
     subset: Annotated[int, Field(ge=1)] | None = None
@@ -52,10 +54,12 @@ class Arrays:
                 raise UserError(f"x and x_test in {self.path} must have examples of the same shape and type.")
             if int(held_out.y.min()) < 0 or int(held_out.y.max()) >= classes:
                 raise UserError(f"y_test in {self.path} has a label that y does not have; remove these examples.")
-            held_out_share = self.test + self.trusted + self.auxiliary
+            held_out_share = (self.test if self.test < 1 else TEST) + self.trusted + self.auxiliary
             parts = self._parts(held_out.y, self.trusted / held_out_share, self.auxiliary / held_out_share, None)
+            keep = int(self.test) if self.test >= 1 else None
+            parts["rest"] = fewer(held_out.y, parts["rest"], keep, generator(self.split_seed, "arrays test"))
         else:
-            if self.test + self.trusted + self.auxiliary >= 1:
+            if (self.test if self.test < 1 else 0) + self.trusted + self.auxiliary >= 1:
                 raise UserError("data.test + data.trusted + data.auxiliary must be less than 1; make them smaller.")
             held_out = train
             parts = self._parts(train.y, self.trusted, self.auxiliary, self.test)
@@ -82,7 +86,7 @@ class Arrays:
     def _parts(self, y: Tensor, trusted: float, auxiliary: float, test: float | None) -> dict[str, Tensor]:
         """Disjoint parts of the examples with labels `y`; without `test`, what is left is for testing."""
         shares = {"trusted": trusted, "auxiliary": auxiliary} | ({} if test is None else {"test": test})
-        sizes = {name: round(share * len(y)) for name, share in shares.items()}
+        sizes = {name: round(share * len(y) if share < 1 else share) for name, share in shares.items()}
         if sizes["trusted"] < 2 or min(sizes.values()) < 1 or sum(sizes.values()) >= len(y):
             raise UserError(
                 f"{len(y)} examples are too few for these shares of data.test, data.trusted and data.auxiliary; "

@@ -47,8 +47,8 @@ class Cifar10:
     """Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009; the binary version.
 
     The training file is `train`, or a stratified `subset` of it; the test file is divided into `trusted`, `auxiliary`
-    and, with all that is left, `test`. Pixels are scaled to [0, 1] and standardised with the mean and the standard
-    deviation of each channel over all 50,000 training records.
+    and `test`, which is all that is left, or a stratified part of `test` examples. Pixels are scaled to [0, 1] and
+    standardised with the mean and the standard deviation of each channel over all 50,000 training records.
 
     Without a `root` the official archive is downloaded. In `root` or `root/cifar10` the official archive is used if it
     is there, and else the rebuilt batch files `data_batch_1.bin.gz` to `test_batch.bin.gz`. These hold 104 records (81
@@ -58,6 +58,7 @@ class Cifar10:
 
     root: Path | None = None
     subset: Annotated[int, Field(ge=1)] | None = None
+    test: Annotated[int, Field(ge=1)] | None = None
     trusted: Annotated[int, Field(ge=2)] = 2000
     auxiliary: Annotated[int, Field(ge=1)] = 2000
     split_seed: int = 0
@@ -79,6 +80,7 @@ class Cifar10:
             test,
             statistics,
             subset=self.subset,
+            keep_test=self.test,
             trusted=self.trusted,
             auxiliary=self.auxiliary,
             split_seed=self.split_seed,

@@ -8,7 +8,7 @@ from torch import Tensor
 from data.errors import UserError
 from data.examples import Data, Examples
 from data.randomness import generator
-from data.splits import carve_stratified, stratified
+from data.splits import carve_stratified, fewer, stratified
 
 
 def byte_statistics(pixels: Tensor, *, per_channel: bool) -> tuple[Tensor, Tensor]:
@@ -42,11 +42,13 @@ def image_data(
     trusted: int,
     auxiliary: int,
     split_seed: int,
+    keep_test: int | None = None,
 ) -> Data:
     """The data set made of byte images `train` and `test` (uint8 inputs of shape (n, channels, height, width)).
 
     `subset` training examples are kept (all of them for None), stratified; the test file is divided into `trusted`,
-    `auxiliary` and, with all that is left, `test`, also stratified. `statistics` are (mean, std).
+    `auxiliary` and, with `keep_test` of what is left (all of it for None), `test`, also stratified. `statistics` are
+    (mean, std).
     Raises `UserError` if the sizes do not fit.
     """
     if trusted + auxiliary >= len(test):
@@ -56,6 +58,7 @@ def image_data(
         )
     sizes = {"trusted": trusted, "auxiliary": auxiliary}
     parts = carve_stratified(test.y, sizes, generator(split_seed, f"{name} split"))
+    parts["rest"] = fewer(test.y, parts["rest"], keep_test, generator(split_seed, f"{name} test"))
     if subset is not None:
         train = train[stratified(train.y, subset, generator(split_seed, f"{name} subset"))]
 

@@ -13,6 +13,7 @@ from data.errors import UserError
 from experiments.access import settled
 from experiments.figures import draw
 from experiments.machine import peak_memory_mb, versions
+from experiments.memory import check_memory
 from experiments.play_one import play_one
 from experiments.records import jsonable, significant, write_json_atomic
 from experiments.row import NOT_RECORDED
@@ -96,6 +97,7 @@ def cached(setup: Setup, seed: int) -> tuple[dict[str, Any], bool]:
 def record_of(setup: Setup, seed: int) -> dict[str, Any]:
     """Play one seed; the record says what a table needs to know: settings, versions, and what was measured."""
     settings = {key: value for key, value in setup.config.items() if key not in NOT_RECORDED}
+    check_memory(setup)
     return {
         "schema": SCHEMA, "config": {**settings, "seed": seed, "repetitions": 1}, "versions": versions(),
         "device": str(setup.device), "threads": setup.threads, **significant(play_one(setup, seed)),

@@ -13,7 +13,7 @@ from data.examples import Data
 from experiments.code_version import code_version
 
 VICTIM = ("model", "training", "unlearning")  # the parts of a configuration that a victim depends on, beside its data
-GAME = ("attack", "defense", "targets", "stream", "fresh_seeds")  # what a game depends on beside its victim
+GAME = ("attack", "defense", "targets", "stream", "fresh_seeds", "judge")  # what a game depends on beside its victim
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def attack_key(config: Mapping[str, Any], fingerprint: str, machine: Machine) ->
 
 def game_key(config: Mapping[str, Any], fingerprint: str, machine: Machine) -> dict[str, Any]:
     """What determines the record of a game, but for its seed."""
-    parts = {part: config[part] for part in GAME}
+    parts = {part: config[part] for part in GAME if part in config or part != "judge"}  # older records have no judge
     victim = victim_key(config, fingerprint, machine)
     return {"victim": victim, **parts, "game code": component_code(parts, "experiments.play_one")}
 

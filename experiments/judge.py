@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ class Judge:
     def after(
         self, victims: Sequence[Victim], seeds: Sequence[int], groups: Mapping[str, Sequence[Tensor]],
         looks: Mapping[str, Look] | None = None, label: str = "judging", empty_too: bool = False,
+        unseen: Collection[str] = (),
     ) -> dict[str, Tensor]:  # fmt: skip
         """Mean probabilities (m, n_test + n_conformal, K) after each of the m requests of every group, by its name.
 
@@ -40,24 +41,26 @@ class Judge:
         so that memory does not grow with their number; nothing of a batch is held on to. What is to be measured on the
         models themselves, the `looks` of a group measure; what they keep should be numbers. A request of nothing leaves
         the victim as it is, unless `empty_too`: with another seed than the victim's a procedure that draws changes it.
+        Of `unseen` groups only the models are of interest: they get no predictions.
         """
         requests = [(name, i) for name, group in groups.items() for i in range(len(group))]
         found: dict[str, list[Tensor]] = {name: [] for name in groups}
-        with progress(label, len(requests)) as tick:
-            for batch in _batches(requests, models_at_once(victims[0])):
-                models = self.unlearn(victims, seeds, self.rows([groups[name][i] for name, i in batch]), empty_too)
-                predictions = self.predict(models)
-                for name in dict.fromkeys(name for name, _ in batch):
-                    mine = [k for k, (owner, _) in enumerate(batch) if owner == name]
-                    here, its = slice(mine[0], mine[-1] + 1), slice(batch[mine[0]][1], batch[mine[-1]][1] + 1)
-                    found[name].append(predictions[here])
-                    if looks is not None and name in looks:
-                        looks[name](models[0].select(here), its, predictions[here])
-                del models  # before the next batch is made
-                tick(len(batch))
         nothing = self.data.test.x.new_zeros(
             0, len(self.data.test) + len(self.data.conformal_trusted), len(self.data.classes)
         )
+        with progress(label, len(requests)) as tick:
+            for batch in _batches(requests, models_at_once(victims[0])):
+                models = self.unlearn(victims, seeds, self.rows([groups[name][i] for name, i in batch]), empty_too)
+                for name in dict.fromkeys(name for name, _ in batch):
+                    mine = [k for k, (owner, _) in enumerate(batch) if owner == name]
+                    here, its = slice(mine[0], mine[-1] + 1), slice(batch[mine[0]][1], batch[mine[-1]][1] + 1)
+                    own = [each.select(here) for each in models]
+                    predictions = nothing if name in unseen else self.predict(own)
+                    found[name].append(predictions)
+                    if looks is not None and name in looks:
+                        looks[name](own[0], its, predictions)
+                del models, own  # before the next batch is made
+                tick(len(batch))
         return {name: torch.cat([nothing, *parts]) for name, parts in found.items()}
 
     def rows(self, requests: Sequence[Tensor]) -> Tensor:

@@ -28,6 +28,7 @@ from models.victim import Ensemble, Victim
 from unlearning.retrain import Retrain
 
 log = logging.getLogger(__name__)
+QUICK = ("the distance to retraining", "a request in two halves", "fresh seeds")  # what judge=quick leaves out
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +64,10 @@ def play_one(setup: Setup, seed: int) -> dict[str, Any]:
     log.info("Crafted %d requests with %d runs of the procedure.", len(turn.crafted), turn.meter.operator_calls)
     attacked = perf_counter()
     asked = traffic(setup, seed, chosen, [torch.tensor(c.request.indices, dtype=torch.long) for c in turn.crafted])
-    forgetting = Forgetting(setup.task, setup.procedure, victims[0], seeds[0], setup.data.test.x)
+    full = setup.settings.judge == "full"
+    forgetting = Forgetting(setup.task, setup.procedure, victims[0], seeds[0], setup.data.test.x, compared=full)
     own, detection, accepted = judge_with_own_seed(scene, forgetting, asked)
-    fresh = judge_with_fresh_seeds(scene, asked, accepted)
+    fresh = judge_with_fresh_seeds(scene, asked, accepted) if full else None
     typical = probe(setup, seed)
     in_sequence, alone = forgetting.in_sequence(typical.tolist()), forgetting.seconds(judge.rows([typical]))
     record = {
@@ -83,7 +85,8 @@ def play_one(setup: Setup, seed: int) -> dict[str, Any]:
         "victim_seed": own,
         "fresh_seeds": fresh,
         "detection": detection,
-        "in_sequence": {"relative_distance": in_sequence},
+        "in_sequence": in_sequence,
+        "left_out": list(QUICK if judge.procedure.draws else QUICK[:2]) if not full else [],
         "certificate": forgetting.certificate(judge.rows([typical])),
         "ece_floor": ece_floor(start[:n], generator(seed, "ece floor")).value,
         "queries": turn.meter.queries, "predictions": turn.meter.predictions,
@@ -114,11 +117,12 @@ def judge_with_own_seed(
     }  # fmt: skip
     forgot: dict[str, Lists] = {"after": {}, "random": {}}
     looks: dict[str, Look] = {"calibration": review.calibrate} | {name: review.look(name) for name in review.groups}
-    looks |= {name: _measuring(judge, forgetting, groups[name], found) for name, found in forgot.items()}
-    found = judge.after(scene.victims, scene.seeds, groups, looks, "judging with the victim's seed")
+    looks |= {name: _measuring(scene, forgetting, groups[name], found) for name, found in forgot.items()}
+    label = "judging with the victim's seed"
+    found = judge.after(scene.victims, scene.seeds, groups, looks, label, unseen=("calibration",))
     accepted = {"defended": review.accepted("stream"), "defended_random": review.accepted("stream_random")}
     found |= _defended(scene, positions, accepted, found)
-    found["processed"] = found["stream"] if scene.setup.procedure.exact else processed(scene, asked.streams)
+    found["processed"] = processed(scene, asked.streams, accepted["defended"], found["stream"])
     outcome: dict[str, Any] = {"before": observer.before()}
     whole = ("after", "random", "nearest", "stream", "defended", "processed")
     outcome |= {name: observer.state(found[name]) for name in whole}
@@ -140,11 +144,13 @@ def _positions(streams: Sequence[Stream]) -> list[Tensor]:
     return [stream.positions for stream in streams]
 
 
-def _measuring(judge: Judge, forgetting: Forgetting, requests: Sequence[Tensor], found: Lists) -> Look:
+def _measuring(scene: Scene, forgetting: Forgetting, requests: Sequence[Tensor], found: Lists) -> Look:
     """A look that measures how well the models forgot their requests, and adds it to `found`."""
+    test = len(scene.setup.data.test)
 
     def measure(models: Ensemble, which: slice, predictions: Tensor) -> None:
-        for metric, values in forgetting.measure(models, judge.rows(requests[which])).items():
+        on_test = predictions[:, :test] if len(scene.victims) == 1 else None
+        for metric, values in forgetting.measure(models, scene.judge.rows(requests[which]), on_test).items():
             found.setdefault(metric, []).extend(values)
 
     return measure
@@ -168,11 +174,18 @@ def _defended(
     return result
 
 
-def processed(scene: Scene, streams: Sequence[Stream]) -> Tensor:
-    """Predictions after the quarantined requests were processed too: exact retraining without the whole stream."""
-    exact = Judge(scene.setup.task, Retrain(), scene.setup.data)
-    groups = {"processed": _positions(streams)}
-    return exact.after(scene.victims, scene.seeds, groups, label="processing the quarantine")["processed"]
+def processed(scene: Scene, streams: Sequence[Stream], accepted: Sequence[Tensor], undefended: Tensor) -> Tensor:
+    """Predictions after the quarantined requests were processed too: exact retraining without the whole stream.
+
+    A stream of which nothing was quarantined stays as it is, and with an exact procedure every one.
+    """
+    held = [i for i, stream in enumerate(streams) if len(accepted[i]) < len(stream.positions)]
+    if scene.setup.procedure.exact or not held:
+        return undefended
+    exact, result = Judge(scene.setup.task, Retrain(), scene.setup.data), undefended.clone()
+    groups = {"processed": [streams[i].positions for i in held]}
+    result[held] = exact.after(scene.victims, scene.seeds, groups, label="processing the quarantine")["processed"]
+    return result
 
 
 def judge_with_fresh_seeds(scene: Scene, asked: Traffic, accepted: Accepted) -> dict[str, Any] | None:

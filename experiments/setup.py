@@ -30,6 +30,8 @@ from unlearning.service import OpenService
 
 STRICT = ConfigDict(extra="forbid")
 NO_DEFENSE = "defenses.filters.none.NoDefense"
+# settings without a group; a record from before a setting was there is played with its default
+NAMED = ("seed", "repetitions", "fresh_seeds", "judge", "device", "threads")
 Band = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
 
 
@@ -76,6 +78,7 @@ class Settings:
     seed: Annotated[int, Field(ge=0)] = 0
     repetitions: Annotated[int, Field(ge=1)] = 1
     fresh_seeds: Annotated[int, Field(ge=3)] = 3
+    judge: Literal["full", "quick"] = "full"
     targets: Targets = Field(default_factory=Targets)
     stream: Stream = Field(default_factory=Stream)
     device: str = "auto"
@@ -125,7 +128,7 @@ def settings_from(config: Mapping[str, Any]) -> Settings:
     """The validated settings; raises UserError that names the key."""
     from pydantic import ValidationError
 
-    parts: dict[str, Any] = {name: config[name] for name in ("seed", "repetitions", "fresh_seeds", "device", "threads")}
+    parts: dict[str, Any] = {name: config[name] for name in NAMED if name in config}
     where = ""
     try:
         for where, kind in (("targets", Targets), ("stream", Stream)):

@@ -129,17 +129,19 @@ def _lines(part: Mapping[str, Any], game: Mapping[str, Any]) -> list[str]:
     before = part["victim_seed"]["before"]["accuracy"]
     if "test examples" in before.get("over", ""):
         lines.append(f"Test accuracy before is of one model, its interval over {before['over']}.")
-    lines += _footnotes(part)
+    lines += _footnotes(part, game["left_out"])
     if part["filter"] is not None:
         lines += _filter(part["filter"])
     return lines
 
 
-def _footnotes(part: Mapping[str, Any]) -> list[str]:
+def _footnotes(part: Mapping[str, Any], left_out: Sequence[str]) -> list[str]:
     lines = []
-    if part["fresh_seeds"] is None:
+    if left_out:
+        lines.append(f"Left out with judge=quick: {', '.join(left_out)}.")
+    elif part["fresh_seeds"] is None:
         lines.append("The procedure draws nothing, so fresh seeds would give the same models.")
-    else:
+    if part["fresh_seeds"] is not None:
         floor = part["noise_floor"]
         lines.append(
             "* before: nothing deleted. Noise floor: with nothing deleted fresh seeds move confidence by "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass as plain_dataclass
 from typing import Annotated, Literal
@@ -12,6 +13,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from data.errors import UserError
+from models.progress import Tick, progress
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -94,10 +96,18 @@ def conjugate_gradients(
     is, a map that is linear only nearly (flexible conjugate gradients: Notay, SIAM J. Sci. Comput. 22, 2000).
     Raises UserError on negative curvature, and when the tolerance is not reached in `max_iterations`.
     """
+    with progress("solving for the inverse curvature", 1.0) as tick:
+        return _conjugate_gradients(product, b, tolerance, max_iterations, precondition, tick)
+
+
+def _conjugate_gradients(
+    product: Callable[[Tensor], Tensor], b: Tensor, tolerance: float, max_iterations: int,
+    precondition: Callable[[Tensor], Tensor] | None, tick: Tick,
+) -> Solution:  # fmt: skip
     apply = precondition or (lambda vector: vector)
     x, residual, direction, change, rz = torch.zeros_like(b), b, b, torch.zeros_like(b), b.new_ones(len(b))
     size = b.norm(dim=1).clamp_min(torch.finfo(b.dtype).tiny)
-    iterations = 0
+    iterations, shown = 0, 0.0
     while (active := ~(residual.norm(dim=1) <= tolerance * size)).any():  # `not <=`: NaN is active too
         if iterations == max_iterations:
             raise UserError(
@@ -119,6 +129,10 @@ def conjugate_gradients(
         step = torch.where(active, rz / curvature, 0.0)[:, None]
         x, change = x + step * direction, step * curved
         residual = residual - change
+        share = min(1.0, math.log(max(float((residual.norm(dim=1) / size).max()), tolerance)) / math.log(tolerance))
+        if share > shown:  # digits won, of those asked for
+            tick(share - shown)
+            shown = share
     return Solution(x, relative(b - product(x), b), iterations, iterations + 1)
 
 

@@ -19,7 +19,7 @@ from models.dropout import dropout_layers, sample_masks
 from models.learner import Batch, alone, has_batch_norm, side_by_side
 from models.newton import minimise
 from models.progress import Tick, progress
-from models.victim import Ensemble, Tensors, concatenate
+from models.victim import Ensemble, Tensors, Victim, concatenate, models_at_once, room, rows_at_once
 
 Build = Callable[[], nn.Module]
 Watch = Callable[[Batch, Sequence[Tensor]], None]  # told of every step: its batch, and the parameters after it
@@ -32,7 +32,8 @@ class Training:
     `weight_decay` is the lambda of the objective (coupled, on every parameter; for Adam it is added to the gradient).
     `newton` minimises F to its stationary point (gradient norm below `tolerance`) and is meant for convex models.
     `schedule` multiplies `lr`: constant, cosine to 0, or triangular (up for a fifth of the steps, then down to 0).
-    `together` bounds how many models are trained in one stack.
+    `together` bounds how many models are trained in one stack; there are fewer where their parameters, or what their
+    layers put out for a batch, would not fit into the memory of one pass.
     """
 
     optimizer: Literal["sgd", "adam", "newton"] = "sgd"
@@ -95,7 +96,7 @@ def train(
             "This model has torch.nn.Dropout layers, which draw from the global generator; "
             "use models.dropout.Dropout in its place."
         )
-    size = 1 if has_batch_norm(module) else training.together
+    size = 1 if has_batch_norm(module) else _together(build, records, training, seeds[0], start)
     chunks = [range(first, min(first + size, m)) for first in range(0, m, size)]
     steps = 1 if training.optimizer == "newton" else training.epochs
     with progress(label, len(chunks) * steps) as tick:
@@ -105,6 +106,14 @@ def train(
             for rows in chunks
         ]  # fmt: skip
     return concatenate(parts)
+
+
+def _together(build: Build, records: Examples, training: Training, seed: int, start: Ensemble | None) -> int:
+    """How many models to train in one stack."""
+    one = start[0] if start is not None else Victim(*initialise(build, seed, records.x[:1]))
+    seen = len(records) if training.optimizer == "newton" else min(training.batch_size, len(records))
+    fitting = rows_at_once(one, records.x, room(records.x.device), max(1, seen))
+    return min(training.together, models_at_once(one), fitting)
 
 
 def _fresh(build: Build, seeds: Sequence[int], like: Tensor) -> Ensemble:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from models.progress import progress
+
 Tensors = dict[str, Tensor]
 INFERENCE_ROWS = 2**18  # inputs of one forward pass, over all models of a stack, at most
 ACTIVATIONS = 2**24  # numbers that the layers of all models may put out in one pass; more only where a GPU has the room
@@ -21,6 +23,24 @@ def rows_at_once(models: Victim | Ensemble, x: Tensor, bound: int, count: int = 
     than keeps their activations in bounds.
     """
     return max(1, min(bound // count, room(x.device) // (count * activations(models, x))))
+
+
+def passes(
+    models: Victim | Ensemble, x: Tensor, bound: int, number: int, count: int = 1
+) -> tuple[list[slice], list[slice]]:
+    """Which of `number` models, and which of the inputs `x` (n, ...), to treat in one pass: each slice with each.
+
+    As many inputs of one model as there is room for, and then as many models as there is room left; `count` is how
+    often a model sees an input. On a processor that order costs nothing, and a pass of few models needs few parameters.
+    """
+    rows = min(max(1, len(x)), rows_at_once(models, x, bound, count))
+    together = rows_at_once(models, x, bound, count * rows)
+    return _slices(number, together), _slices(len(x), rows)
+
+
+def _slices(size: int, step: int) -> list[slice]:
+    """Slices of at most `step` that cover range(size); one that is empty where there is nothing."""
+    return [slice(first, min(first + step, size)) for first in range(0, max(1, size), step)]
 
 
 def models_at_once(models: Victim | Ensemble) -> int:
@@ -167,9 +187,14 @@ class Ensemble:
     def logits(self, x: Tensor) -> Tensor:
         """Logits (m, n, classes) of every model on the same `x` (n, ...), without gradient."""
         run = vmap(forward, in_dims=(None, 0, 0, None))
-        rows = rows_at_once(self, x, INFERENCE_ROWS, len(self))
-        with torch.no_grad():
-            return torch.cat([run(self.module, self.parameters, self.buffers, part) for part in x.split(rows)], dim=1)
+        which, parts = passes(self, x, INFERENCE_ROWS, len(self))
+        found = []
+        with torch.no_grad(), progress("predicting", len(which)) as tick:
+            for some in (self.select(rows) for rows in which):
+                each = [run(self.module, some.parameters, some.buffers, x[part]) for part in parts]
+                found.append(torch.cat(each, dim=1))
+                tick()
+        return torch.cat(found)
 
     def probabilities(self, x: Tensor) -> Tensor:
         """Predicted probabilities (m, n, classes)."""

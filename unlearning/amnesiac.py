@@ -85,6 +85,10 @@ class Amnesiac:
         learned = train(task.build, task.records, task.training, [seed], gone, start, label, record)[0]
         return Victim(learned.module, learned.parameters, learned.buffers, history)
 
+    def recorded(self, task: Task, size: int) -> int:
+        """The change of all parameters in every step."""
+        return task.training.epochs * math.ceil(len(task.records) / task.training.batch_size) * size
+
     def _room(self, task: Task, begin: Victim) -> Tensors:
         """Tensors to record into, if they fit."""
         size, n, recipe = begin.flat().numel(), len(task.records), task.training

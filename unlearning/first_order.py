@@ -43,8 +43,7 @@ class FirstOrder:
 
     def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
         """dL/dw (m, n)."""
-        start = victim.moved(cotangent.new_zeros(cotangent.shape))
-        return self.rate / len(task.records) * inner_products_many(start, task.records, cotangent)
+        return self.rate / len(task.records) * inner_products_many(victim.copies(1), task.records, cotangent)
 
     def pull_back_copies(self, task: Task, victim: Victim, deleted: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
         """dL/dx~_i, shape of `at.x`, for one request: (rate/n) w_i grad_x <q, grad_theta l(x~_i)>; q (p,)."""

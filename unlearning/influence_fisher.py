@@ -96,6 +96,6 @@ def _direction(victim: Victim, records: Examples, gone: Tensor, leaving: Tensor)
 
 def _gradients(victim: Victim, examples: Examples) -> Tensor:
     """grad l_i(theta) for every example, shape (s, p), in parts that bound what the transform holds beside it."""
-    size = gradients_at_once(victim)
+    size = gradients_at_once(victim, examples.x)
     parts = range(0, len(examples), size)
     return torch.cat([per_example_gradients(victim, examples[slice(i, i + size)]) for i in parts])

@@ -87,7 +87,7 @@ class InfluenceReplacement:
 
     def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
         """dL/dw (m, n) of a deletion: (rate/n) <q, g_i>, or what `second_order` has; 0 for records that are gone."""
-        there, start = 1 - task.total(torch.zeros_like(deleted)), victim.copies(len(cotangent))
+        there, start = 1 - task.total(torch.zeros_like(deleted)), victim.copies(1)
         if self.order == "first":
             return there * self.rate / len(task.records) * inner_products_many(start, task.records, cotangent)
         newton = SecondOrder(retained_curvature=self.curvature_of == "modified", solver=self.solver)

@@ -67,6 +67,10 @@ class Sisa:
         order = torch.randperm(n, generator=generator(seed, "shards")).to(task.records.x.device)
         return [list(shard.tensor_split(self.slices)) for shard in order.tensor_split(self.shards)]
 
+    def recorded(self, task: Task, size: int) -> int:
+        """A checkpoint of every shard before each of its later slices."""
+        return (self.slices - 1) * size
+
     def epochs(self, training: Training) -> int:
         """Epochs of one stage."""
         return max(1, round(2 * training.epochs / (self.slices + 1)))

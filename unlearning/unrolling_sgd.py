@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Annotated, ClassVar
 
-import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
@@ -73,7 +72,7 @@ class UnrollingSGD:
 
     def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
         """dL/dw (m, n)."""
-        start = self._initial(victim).moved(torch.zeros_like(cotangent))
+        start = self._initial(victim).copies(1)
         return self.step_size(task) * inner_products_many(start, task.records, cotangent)
 
     def pull_back_copies(self, task: Task, victim: Victim, deleted: Tensor, cotangent: Tensor, at: Examples) -> Tensor:

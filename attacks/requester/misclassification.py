@@ -16,6 +16,7 @@ from attacks.norm_cap import below_norm_quantile
 from attacks.objective import MisclassificationObjective
 from attacks.selection import Search, select
 from data.errors import UserError
+from models.progress import progress
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -58,8 +59,9 @@ class Misclassification:
             allowed = below_norm_quantile(service, attacker, self.norm_cap, self.budget)
             return select(service, aims, attacker, objective, Search(self.budget, self.steps, self.lr, 0), allowed, rng)
         crafted = []
-        for entrance, aim in zip(entrances, aims, strict=True):
-            crafted.append(
-                search_scores(Seen(closed(entrance), aim, attacker, objective), self.search, self.budget, rng)
-            )
+        with progress("crafting requests", len(aims)) as tick:
+            for entrance, aim in zip(entrances, aims, strict=True):
+                seen = Seen(closed(entrance), aim, attacker, objective)
+                crafted.append(search_scores(seen, self.search, self.budget, rng))
+                tick()
         return crafted

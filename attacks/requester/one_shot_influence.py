@@ -43,7 +43,7 @@ class OneShotInfluence:
         objective = UncertaintyObjective(self.functional, keep=0.0, keep_reference=0.0, kappa=0.0)
         view = Viewpoint(service, aims, attacker.reference, rng, self.functional.samples)
         nothing = torch.zeros(len(aims), len(allowed), dtype=view.dtype, device=allowed.device)
-        slopes = view.slopes(nothing, objective, view.start()).masked_fill(~allowed, torch.inf)
+        slopes = view.slopes(nothing, objective, view.start).masked_fill(~allowed, torch.inf)
         order = slopes.argsort(dim=1, stable=True)[:, : self.budget]
         now = objective.rank(view.now()).tolist()
         return [Crafted(Request(tuple(row.tolist())), value) for row, value in zip(order, now, strict=True)]

@@ -17,6 +17,7 @@ from attacks.objective import UncertaintyObjective
 from attacks.selection import Search, select
 from attacks.sequential import closed_loop
 from data.errors import UserError
+from models.progress import progress
 from unlearning.service import Feedback
 
 
@@ -81,10 +82,12 @@ class Uncertainty:
             search = Search(self.budget, self.steps, self.lr, self.prefixes, self.rounds, self.width)
             return select(service, aims, attacker, objective, search, allowed, rng, self.functional.samples)
         crafted = []
-        for entrance, aim in zip(entrances, aims, strict=True):
-            seen = Seen(closed(entrance), aim, attacker, objective)
-            if self.feedback == "sequential":
-                crafted.append(closed_loop(seen, self.budget, self.per_query, self.ridge))
-            else:
-                crafted.append(search_scores(seen, self.search, self.budget, rng))
+        with progress("crafting requests", len(aims)) as tick:
+            for entrance, aim in zip(entrances, aims, strict=True):
+                seen = Seen(closed(entrance), aim, attacker, objective)
+                if self.feedback == "sequential":
+                    crafted.append(closed_loop(seen, self.budget, self.per_query, self.ridge))
+                else:
+                    crafted.append(search_scores(seen, self.search, self.budget, rng))
+                tick()
         return crafted

@@ -177,7 +177,7 @@ def _count(of: Game, name: str) -> Values:
 
 
 def _seconds(of: Game, stage: str) -> Values:
-    return whole(number(of.record["seconds"][stage]))
+    return whole(number(of.record["seconds"].get(stage)))  # retraining may be left out
 
 
 def _all_seconds(of: Game) -> Values:
@@ -185,8 +185,9 @@ def _all_seconds(of: Game) -> Values:
 
 
 def _relative_seconds(of: Game) -> Values:
-    return whole(of.record["seconds"]["forget_one"] / of.record["seconds"]["retrain_one"])
+    seconds = of.record["seconds"]
+    return whole(seconds["forget_one"] / seconds["retrain_one"] if "retrain_one" in seconds else None)
 
 
 def _in_sequence(of: Game) -> Values:
-    return whole(number(of.record["in_sequence"]["relative_distance"]))
+    return whole(number(of.record["in_sequence"].get("relative_distance")))

@@ -41,7 +41,8 @@ def record(shift: float = 0.0, sizes: tuple[int, int] = (2, 1), aim: tuple[int, 
         "seed": 0, "criterion": GOAL,
         "targets": {"direction": ["over", "over"], "aim": list(aim), "position": [0, 1], "label": [0, 0], "test": 10},
         "requests": requests, "victim_seed": own, "fresh_seeds": fresh, "queries": 0, "operator_calls": 4,
-        "certificate": None, "detection": {"over": None, "defense": "none", "benign_rejected": {"uniform": [0.0]}},
+        "certificate": None, "left_out": [],
+        "detection": {"over": None, "defense": "none", "benign_rejected": {"uniform": [0.0]}},
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What is asked of the provider: controls of the request's own size, streams alike, calibration apart from all of it."""
+"""What is asked of the provider: controls of the request's own size, streams alike, calibration apart from all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ REQUESTS = [torch.tensor([3, 1, 2]), torch.empty(0, dtype=torch.long)]
 
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
-    return prepare(config(tmp_path_factory.mktemp("traffic"), "stream.calibration_batches=4", "stream.benign_batches=3"))
+    overrides = ("stream.calibration_batches=4", "stream.benign_batches=3")
+    return prepare(config(tmp_path_factory.mktemp("traffic"), *overrides))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_benign_batches_differ_by_kind_and_number(setup: Setup) -> None:
 
 
 def test_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="raise stream.reserved"):
+    with pytest.raises(UserError, match=r"raise stream\.reserved"):
         prepare(config(tmp_path, "stream.reserved=0.05"))
     prepare(config(tmp_path, "stream.reserved=0", "defense=none"))  # nothing is calibrated
     with pytest.raises(UserError, match="that are not reserved"):

@@ -63,7 +63,8 @@ def record(
         "victim_seed": states,
         "fresh_seeds": {name: [states["after" if name == "after" else "before"]] * 2 for name in
                         FRESH} if fresh else None,
-        "detection": {"defense": defense, direction: seen, "benign_rejected": {"uniform": [0.04, 0.06], "outlier": [0.2, 0.4]}},
+        "detection": {"defense": defense, direction: seen,
+                      "benign_rejected": {"uniform": [0.04, 0.06], "outlier": [0.2, 0.4]}},
         "queries": 30, "predictions": 2, "operator_calls": 40,
         "seconds": {"victim": 1.0, "attack": 2.0, "judgement": 3.0, "forget_one": 0.1, "retrain_one": 0.4},
         "in_sequence": {"relative_distance": 0.5},
