@@ -92,7 +92,7 @@ class Viewpoint:
         ]
         outlook = self.outlook(leaves, torch.arange(len(self.labels), device=self.x.device))
         wrt = [value for each in leaves for value in each.parameters.values()]
-        pieces = iter(torch.autograd.grad(objective.loss(outlook).sum(), wrt))
+        pieces = iter(torch.autograd.grad(objective.loss(outlook).sum(), wrt, materialize_grads=True))
         total = torch.zeros_like(deleted)
         procedure: Differentiable = self.service.procedure  # type: ignore[assignment]
         for victim, each in zip(self.service.victims, models, strict=True):

@@ -91,11 +91,15 @@ def weighted_gradient(victim: Victim, examples: Examples, weights: Tensor, chunk
         values = losses(victim.module, parameters, victim.buffers, part.x, part.y)
         wrt = list(parameters.values())
         if len(rows) == 1:
-            pieces = torch.autograd.grad((values * rows[0]).sum(), wrt)
+            pieces = torch.autograd.grad((values * rows[0]).sum(), wrt, materialize_grads=True)
             total[0] += torch.cat([piece.reshape(-1) for piece in pieces])
         else:
-            pieces = torch.autograd.grad(values, wrt, grad_outputs=rows, is_grads_batched=True)
-            total += torch.cat([piece.reshape(len(rows), -1) for piece in pieces], dim=1)
+            found = torch.autograd.grad(values, wrt, grad_outputs=rows, is_grads_batched=True, allow_unused=True)
+            filled = [  # a parameter that is not used has the gradient zero
+                value.new_zeros(len(rows), value.numel()) if piece is None else piece.reshape(len(rows), -1)
+                for piece, value in zip(found, wrt, strict=True)
+            ]
+            total += torch.cat(filled, dim=1)
     return total.to(weights.dtype)
 
 

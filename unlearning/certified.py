@@ -16,9 +16,10 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.examples import Examples
+from models.behaviour import learned_buffers
 from models.gradients import objective_gradient, weighted_gradient
 from models.influence import inverse_curvature
-from models.learner import Batch, has_batch_norm
+from models.learner import Batch
 from models.logistic import Logistic
 from models.solver import Solver
 from models.training import train
@@ -42,7 +43,7 @@ class Certified:
     protected, by comparison with the retrained model plus the same noise, and the learned model tells all it knows.
     The ledger keeps the weights without noise; every request starts there, is projected, and draws fresh noise on every
     parameter. A row that deletes nothing takes the step and the noise like any other. Buffers are not updated, so that
-    a model with batch-norm gets no certificate.
+    a model with batch-norm, or other buffers that training changes, gets no certificate.
 
     The certificate bounds the distance to retraining by `newton_bound.newton_bound`, with what the solver is measured
     to leave in place of LiSSA's probabilistic error, and is judged over all releases together (k of them are one with
@@ -181,8 +182,8 @@ class Certified:
         bound, releases = self._bound(victim), max(1, int(victim.ledger["releases"]))
         implied = self._implied(bound, releases)
         reason = hides_nothing(self.noise, self.sigma)
-        if reason is None and has_batch_norm(victim.module):
-            reason = "The running statistics of batch-norm are neither unlearned nor noised."
+        if reason is None and learned_buffers(victim.module):
+            reason = "The running statistics (of batch-norm, say) in the buffers are neither unlearned nor noised."
         if reason is None and bound >= 2 * self.radius:
             reason = "The bound is vacuous: any two models in the ball are at most its diameter apart."
         if reason is None and implied > self.epsilon:
@@ -221,6 +222,6 @@ class Certified:
             "published Delta with LiSSA": Constant(published, "assumed"),
         }
         if self.solver.curvature == "gauss_newton":
-            linear = isinstance(victim.module, Logistic)
+            linear = type(victim.module) is Logistic
             constants["Hessian minus Gauss-Newton"] = Constant(0.0, "proven" if linear else "assumed")
         return constants
