@@ -81,21 +81,21 @@ class Viewpoint:
 
         if self.masks:
             sampled = vmap(one, in_dims=(None, None, 0, None))
-            return vmap(sampled, in_dims=(0, 0, None, dim))(models.parameters, models.buffers, self.masks, x)
-        return vmap(one, in_dims=(0, 0, None, dim))(models.parameters, models.buffers, {}, x)[:, None]
+            return vmap(sampled, in_dims=(0, 0, None, dim))(models.moving, models.buffers, self.masks, x)
+        return vmap(one, in_dims=(0, 0, None, dim))(models.moving, models.buffers, {}, x)[:, None]
 
     def slopes(self, deleted: Tensor, objective: Objective, models: Sequence[Ensemble]) -> Tensor:
         """dL/dw (m, n) of every aim at its own deletion weights, of which `models` are the unlearned models."""
         leaves = [
-            Ensemble(e.module, {n: v.detach().requires_grad_() for n, v in e.parameters.items()}, e.buffers)
+            Ensemble(e.module, {n: v.detach().requires_grad_() for n, v in e.moving.items()}, e.buffers)
             for e in models
         ]
         outlook = self.outlook(leaves, torch.arange(len(self.labels), device=self.x.device))
-        wrt = [value for each in leaves for value in each.parameters.values()]
+        wrt = [value for each in leaves for value in each.moving.values()]
         pieces = iter(torch.autograd.grad(objective.loss(outlook).sum(), wrt, materialize_grads=True))
         total = torch.zeros_like(deleted)
         procedure: Differentiable = self.service.procedure  # type: ignore[assignment]
         for victim, each in zip(self.service.victims, models, strict=True):
-            cotangent = torch.cat([next(pieces).reshape(len(each), -1) for _ in each.parameters], dim=1)
+            cotangent = torch.cat([next(pieces).reshape(len(each), -1) for _ in each.moving], dim=1)
             total += procedure.pull_back(self.service.task, victim, each, deleted, cotangent)
         return total

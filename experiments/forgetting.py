@@ -16,7 +16,7 @@ from metrics.forgetting import disagreement, relative_distance, total_variation
 from models.training import train
 from models.victim import Ensemble, Victim
 from unlearning.certificate import Certifying
-from unlearning.procedure import Procedure, Task
+from unlearning.procedure import Procedure, Task, unlearned
 from unlearning.retrain import Retrain
 
 Lists = dict[str, list[float]]
@@ -79,7 +79,7 @@ class Forgetting:
         """The certificate after forgetting `deleted` (1, n), with a line that says it; None where there is none."""
         if not isinstance(self.procedure, Certifying):
             return None
-        model = self.procedure.forget(self.task, self.victim, deleted, self.seed)[0]
+        model = unlearned(self.procedure, self.task, self.victim, deleted, self.seed)[0]
         found = self.procedure.certificate(self.task, model)
         return {**found.as_dict(), "line": found.describe()}
 
@@ -95,7 +95,7 @@ class Forgetting:
         """
         victim = replace(self.victim)
         return {
-            "forget_one": _timed(lambda: self.procedure.forget(self.task, victim, deleted, self.seed)),
+            "forget_one": _timed(lambda: unlearned(self.procedure, self.task, victim, deleted, self.seed)),
             "retrain_one": _timed(lambda: self.retrained(deleted)),
         }
 
@@ -109,7 +109,7 @@ class Forgetting:
         task, victim, half = self.task, self.victim, len(request) // 2
         rows = [self._row(part) for part in (request[:half], request[half:])]
         for row in rows:
-            victim = self.procedure.forget(task, victim, row, self.seed)[0]
+            victim = unlearned(self.procedure, task, victim, row, self.seed)[0]
             task = Task(task.records, task.build, task.training, task.total(row)[0])
         exact = self.retrained(torch.maximum(*rows))[0].flat()
         if exact.shape != victim.flat().shape:

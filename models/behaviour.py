@@ -88,7 +88,7 @@ def _observed(module: nn.Module, x: Tensor) -> Behaviour:
         still = _copy(module, x)
         given = x.clone()
         calm = still(given)
-        changes = not _same(given, x)
+        changes = not same(given, x)
         reads: list[str] = []
         moving = _copy(module, x).train()
         before = {name: value.clone() for name, value in moving.named_buffers()}
@@ -99,9 +99,9 @@ def _observed(module: nn.Module, x: Tensor) -> Behaviour:
             lively = moving(given)
             draws = global_states(x.device) != begun
         now = dict(moving.named_buffers())
-        keeps = tuple(name for name in now if name not in before or not _same(now[name], before[name]))
-        changes = changes or not _same(given, x)
-        apart = draws or bool(keeps) or bool(reads) or not _same(calm, lively)
+        keeps = tuple(name for name in now if name not in before or not same(now[name], before[name]))
+        changes = changes or not same(given, x)
+        apart = draws or bool(keeps) or bool(reads) or not same(calm, lively)
         return Behaviour(apart, draws, apart and (bool(keeps) or _mixes(module, x)), keeps, changes, attention.seen)
 
 
@@ -111,15 +111,15 @@ def _mixes(module: nn.Module, x: Tensor) -> bool:
     for inputs in (x, torch.cat([x[:1], x[:1]])):
         reseed(0)
         given.append(_copy(module, x).train()(inputs.clone()))
-    return not _same(given[0][:1], given[1][:1])
+    return not same(given[0][:1], given[1][:1])
 
 
 def _copy(module: nn.Module, x: Tensor) -> nn.Module:
     return fresh_copy(module).to(x.device, x.dtype)
 
 
-def _same(left: object, right: object) -> bool:
-    """Equality, bit by bit; outputs that are no tensors are for others to judge."""
+def same(left: object, right: object) -> bool:
+    """Equality, bit by bit, of two tensors; what is no tensor is for others to judge."""
     if not isinstance(left, Tensor) or not isinstance(right, Tensor):
         return True
     return left.shape == right.shape and bool(((left == right) | ((left != left) & (right != right))).all())

@@ -26,13 +26,13 @@ def inner_products(victim: Victim, examples: Examples, direction: Tensor, chunk:
 
     One forward-mode pass per chunk: the derivative of the vector of losses along v. No per-example gradient is stored.
     """
-    tangent = unflatten(direction, victim.parameters)
+    tangent = unflatten(direction, victim.moving)
 
     def along(x: Tensor, y: Tensor) -> Tensor:
         def loss(parameters: Tensors) -> Tensor:
             return losses(victim.module, parameters, victim.buffers, x, y)
 
-        return jvp(loss, (victim.parameters,), (tangent,))[1]
+        return jvp(loss, (victim.moving,), (tangent,))[1]
 
     with torch.no_grad():
         rows = rows_at_once(victim, examples.x, chunk)
@@ -46,12 +46,12 @@ def inner_products_many(models: Ensemble, examples: Examples, directions: Tensor
     def along(parameters: Tensors, buffers: Tensors, tangent: Tensors, x: Tensor, y: Tensor) -> Tensor:
         return jvp(lambda p: losses(models.module, p, buffers, x, y), (parameters,), (tangent,))[1]
 
-    tangents = unflatten(directions, {name: value[0] for name, value in models.parameters.items()})
+    tangents = unflatten(directions, {name: value[0] for name, value in models.moving.items()})
     run = vmap(along, in_dims=(0, 0, 0, None, None))
     rows = rows_at_once(models, examples.x, chunk, len(models))
     with torch.no_grad():
         parts = zip(examples.x.split(rows), examples.y.split(rows), strict=True)
-        return torch.cat([run(models.parameters, models.buffers, tangents, x, y) for x, y in parts], dim=1)
+        return torch.cat([run(models.moving, models.buffers, tangents, x, y) for x, y in parts], dim=1)
 
 
 def per_example_gradients(victim: Victim, examples: Examples) -> Tensor:
@@ -61,7 +61,7 @@ def per_example_gradients(victim: Victim, examples: Examples) -> Tensor:
         def loss(parameters: Tensors) -> Tensor:
             return losses(victim.module, parameters, victim.buffers, x[None], y[None])[0]
 
-        return flatten(grad(loss)(victim.parameters))
+        return flatten(grad(loss)(victim.moving))
 
     return vmap(one)(examples.x, examples.y).detach()
 
@@ -87,7 +87,7 @@ def weighted_gradient(victim: Victim, examples: Examples, weights: Tensor, chunk
     step = rows_at_once(victim, examples.x, chunk, len(weights))
     for first in range(0, len(examples), step):
         part, rows = examples[slice(first, first + step)], weights[:, first : first + step]
-        parameters = {name: value.detach().requires_grad_() for name, value in victim.parameters.items()}
+        parameters = {name: value.detach().requires_grad_() for name, value in victim.moving.items()}
         values = losses(victim.module, parameters, victim.buffers, part.x, part.y)
         wrt = list(parameters.values())
         if len(rows) == 1:
@@ -110,13 +110,13 @@ def objective_gradient(victim: Victim, examples: Examples, deleted: Tensor, weig
 
 def input_gradients(victim: Victim, examples: Examples, direction: Tensor) -> Tensor:
     """grad_x <v, grad_theta l(x_i, y_i; theta)> for every example, shape of `examples.x`, with v = `direction` (p,)."""
-    tangent = unflatten(direction, victim.parameters)
+    tangent = unflatten(direction, victim.moving)
 
     def total(x: Tensor) -> Tensor:
         def loss(parameters: Tensors) -> Tensor:
             return losses(victim.module, parameters, victim.buffers, x, examples.y)
 
-        return jvp(loss, (victim.parameters,), (tangent,))[1].sum()
+        return jvp(loss, (victim.moving,), (tangent,))[1].sum()
 
     result: Tensor = grad(total)(examples.x)
     return result

@@ -48,14 +48,14 @@ def alone(begin: Ensemble, behaves: Behaviour) -> Learner:
 
     A module with a training mode of its own is trained in it.
     """
-    first = next(iter(begin.parameters.values()))
+    first = next(iter(begin.moving.values()))
     module = fresh_copy(begin.module).to(first.device, first.dtype)
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())
     with torch.no_grad():
-        for name, value in (*begin.parameters.items(), *begin.buffers.items()):
+        for name, value in (*begin.moving.items(), *begin.buffers.items()):
             tensors[name].copy_(value[0])
     for name, parameter in module.named_parameters():
-        parameter.requires_grad_(name in begin.parameters)
+        parameter.requires_grad_(name in begin.moving)
     layers = dropout_layers(module).values()
     module.train(behaves.apart)
 
@@ -77,11 +77,11 @@ def alone(begin: Ensemble, behaves: Behaviour) -> Learner:
         learned = tensors | {name: now[name] for name in behaves.keeps}
         return Ensemble(
             begin.module,
-            {name: tensors[name].detach()[None] for name in begin.parameters},
+            {name: tensors[name].detach()[None] for name in begin.moving},
             {name: learned[name].detach()[None] for name in begin.buffers},
         )
 
-    return Learner({name: tensors[name] for name in begin.parameters}, loss, result)
+    return Learner({name: tensors[name] for name in begin.moving}, loss, result)
 
 
 def side_by_side(begin: Ensemble, shared: bool) -> Learner:
@@ -90,7 +90,7 @@ def side_by_side(begin: Ensemble, shared: bool) -> Learner:
     # spare a copy of every gradient.
     parameters = {
         name: (value.mT.clone(memory_format=torch.contiguous_format).mT if value.dim() == 3 else value.clone())
-        for name, value in begin.parameters.items()
+        for name, value in begin.moving.items()
     }
     parameters = {name: value.detach().requires_grad_() for name, value in parameters.items()}
     same = None if shared else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Annotated, Literal
 
@@ -22,7 +22,7 @@ from models.dropout import dropout_layers, sample_masks
 from models.learner import Batch, Learner, alone, side_by_side
 from models.newton import minimise
 from models.progress import Tick, progress
-from models.victim import Ensemble, Tensors, concatenate
+from models.victim import Ensemble, Tensors, concatenate, frozen_names
 
 Build = Callable[[], nn.Module]
 Watch = Callable[[Batch, Sequence[Tensor]], None]  # told of every step: its batch, and the parameters after it
@@ -56,10 +56,9 @@ class Training:
 def initialise(build: Build, seed: int, like: Tensor) -> tuple[nn.Module, Tensors, Tensors]:
     """A fresh module in eval mode with its parameters and buffers, drawn from `seed` alone, on the device of `like`.
 
-    Parameters that do not require a gradient are frozen: they come among the buffers, so that nothing moves them and
-    nothing counts them. `like` (n, ...) are inputs: with them lazy layers find their sizes, and the module's behaviour
-    is found out (see `models.behaviour`); a bare tensor (k,) gives a device and a type only. Raises UserError where
-    nothing is left to train.
+    Parameters that require no gradient are frozen (see `Victim`). `like` (n, ...) are inputs: with them lazy layers
+    find their sizes, and the module's behaviour is found out (see `models.behaviour`); a bare tensor (k,) gives a
+    device and a type only. Raises UserError where nothing is left to train.
     """
     tried = like.dim() > 1
     with seeded(derive(seed, "initialisation")):
@@ -67,18 +66,21 @@ def initialise(build: Build, seed: int, like: Tensor) -> tuple[nn.Module, Tensor
         if tried and any(is_lazy(value) for value in (*module.parameters(), *module.buffers())):
             with torch.no_grad():
                 module(pair(like).to("cpu", torch.get_default_dtype()))
-    moving = {name for name, value in module.named_parameters() if value.requires_grad}
-    if not moving:
+    if not any(value.requires_grad for value in module.parameters()):
         raise UserError("The model has no parameter that requires a gradient, so there is nothing to train.")
-    cast = {
-        name: value.detach().to(like.device, like.dtype if value.is_floating_point() else value.dtype).clone()
-        for name, value in (*module.named_parameters(), *module.named_buffers())
-    }
-    parameters = {name: value for name, value in cast.items() if name in moving}
-    buffers = {name: value for name, value in cast.items() if name not in moving}
+
+    def cast(named: Iterable[tuple[str, Tensor]]) -> Tensors:
+        return {
+            name: value.detach().to(like.device, like.dtype if value.is_floating_point() else value.dtype).clone()
+            for name, value in named
+        }
+
+    parameters, buffers = cast(module.named_parameters()), cast(module.named_buffers())
     module = module.to(like.device)
-    if tried:
-        for part in module.constituents if isinstance(module, Committee) else [module]:
+    frozen_names(module)  # as they are now, whatever is done to the module later
+    for part in module.constituents if isinstance(module, Committee) else [module]:
+        frozen_names(part)
+        if tried:
             adapt(part, like)
     return module, parameters, buffers
 

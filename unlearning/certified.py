@@ -59,6 +59,7 @@ class Certified:
     differentiable: ClassVar[bool] = True
     uses_copy: ClassVar[bool] = False
     exact: ClassVar[bool] = False
+    remedy: ClassVar[str] = "lower unlearning.sigma (now {0.sigma:g}) or unlearning.radius (now {0.radius:g})"
     radius: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
     convexification: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.03
     sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3
@@ -143,7 +144,7 @@ class Certified:
             **base.ledger, "weights": weights, "norm": norm, "releases": releases.expand(len(deleted)),
             "unsolved": torch.maximum(victim.ledger["unsolved"], solution.residual * slope.norm(dim=1)),
         }  # fmt: skip
-        return replace(base, parameters=unflatten(weights + noise.to(weights), victim.parameters), ledger=ledger)
+        return replace(base, parameters=unflatten(weights + noise.to(weights), victim.moving), ledger=ledger)
 
     def _start(self, victim: Victim) -> Victim:
         """The victim without its noise; itself where it has none."""
@@ -153,7 +154,7 @@ class Certified:
         if torch.equal(weights, victim.flat()):
             return victim
         if victim not in _starts:
-            _starts[victim] = replace(victim, parameters=unflatten(weights, victim.parameters))
+            _starts[victim] = replace(victim, parameters=unflatten(weights, victim.moving))
         return _starts[victim]
 
     def _slope(self, task: Task, victim: Victim, deleted: Tensor) -> Tensor:

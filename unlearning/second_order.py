@@ -34,6 +34,7 @@ class SecondOrder:
     draws: ClassVar[bool] = False
     exact: ClassVar[bool] = False
     secret: ClassVar[bool] = False
+    remedy: ClassVar[str] = "raise unlearning.solver.damping (now {0.solver.damping:g})"
     retained_curvature: bool = True
     solver: Solver = Field(default_factory=Solver)
 
@@ -77,14 +78,14 @@ class SecondOrder:
         """v_j' H_i s_j for every row j and example i, shape (m, n), with H_i the curvature of example i's loss."""
         if self.solver.curvature == "fisher":  # H_i = g_i g_i'
             return inner_products_many(start, examples, v) * inner_products_many(start, examples, s)
-        like = {name: value[0] for name, value in start.parameters.items()}
+        like = {name: value[0] for name, value in start.moving.items()}
         curved = self._loss_curvature if self.solver.curvature == "hessian" else self._gauss_newton
 
         def one(parameters: Tensors, buffers: Tensors, left: Tensors, right: Tensors) -> Tensor:
             return curved(start, examples, parameters, buffers, left, right)
 
         with torch.no_grad():
-            return vmap(one)(start.parameters, start.buffers, unflatten(v, like), unflatten(s, like))
+            return vmap(one)(start.moving, start.buffers, unflatten(v, like), unflatten(s, like))
 
     @staticmethod
     def _gauss_newton(

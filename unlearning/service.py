@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data.errors import UserError
 from models.victim import Ensemble, Victim
-from unlearning.procedure import Procedure, Request, Task, as_weights, forget
+from unlearning.procedure import Procedure, Request, Task, as_weights, forget, unlearned
 
 Feedback = Literal["score", "sequential"]
 
@@ -58,7 +58,7 @@ class OpenService:
         """The models after every row of `deleted` (m, n), one `Ensemble` of m models per victim."""
         self.meter.operator_calls += len(deleted) * len(self.victims)
         pairs = zip(self.victims, self.seeds, strict=True)
-        return [self.procedure.forget(self.task, victim, deleted, seed) for victim, seed in pairs]
+        return [unlearned(self.procedure, self.task, victim, deleted, seed) for victim, seed in pairs]
 
 
 def serve(
@@ -115,5 +115,5 @@ def _carry_out(
     deleted = as_weights(requests, task.records)
     if task.gone is not None and bool((deleted * task.gone.to(deleted)).any()):
         raise UserError("The request names a record that was deleted before.")
-    ensembles = [procedure.forget(task, victim, deleted, seed) for victim, seed in pairs]
+    ensembles = [unlearned(procedure, task, victim, deleted, seed) for victim, seed in pairs]
     return [[ensemble[row] for ensemble in ensembles] for row in range(len(requests))]

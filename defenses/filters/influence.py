@@ -126,7 +126,7 @@ class Influence:
 
 def _loss(victim: Victim, examples: Examples) -> Tensor:
     with torch.no_grad():
-        return losses(victim.module, victim.parameters, victim.buffers, examples.x, examples.y)
+        return losses(victim.module, victim.moving, victim.buffers, examples.x, examples.y)
 
 
 def _entropy_gradient(victim: Victim, examples: Examples) -> Tensor:
@@ -134,7 +134,7 @@ def _entropy_gradient(victim: Victim, examples: Examples) -> Tensor:
         log_p = forward(victim.module, parameters, victim.buffers, examples.x).log_softmax(-1)
         return -(log_p.exp() * log_p).sum(-1).mean()
 
-    return flatten(grad(mean_entropy)(victim.parameters)).detach()
+    return flatten(grad(mean_entropy)(victim.moving)).detach()
 
 
 def _class_dissimilarity(context: Context, indices: Tensor) -> Tensor:
