@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
 from data.randomness import global_states, reseed, seeded
+from models.written_out import FusedCalls, WrittenOut
 
 _known: WeakKeyDictionary[nn.Module, Behaviour] = WeakKeyDictionary()
 
@@ -25,8 +24,8 @@ class Behaviour:
 
     `apart`: training mode may differ from eval mode, so that models are trained one by one, in training mode. `draws`:
     it draws from a global generator there. `mixes`: what it gives or keeps there depends on the batch as a whole.
-    `keeps` are the buffers that training changes. `changes_input`: it writes into the tensor that it is given.
-    `attends`: it uses torch's attention, whose fast kernels cannot be differentiated twice.
+    `keeps` are the buffers that training changes. `changes_input`: it writes into the tensor that it is given. `fused`:
+    it uses a kernel of torch that cannot be mapped over or differentiated twice, and that `written_out` replaces.
     """
 
     apart: bool = False
@@ -34,7 +33,7 @@ class Behaviour:
     mixes: bool = False
     keeps: tuple[str, ...] = ()
     changes_input: bool = False
-    attends: bool = False
+    fused: bool = False
 
 
 def behaviour(module: nn.Module, x: Tensor) -> Behaviour:
@@ -50,17 +49,17 @@ def learned_buffers(module: nn.Module) -> tuple[str, ...]:
 
 
 def adapt(module: nn.Module, x: Tensor) -> None:
-    """Let a module, in place, leave its input as it is and use differentiable attention, where it does not already.
+    """Let a module, in place, leave its input as it is and use differentiable operations, where it does not already.
 
     The numbers are those of the same module written so by hand.
     """
     found = behaviour(module, x)
     if found.changes_input:
         module.register_forward_pre_hook(_own_copies)
-    if found.attends:
-        plain = _PlainAttention()
-        module.register_forward_pre_hook(plain.begin)
-        module.register_forward_hook(plain.end, always_call=True)
+    if found.fused:
+        written_out = WrittenOut()
+        module.register_forward_pre_hook(written_out.begin)
+        module.register_forward_hook(written_out.end, always_call=True)
 
 
 def pair(x: Tensor) -> Tensor:
@@ -84,7 +83,7 @@ def fresh_copy(module: nn.Module) -> nn.Module:
 
 
 def _observed(module: nn.Module, x: Tensor) -> Behaviour:
-    with torch.no_grad(), seeded(0), _Attention() as attention:
+    with torch.no_grad(), seeded(0), FusedCalls() as calls:
         still = _copy(module, x)
         given = x.clone()
         calm = still(given)
@@ -102,7 +101,7 @@ def _observed(module: nn.Module, x: Tensor) -> Behaviour:
         keeps = tuple(name for name in now if name not in before or not same(now[name], before[name]))
         changes = changes or not same(given, x)
         apart = draws or bool(keeps) or bool(reads) or not same(calm, lively)
-        return Behaviour(apart, draws, apart and (bool(keeps) or _mixes(module, x)), keeps, changes, attention.seen)
+        return Behaviour(apart, draws, apart and (bool(keeps) or _mixes(module, x)), keeps, changes, calls.seen)
 
 
 def _mixes(module: nn.Module, x: Tensor) -> bool:
@@ -156,32 +155,3 @@ def _reading_of_mode(module: nn.Module, reads: list[str]) -> Iterator[None]:
 def _own_copies(module: nn.Module, inputs: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(each.clone() if isinstance(each, Tensor) else each for each in inputs)
 
-
-class _Attention(TorchFunctionMode):
-    """Sees whether one of torch's attention functions is called."""
-
-    seen = False
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
-        self.seen = self.seen or "attention" in name or "transformer_encoder_layer" in name
-        return func(*args, **(kwargs or {}))
-
-
-@dataclass
-class _PlainAttention:
-    """Hooks around a forward pass, inside which attention is written out as products and a softmax."""
-
-    _open: list[ExitStack] = field(default_factory=list)
-
-    def begin(self, module: nn.Module, inputs: object) -> None:
-        """Before the pass."""
-        stack = ExitStack()
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
-        torch.backends.mha.set_fastpath_enabled(False)
-        self._open.append(stack)
-
-    def end(self, module: nn.Module, inputs: object, output: object) -> None:
-        """After it, also where it failed."""
-        self._open.pop().close()

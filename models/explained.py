@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
@@ -11,7 +12,11 @@ from torch.utils.hooks import RemovableHandle
 from data.errors import UserError
 
 WAYS_OUT = {  # words of what torch says, or of the layer, and what to do about it
-    ("gru", "lstm", "rnn"): "write the recurrence as a loop over nn.GRUCell, nn.RNNCell or linear layers",
+    ("gru", "lstm", "rnn"): (
+        "write the recurrence with linear layers, or as a loop over nn.GRUCell or nn.RNNCell whose first state is "
+        "torch.zeros_like(...) of something computed from the input"
+    ),
+    ("saved tensor hooks",): "do without torch.utils.checkpoint",
     (".item()", "data-dependent control flow", "numpy()", "data pointer", "access storage"): (
         "compute with tensors alone: no .item(), float() or .numpy() of one, and no `if` on its values, among which "
         "torch.where chooses"
@@ -37,7 +42,7 @@ def explained(what: str, module: nn.Module, again: Callable[[], object] | None =
         if again is not None:
             yield
         else:
-            with watched(module, layers.append, lambda name, out: layers.pop()):
+            with watched(module, layers.append, lambda name, given, out: layers.pop()):
                 yield
     except UserError:
         raise
@@ -53,7 +58,7 @@ def explained(what: str, module: nn.Module, again: Callable[[], object] | None =
 def _at_work(module: nn.Module, run: Callable[[], object]) -> list[str]:
     """The layers that were at work, from the outermost, when `run` failed."""
     layers: list[str] = []
-    with watched(module, layers.append, lambda name, out: layers.pop()):
+    with watched(module, layers.append, lambda name, given, out: layers.pop()):
         try:
             run()
         except Exception:
@@ -62,15 +67,20 @@ def _at_work(module: nn.Module, run: Callable[[], object]) -> list[str]:
 
 
 @contextmanager
-def watched(module: nn.Module, begin: Callable[[str], object], end: Callable[[str, object], object]) -> Iterator[None]:
-    """Call `begin` before the forward pass of every layer and, unless it fails, `end` after it, with what it gives."""
+def watched(
+    module: nn.Module, begin: Callable[[str], object], end: Callable[[str, Any, Any], object]
+) -> Iterator[None]:
+    """Call `begin` before the forward pass of every layer and `end` after it, with what it took and gave.
+
+    Where the pass fails `end` is not called.
+    """
 
     def hooks(name: str, part: nn.Module) -> list[RemovableHandle]:
         def before(module: nn.Module, given: object) -> None:
             begin(name)
 
         def after(module: nn.Module, given: object, out: object) -> None:
-            end(name, out)
+            end(name, given, out)
 
         return [part.register_forward_pre_hook(before), part.register_forward_hook(after)]
 

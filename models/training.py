@@ -67,7 +67,7 @@ def initialise(build: Build, seed: int, like: Tensor) -> tuple[nn.Module, Tensor
             with torch.no_grad():
                 module(pair(like).to("cpu", torch.get_default_dtype()))
     if not any(value.requires_grad for value in module.parameters()):
-        raise UserError("The model has no parameter that requires a gradient, so there is nothing to train.")
+        raise UserError("model: it has no parameter that requires a gradient, so there is nothing to train.")
 
     def cast(named: Iterable[tuple[str, Tensor]]) -> Tensors:
         return {

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 
 from data.errors import UserError
 from data.examples import Examples
+from models.behaviour import fresh_copy
 from models.explained import explained
 from models.gradients import losses
 from models.victim import Ensemble, Tensors, Victim, forward, stack
@@ -63,6 +65,18 @@ def _used(victim: Victim, two: Examples) -> None:
     found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True) if total.requires_grad else ()
     if all(each is None for each in found):
         raise UserError("model: its logits depend on none of its parameters; is there a .detach() or torch.no_grad()?")
+    module = fresh_copy(victim.module).to(two.x.device, two.x.dtype)
+    plain = dict(module.named_parameters())
+    loss = F.cross_entropy(module(two.x.clone()), two.y, reduction="sum")
+    alone = torch.autograd.grad(loss, [plain[name] for name in leaves], allow_unused=True)
+    for name, one, other in zip(leaves, found, alone, strict=True):
+        zero = torch.zeros_like(leaves[name])
+        one, other = (zero if each is None else each for each in (one, other))
+        if not torch.allclose(one, other, rtol=1e-3, atol=1e-5):
+            raise UserError(
+                f"model: as a function of its parameters it has another gradient in {name} than as a module; compute "
+                "with the parameters of torch.nn modules and not with copies of them."
+            )
 
 
 def _twice(models: Ensemble, x: Tensor) -> None:
