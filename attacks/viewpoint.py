@@ -132,7 +132,7 @@ class Viewpoint:
         rows = []
         for some in which:
             chosen = models.select(some)
-            leaves = {name: value.detach().requires_grad_() for name, value in chosen.parameters.items()}
+            leaves = {name: value.detach().requires_grad_() for name, value in chosen.moving.items()}
             open_to_slopes = Ensemble(chosen.module, leaves, chosen.buffers)
             total: Tensor | None = None
             for part in parts:
@@ -155,8 +155,8 @@ class Viewpoint:
 
         if self.masks:
             sampled = vmap(one, in_dims=(None, None, 0, None))
-            return vmap(sampled, in_dims=(0, 0, None, dim))(models.parameters, models.buffers, self.masks, x)
-        return vmap(one, in_dims=(0, 0, None, dim))(models.parameters, models.buffers, {}, x)[:, None]
+            return vmap(sampled, in_dims=(0, 0, None, dim))(models.moving, models.buffers, self.masks, x)
+        return vmap(one, in_dims=(0, 0, None, dim))(models.moving, models.buffers, {}, x)[:, None]
 
 
 def _part(x: Tensor, dim: int | None, models: slice, inputs: slice) -> Tensor:

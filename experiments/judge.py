@@ -15,7 +15,7 @@ from metrics.conformal import coverage, mean_set_size, prediction_sets, quantile
 from metrics.uncertainty import adaptive_ece, auroc_of_confidence, brier, confidence, ece, entropy, nll, reliability
 from models.progress import progress
 from models.victim import Ensemble, Victim, concatenate, models_at_once
-from unlearning.procedure import Procedure, Task
+from unlearning.procedure import Procedure, Task, unlearned
 
 ALPHA = 0.1  # miscoverage of the conformal sets that are reported
 # models of the first victim after some requests of a group, which these are, and what the models predict
@@ -83,7 +83,7 @@ class Judge:
             if empty.all():
                 results.append(victim.copies(len(deleted)))
                 continue
-            changed = self.procedure.forget(self.task, victim, deleted[~empty], seed)
+            changed = unlearned(self.procedure, self.task, victim, deleted[~empty], seed)
             if empty.any():
                 joined = concatenate([changed, victim.copies(int(empty.sum()))])
                 order = torch.cat([(~empty).nonzero()[:, 0], empty.nonzero()[:, 0]]).argsort()

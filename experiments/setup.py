@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,14 +16,17 @@ from attacks.attack import Attack, check_budget, opened
 from data.errors import UserError
 from data.examples import Data
 from defenses.defense import Filter
+from defenses.filters.none import NoDefense
 from experiments import identity
 from experiments.access import settled
+from experiments.architecture import architecture_of, is_ours
 from experiments.benign import Kind
 from experiments.build import build
 from experiments.explain import validation
 from experiments.machine import be_deterministic, use_device, use_threads
 from experiments.store import Store, default_folder
 from models.dropout import dropout_layers
+from models.trial import try_out
 from unlearning.procedure import Procedure, Task
 from unlearning.service import OpenService
 
@@ -159,11 +161,18 @@ def prepare(config: dict[str, Any], data: Data | None = None, impatient: frozens
     store = replace(store_of(config), impatient=impatient, keeps=bool(impatient))
     store.check()
     data = load(config) if data is None else data
-    factory = partial(build(config["model"], "model"), shape=data.shape, classes=len(data.classes))
-    module = factory()  # a model that does not fit the data says so here
+    factory, module = architecture_of(config["model"], data)
     if getattr(getattr(attack, "functional", None), "samples", 1) > 1 and not dropout_layers(module):
         raise UserError("The MC-dropout functional needs a model with dropout; set model.dropout above 0.")
     moved = data.to(device)
+    if not is_ours(module):
+        behaves = try_out(factory, moved.train, len(data.classes), derivatives_needed(attack, procedure, defense))
+        if procedure.secret and behaves.changes_input:
+            raise UserError(
+                "model: its forward pass changes the input that it is given. Elsewhere it gets a copy, but a procedure "
+                "with secret noise has no second run to show that this changes no number: write x = x - y in place of "
+                "x.sub_(y), or set unlearning.noise=derived."
+            )
     task = Task(moved.train, factory, training)
     if attack.access == "white_box" and getattr(attack, "needs_gradient", True):
         opened([OpenService(task, procedure, (), ())], attack.name)
@@ -211,6 +220,11 @@ def check_sizes(attack: Attack, stream: Stream, n: int, calibrated: bool) -> Non
             f"A calibration batch has the size of a stream, {size} records, and {reserved} of the {n} training records "
             "are reserved for it; raise stream.reserved, or lower attack.budget or stream.benign_per_malicious."
         )
+
+
+def derivatives_needed(attack: Attack, procedure: Procedure, defense: Filter) -> bool:
+    """Whether somebody differentiates the model in forward mode or twice, as training and retraining do not."""
+    return attack.access == "white_box" or not procedure.exact or not isinstance(defense, NoDefense)
 
 
 def check_pairing(attack: Any, defense: Any, config: Mapping[str, Any]) -> None:

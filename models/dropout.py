@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from data.errors import UserError
+from models import shapes
 
 
 class Dropout(nn.Module):
@@ -21,9 +21,7 @@ class Dropout(nn.Module):
 
     def __init__(self, *, rate: float, width: int) -> None:
         super().__init__()
-        if not 0 <= rate < 1:
-            raise UserError(f"model.dropout={rate} must be at least 0 and less than 1.")
-        self.rate = rate
+        self.rate = shapes.rate("dropout", rate)
         self.width = width
         self.register_buffer("mask", torch.ones(1))
 

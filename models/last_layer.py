@@ -23,9 +23,9 @@ def last_layer(parameters: Tensors) -> list[str]:
 
 def only_last_layer(models: Models) -> Models:
     """The same models, whose parameters are those of the last layer; the others are buffers, so nothing moves them."""
-    moving = last_layer(models.parameters)
-    parameters = {name: models.parameters[name] for name in moving}
-    fixed = {name: value for name, value in models.parameters.items() if name not in parameters}
+    moving = last_layer(models.moving)
+    parameters = {name: models.moving[name] for name in moving}
+    fixed = {name: value for name, value in models.moving.items() if name not in parameters}
     return type(models)(models.module, parameters, {**models.buffers, **fixed}, models.history, models.ledger)
 
 

@@ -43,6 +43,7 @@ class Amnesiac:
     exact: ClassVar[bool] = False
     secret: ClassVar[bool] = False
     repair_epochs: Annotated[int, Field(ge=0)] = 0
+    remedy: ClassVar[str] = "lower training.lr, or unlearning.repair_lr (now {0.repair_lr:g})"
     repair_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     max_gigabytes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
 
@@ -83,7 +84,7 @@ class Amnesiac:
 
         start, label = stack([begin]), "training the victim"
         learned = train(task.build, task.records, task.training, [seed], gone, start, label, record)[0]
-        return Victim(learned.module, learned.parameters, learned.buffers, history)
+        return Victim(learned.module, learned.moving, learned.buffers, history)
 
     def recorded(self, task: Task, size: int) -> int:
         """The change of all parameters in every step."""
@@ -128,7 +129,7 @@ class Amnesiac:
         seeds, weights = [derive(seed, "fine-tune")] * len(rows), task.total(deleted[rows])
         tuned = train(task.build, task.records, recipe, seeds, weights, models.select(rows), "repairing")
         parameters = {
-            name: value.index_copy(0, rows, tuned.parameters[name]) for name, value in models.parameters.items()
+            name: value.index_copy(0, rows, tuned.moving[name]) for name, value in models.moving.items()
         }
         buffers = {name: value.index_copy(0, rows, tuned.buffers[name]) for name, value in models.buffers.items()}
         return Ensemble(models.module, parameters, buffers, models.history)

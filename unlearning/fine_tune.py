@@ -30,6 +30,7 @@ class FineTune:
     draws: ClassVar[bool] = True
     exact: ClassVar[bool] = False
     secret: ClassVar[bool] = False
+    remedy: ClassVar[str] = "lower unlearning.lr (now {0.lr:g}) or unlearning.epochs (now {0.epochs})"
     epochs: Annotated[int, Field(ge=1)] = 5
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -28,6 +28,7 @@ class FirstOrder:
     draws: ClassVar[bool] = False
     exact: ClassVar[bool] = False
     secret: ClassVar[bool] = False
+    remedy: ClassVar[str] = "lower unlearning.rate (now {0.rate:g})"
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
 
     def learn(self, task: Task, seed: int) -> Victim:

@@ -42,6 +42,7 @@ class FisherForgetting:
     draws: ClassVar[bool] = True
     exact: ClassVar[bool] = False
     secret: ClassVar[bool] = False
+    remedy: ClassVar[str] = "lower unlearning.alpha (now {0.alpha:g}) or unlearning.cap (now {0.cap:g})"
     alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-6
     cap: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e3
     exponent: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
@@ -72,7 +73,7 @@ class FisherForgetting:
         classes = victim.logits(task.records.x[:1]).shape[-1]
         parts = [
             self._rules(value, last=value.shape[1] == classes)
-            for value in unflatten(spread, victim.parameters).values()
+            for value in unflatten(spread, victim.moving).values()
         ]
         return self.alpha * torch.cat([part.reshape(len(deleted), -1) for part in parts], dim=1)
 

@@ -35,6 +35,9 @@ class GradientAscent:
     draws: ClassVar[bool] = False
     exact: ClassVar[bool] = False
     secret: ClassVar[bool] = False
+    remedy: ClassVar[str] = (
+        "lower unlearning.lr (now {0.lr:g}), unlearning.steps (now {0.steps}) or unlearning.loss_cap (now {0.loss_cap})"
+    )
     steps: Annotated[int, Field(ge=1)] = 10
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     loss_cap: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -89,7 +92,7 @@ class GradientAscent:
         def mean_loss(parameters: Tensors, buffers: Tensors, share: Tensor) -> Tensor:
             return share.dot(losses(models.module, parameters, buffers, x, y))
 
-        climb, parameters = vmap(grad_and_value(mean_loss)), models.parameters
+        climb, parameters = vmap(grad_and_value(mean_loss)), models.moving
         share = weights / weights.sum(dim=1, keepdim=True).clamp_min(1)
         cap = self.loss_cap
         if cap is None:

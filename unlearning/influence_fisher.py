@@ -38,6 +38,7 @@ class InfluenceFisher:
     draws: ClassVar[bool] = True
     exact: ClassVar[bool] = False
     secret: ClassVar[bool] = False
+    remedy: ClassVar[str] = "lower unlearning.alpha (now {0.alpha:g}) or raise unlearning.damping (now {0.damping:g})"
     alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     damping: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
     samples: Annotated[int, Field(ge=1)] = 500

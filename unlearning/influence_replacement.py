@@ -43,6 +43,9 @@ class InfluenceReplacement:
     draws: ClassVar[bool] = False
     exact: ClassVar[bool] = False
     secret: ClassVar[bool] = False
+    remedy: ClassVar[str] = (
+        "lower unlearning.rate (now {0.rate:g}) or raise unlearning.solver.damping (now {0.solver.damping:g})"
+    )
     order: Literal["first", "second"] = "second"
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
     curvature_of: Literal["modified", "original"] = "modified"
@@ -116,7 +119,7 @@ class InfluenceReplacement:
 
     def _curvature_slopes(self, victim: Victim, copies: Examples, v: Tensor, s: Tensor) -> Tensor:
         """grad_x v' H(x_i) s for every copy, with H the solver's curvature of its loss."""
-        at, left, right = victim.parameters, unflatten(v, victim.parameters), unflatten(s, victim.parameters)
+        at, left, right = victim.moving, unflatten(v, victim.moving), unflatten(s, victim.moving)
 
         def hessian(x: Tensor) -> Tensor:
             def along(values: Tensors) -> Tensor:

@@ -32,6 +32,7 @@ class Retrain:
     draws: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     secret: ClassVar[bool] = False
+    remedy: ClassVar[str] = "lower training.lr"
     solver: Solver = Field(default_factory=Solver)
 
     def learn(self, task: Task, seed: int) -> Victim:

@@ -35,6 +35,7 @@ class SecondOrder:
     draws: ClassVar[bool] = False
     exact: ClassVar[bool] = False
     secret: ClassVar[bool] = False
+    remedy: ClassVar[str] = "raise unlearning.solver.damping (now {0.solver.damping:g})"
     retained_curvature: bool = True
     solver: Solver = Field(default_factory=Solver)
 
@@ -85,7 +86,7 @@ class SecondOrder:
         with torch.no_grad():
             which, parts = passes(victim, examples.x, CHUNK, len(v), count=2)  # changes along v, and along s
             for rows in which:
-                left, right = unflatten(v[rows], victim.parameters), unflatten(s[rows], victim.parameters)
+                left, right = unflatten(v[rows], victim.moving), unflatten(s[rows], victim.moving)
                 found.append(torch.cat([run(examples[part], left, right) for part in parts], dim=1))
         return torch.cat(found)
 
@@ -94,8 +95,8 @@ class SecondOrder:
         def logits(values: Tensors) -> Tensor:
             return forward(victim.module, values, victim.buffers, examples.x)
 
-        outputs, change = jvp(logits, (victim.parameters,), (right,))[:2]
-        pulled: Tensor = jvp(logits, (victim.parameters,), (left,))[1]
+        outputs, change = jvp(logits, (victim.moving,), (right,))[:2]
+        pulled: Tensor = jvp(logits, (victim.moving,), (left,))[1]
         return (pulled * softmax_curvature(outputs.softmax(-1), change)).sum(-1)
 
     @staticmethod
@@ -106,7 +107,7 @@ class SecondOrder:
 
             return jvp(loss, (values,), (left,))[1]
 
-        curved: Tensor = jvp(along, (victim.parameters,), (right,))[1]
+        curved: Tensor = jvp(along, (victim.moving,), (right,))[1]
         return curved
 
     def pull_back_copies(self, task: Task, victim: Victim, deleted: Tensor, cotangent: Tensor, at: Examples) -> Tensor:

@@ -133,7 +133,7 @@ def _entropy_gradient(victim: Victim, examples: Examples) -> Tensor:
 
     total = torch.zeros_like(victim.flat(), dtype=torch.float64)
     for x in examples.x.split(rows_at_once(victim, examples.x, CHUNK)):
-        total += flatten(grad(entropy)(victim.parameters, x)).detach()
+        total += flatten(grad(entropy)(victim.moving, x)).detach()
     return (total / len(examples)).to(examples.x)
 
 
