@@ -15,7 +15,7 @@ from experiments.figures import draw
 from experiments.machine import peak_memory_mb, versions
 from experiments.play_one import play_one
 from experiments.records import jsonable, significant, write_json_atomic
-from experiments.row import NOT_RECORDED
+from experiments.row import AUTOMATIC, NOT_RECORDED
 from experiments.setup import Setup, prepare
 from experiments.summary import score, summarise
 from experiments.table import show
@@ -97,7 +97,8 @@ def record_of(setup: Setup, seed: int) -> dict[str, Any]:
     """Play one seed; the record says what a table needs to know: settings, versions, and what was measured."""
     settings = {key: value for key, value in setup.config.items() if key not in NOT_RECORDED}
     return {
-        "schema": SCHEMA, "config": {**settings, "seed": seed, "repetitions": 1}, "versions": versions(),
+        "schema": SCHEMA, "config": {**settings, "seed": seed, "repetitions": 1},
+        AUTOMATIC: setup.config.get(AUTOMATIC, []), "versions": versions(),
         "device": str(setup.device), "threads": setup.threads, **significant(play_one(setup, seed)),
     }  # fmt: skip
 

@@ -11,7 +11,8 @@ STATES = ("before", "after", "random", "stream", "defended", "processed", "benig
 SHARED = ("before", "benign")  # states whose models belong to all requests; the others have one model per request
 FRESH = ("nothing", "after", "random", "defended")
 STAGES = ("victim", "attack", "judgement")  # of a game; its other seconds are those of single requests, among these
-NOT_RECORDED = ("store", "wandb", "figures", "dry_run")  # settings that no result depends on
+AUTOMATIC = "automatic"  # lists the options for which `auto` was typed, in a settled configuration and in a record
+NOT_RECORDED = ("store", "wandb", "figures", "dry_run", AUTOMATIC)  # what no result depends on
 GROUPS = ("data", "model", "training", "unlearning", "attack", "defense")
 LEAST = 0.2  # change of confidence in the wanted direction that counts as success, where the label is kept
 
