@@ -278,6 +278,6 @@ def _reason(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    from experiments.inventory import main
+    from experiments.store_command import main
 
     sys.exit(main())
