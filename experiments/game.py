@@ -14,7 +14,7 @@ from experiments.access import settled
 from experiments.figures import draw
 from experiments.machine import peak_memory_mb, versions
 from experiments.play_one import play_one
-from experiments.records import jsonable, significant, write_json_atomic
+from experiments.records import jsonable, significant, with_nulls, write_json_atomic
 from experiments.row import AUTOMATIC, NOT_RECORDED
 from experiments.setup import Setup, prepare
 from experiments.summary import score, summarise
@@ -73,7 +73,7 @@ def play_config(
         }  # fmt: skip
         figures: dict[str, Path] = {}
         try:
-            write_json_atomic(folder / "result.json", jsonable(result))
+            write_json_atomic(folder / "result.json", with_nulls(jsonable(result)))
             if config["figures"]:
                 figures = draw(result, setup.data, folder / "figures")
         except OSError as error:
@@ -112,8 +112,9 @@ def title(config: Mapping[str, Any], seeds: list[int]) -> str:
     access = str(attack.get("access", "")).replace("_", "-")
     who = " ".join(word for word in (access, str(attack["_target_"]).rsplit(".", 2)[-2]) if word)
     which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}-{seeds[-1]}"
+    budget = f"at most {attack['budget']} deletions, " if "budget" in attack else ""  # an own attack may have none
     return (
         f"{who} attack against {named['unlearning']} with defense {named['defense']}: {named['model']} on "
         f"{named['data']}, "
-        f"at most {attack['budget']} deletions, {which}"
+        f"{budget}{which}"
     )

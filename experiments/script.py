@@ -29,15 +29,24 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise the mistake as a sentence."""
         if unknown := re.match(r"unrecognized arguments: (\S+)", message):
-            known = [option for action in self._actions for option in action.option_strings if len(option) > 2]
-            raise UserError(_no_option(unknown[1], known, self.prog))
+            raise UserError(_no_option(unknown[1], self._options(), self.prog))
         text = re.sub(r"^argument ([^:]+): ", lambda found: f"{found[1].partition('/')[0]}: ", message)
         text = re.sub(r"^the following arguments are required: ", "What is missing is ", text)
         text = re.sub(r": expected .*$", " needs a value", text)
         raise UserError(f"{text.rstrip('.')}; `{self.prog} --help` explains.")
 
+    def _options(self) -> list[str]:
+        """The options of this parser and of its verbs."""
+        found = [option for action in self._actions for option in action.option_strings if len(option) > 2]
+        for action in self._actions:
+            if isinstance(action.choices, dict):
+                found += [option for verb in action.choices.values() for option in verb._options()]
+        return found
+
 
 def _no_option(typed: str, known: Sequence[str], program: str) -> str:
+    if not typed.startswith("-"):
+        return f"There is no place for {typed!r}; `{program} --help` explains."
     near = difflib.get_close_matches(typed.partition("=")[0], known, n=1)
     guess = f"did you mean {near[0]}?" if near else f"`{program} --help` lists them."
     return f"There is no option {typed!r}; {guess}"
