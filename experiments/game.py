@@ -15,8 +15,8 @@ from experiments.figures import draw
 from experiments.machine import peak_memory_mb, versions
 from experiments.memory import check_memory
 from experiments.play_one import play_one
-from experiments.records import jsonable, significant, write_json_atomic
-from experiments.row import NOT_RECORDED
+from experiments.records import jsonable, significant, with_nulls, write_json_atomic
+from experiments.row import AUTOMATIC, NOT_RECORDED
 from experiments.setup import Setup, prepare
 from experiments.summary import score, summarise
 from experiments.table import show
@@ -74,7 +74,7 @@ def play_config(
         }  # fmt: skip
         figures: dict[str, Path] = {}
         try:
-            write_json_atomic(folder / "result.json", jsonable(result))
+            write_json_atomic(folder / "result.json", with_nulls(jsonable(result)))
             if config["figures"]:
                 figures = draw(result, setup.data, folder / "figures")
         except OSError as error:
@@ -99,7 +99,8 @@ def record_of(setup: Setup, seed: int) -> dict[str, Any]:
     settings = {key: value for key, value in setup.config.items() if key not in NOT_RECORDED}
     check_memory(setup)
     return {
-        "schema": SCHEMA, "config": {**settings, "seed": seed, "repetitions": 1}, "versions": versions(),
+        "schema": SCHEMA, "config": {**settings, "seed": seed, "repetitions": 1},
+        AUTOMATIC: setup.config.get(AUTOMATIC, []), "versions": versions(),
         "device": str(setup.device), "threads": setup.threads, **significant(play_one(setup, seed)),
     }  # fmt: skip
 
@@ -113,8 +114,9 @@ def title(config: Mapping[str, Any], seeds: list[int]) -> str:
     access = str(attack.get("access", "")).replace("_", "-")
     who = " ".join(word for word in (access, str(attack["_target_"]).rsplit(".", 2)[-2]) if word)
     which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}-{seeds[-1]}"
+    budget = f"at most {attack['budget']} deletions, " if "budget" in attack else ""  # an own attack may have none
     return (
         f"{who} attack against {named['unlearning']} with defense {named['defense']}: {named['model']} on "
         f"{named['data']}, "
-        f"at most {attack['budget']} deletions, {which}"
+        f"{budget}{which}"
     )

@@ -10,7 +10,8 @@ from experiments.effects import FRESH, SHARED, STATES, effects, fresh_effects
 
 VERSION = 3  # raise it when the rows of a record change: indexes of stores are then made anew
 STAGES = ("victim", "attack", "judgement")  # of a game; its other seconds are those of single requests, among these
-NOT_RECORDED = ("store", "wandb", "figures", "dry_run")  # settings that no result depends on
+AUTOMATIC = "automatic"  # lists the options for which `auto` was typed, in a settled configuration and in a record
+NOT_RECORDED = ("store", "wandb", "figures", "dry_run", AUTOMATIC)  # what no result depends on
 GROUPS = ("data", "model", "training", "unlearning", "attack", "defense")
 SUCCEEDED = ("after", "random", "nearest", "stream", "defended", "defended_random")
 

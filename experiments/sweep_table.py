@@ -36,7 +36,11 @@ def show(cells: Sequence[Located], store: Store) -> None:
     for each in cells:
         texts = [text for text in each.cell.overrides if text.partition("=")[0] not in SEED]
         for file in each.files:
-            for row in rows(store.find_record(file) or {}):
+            record = store.find_record(file)
+            if record is None:
+                store.notify(f"The record {file} was finished, and cannot be read now; it is not in the table.")
+                continue
+            for row in rows(record):
                 groups.setdefault((" ".join(texts), row["direction"]), []).append(row)
     if not groups:
         return

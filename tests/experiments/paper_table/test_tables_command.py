@@ -124,7 +124,7 @@ def test_what_failed_is_listed_and_the_rest_is_there(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     found = written(tmp_path)
     assert found["rows"][0]["values"]["gain"]["seeds"] == 2
-    assert found["rows"][1]["values"]["gain"] == {"mean": "nan", "low": "nan", "high": "nan", "seeds": 0, "n": 0}
+    assert found["rows"][1]["values"]["gain"] == {"mean": None, "low": None, "high": None, "seeds": 0, "n": 0}
     [claim] = found["claims"]
     assert claim["verdict"] == "not decided"
     assert claim["detail"] == "2 of 2 games of the row random could not be played"
