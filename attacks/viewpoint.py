@@ -38,7 +38,7 @@ class Viewpoint:
         module = service.victims[0].module
         if samples > 1 and not dropout_layers(module):
             raise UserError("The MC-dropout functional needs a model with dropout; set model.dropout above 0.")
-        masks = sample_masks(module, rng, (samples,)) if samples > 1 else {}
+        masks = sample_masks(module, rng, (samples,), self.dtype) if samples > 1 else {}
         self.masks: Tensors = {name: mask.to(self.x) for name, mask in masks.items()}
         before = self._reference_log_p(self.start_one())
         mean = averaged(before)[0]  # in logarithms: the probability of a badly wrong label can underflow

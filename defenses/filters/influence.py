@@ -107,9 +107,9 @@ class Influence:
         """B grad psi (p,) for the functional psi of S2, S3 or S5."""
         victim, task = context.victim, context.task
         if self.score == "S2":
-            slope = weighted_gradient(victim, requested, torch.ones(1, len(requested)).to(requested.x))[0]
+            slope = weighted_gradient(victim, requested, requested.x.new_ones(1, len(requested)))[0]
         elif self.score == "S3":
-            share = torch.full((1, len(context.trusted)), 1 / len(context.trusted)).to(requested.x)
+            share = requested.x.new_full((1, len(context.trusted)), 1 / len(context.trusted))
             slope = weighted_gradient(victim, context.trusted, share)[0]
         else:
             slope = _entropy_gradient(victim, context.trusted)
@@ -117,7 +117,7 @@ class Influence:
             return slope / len(task.records)
         models, kept = (
             victim.moved(torch.zeros_like(slope)[None]),
-            task.total(torch.zeros(1, len(task.records)).to(slope)),
+            task.total(slope.new_zeros(1, len(task.records))),
         )
         decay = task.training.weight_decay
         solved = inverse_curvature(self.solver, models, task.records, kept, decay, slope[None], base=victim)
