@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -18,10 +19,21 @@ def settled(config: Mapping[str, Any]) -> dict[str, Any]:
     UserError where the procedure cannot be built.
     """
     attack = config["attack"]
-    if attack.get("access") != "auto":
+    if _claimed(attack) != "auto":
         return dict(config)
     white = attack.get("feedback") != "sequential" and _differentiable(canonical_json(config["unlearning"]))
     return {**config, "attack": {**attack, "access": "white_box" if white else "black_box"}}
+
+
+def _claimed(attack: Mapping[str, Any]) -> Any:
+    """The access that an attack's configuration names, or its class where it names none."""
+    from hydra.utils import get_object
+
+    if "access" in attack:
+        return attack["access"]
+    with suppress(Exception):  # what cannot be loaded is said where it is built
+        return getattr(get_object(attack["_target_"]), "access", None)
+    return None
 
 
 def unsettled(config: Mapping[str, Any]) -> dict[str, Any]:

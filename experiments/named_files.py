@@ -22,9 +22,7 @@ def contents(options: Any) -> dict[str, str]:
     """
     found = {}
     for text in sorted(set(_texts(options))):
-        path = (
-            os.path.expanduser(text) if text.startswith("~") else text
-        )  # Path is slow, and a sweep asks for each cell
+        path = os.path.expanduser(text) if text.startswith("~") else text  # Path is slow: a sweep asks often
         if os.path.isfile(path):
             found[text] = _file(Path(path))
         elif os.sep in path.strip(".") and os.path.isdir(path):

@@ -35,7 +35,7 @@ class SecondOrder:
     exact: ClassVar[bool] = False
     secret: ClassVar[bool] = False
     retained_curvature: bool = True
-    solver: Solver = Field(default_factory=Solver)
+    solver: Solver = Field(default_factory=lambda: Solver(method="auto", damping=0.03))
 
     @property
     def differentiable(self) -> bool:

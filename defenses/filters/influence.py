@@ -50,7 +50,7 @@ class Influence:
     z: Annotated[float, Field(gt=0)] = 3.5
     signed: bool = False
     preconditioner: Literal["inverse_curvature", "identity"] = "inverse_curvature"
-    solver: Solver = Field(default_factory=lambda: Solver(tolerance=1e-2))
+    solver: Solver = Field(default_factory=Solver)
 
     def scores(self, context: Context, indices: Tensor) -> Tensor:
         """Suspicion of each requested record (m,); inner products with one vector are one jvp over the batch."""

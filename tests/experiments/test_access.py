@@ -37,6 +37,14 @@ def test_attacks_without_a_choice_are_left_as_they_are(tmp_path: Path, attack: s
     assert unsettled(before) == before
 
 
+def test_a_class_that_is_automatic_needs_no_line_in_its_yaml(tmp_path: Path) -> None:
+    """An own option that lists less than ours do: what its class says counts."""
+    for procedure, expected in (("retrain", "white_box"), ("fine_tune", "black_box")):
+        bare = config(tmp_path, f"unlearning={procedure}")
+        del bare["attack"]["access"]
+        assert settled(bare)["attack"]["access"] == expected
+
+
 def test_unsettled_is_the_inverse(tmp_path: Path) -> None:
     auto = config(tmp_path, "unlearning=fine_tune")
     assert unsettled(settled(auto)) == auto
