@@ -14,7 +14,7 @@ from data.examples import Examples
 from unlearning.procedure import Request
 from unlearning.service import OpenService, Service
 
-Access = Literal["white_box", "black_box"]
+Access = Literal["auto", "white_box", "black_box"]  # auto: white-box where a procedure has a gradient, else black-box
 Entrance = OpenService | Service  # what an attack is given, by its access
 
 
@@ -83,6 +83,11 @@ class Attack(Protocol):
         `Service` with its own query budget for each aim.
         """
         ...
+
+
+def settled_access(access: Access, entrances: Sequence[Entrance]) -> Access:
+    """The access that an attack has: what it claims, and for `auto` what it was given."""
+    return access if access != "auto" else "white_box" if isinstance(entrances[0], OpenService) else "black_box"
 
 
 def open_service(entrances: Sequence[Entrance], attack: str) -> OpenService:

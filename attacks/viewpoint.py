@@ -42,7 +42,7 @@ class Viewpoint:
         module = service.victims[0].module
         if samples > 1 and not dropout_layers(module):
             raise UserError("The MC-dropout functional needs a model with dropout; set model.dropout above 0.")
-        masks = sample_masks(module, rng, (samples,)) if samples > 1 else {}
+        masks = sample_masks(module, rng, (samples,), self.dtype) if samples > 1 else {}
         self.samples = max(1, samples)
         self.masks: Tensors = {name: mask.to(self.x) for name, mask in masks.items()}
         one = [victim.copies(1) for victim in service.victims]

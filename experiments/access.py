@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -19,10 +20,21 @@ def settled(config: Mapping[str, Any]) -> dict[str, Any]:
     was `auto` is listed under AUTOMATIC. Raises UserError where the procedure cannot be built.
     """
     attack = config["attack"]
-    if attack.get("access") != "auto":
+    if _claimed(attack) != "auto":
         return dict(config)
     white = attack.get("feedback") != "sequential" and _differentiable(canonical_json(config["unlearning"]))
     return {**config, "attack": {**attack, "access": "white_box" if white else "black_box"}, AUTOMATIC: [ACCESS]}
+
+
+def _claimed(attack: Mapping[str, Any]) -> Any:
+    """The access that an attack's configuration names, or its class where it names none."""
+    from hydra.utils import get_object
+
+    if "access" in attack:
+        return attack["access"]
+    with suppress(Exception):  # what cannot be loaded is said where it is built
+        return getattr(get_object(attack["_target_"]), "access", None)
+    return None
 
 
 @cache  # the cells of a sweep share few procedures

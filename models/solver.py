@@ -44,7 +44,7 @@ class Solver:
     preconditioner: Literal["none", "diagonal", "nystroem", "subsample"] = "none"
     rank: Annotated[int, Field(ge=1)] = 100
     damping: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-2
     max_iterations: Annotated[int, Field(ge=1)] = 1000
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     batch_size: Annotated[int, Field(ge=1)] | None = None

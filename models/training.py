@@ -271,7 +271,7 @@ def _batches(
     masks = {seed: generator(seed, "dropout") for seed in distinct}
 
     def draw(size: int) -> Tensors:
-        drawn = {seed: sample_masks(module, masks[seed], (size,)) for seed in distinct}
+        drawn = {seed: sample_masks(module, masks[seed], (size,), records.x.dtype) for seed in distinct}
         if len(distinct) == 1:
             return {name: mask.to(records.x) for name, mask in drawn[seeds[0]].items()}
         return {name: torch.stack([drawn[s][name] for s in seeds]).to(records.x) for name in drawn[seeds[0]]}

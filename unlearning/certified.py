@@ -70,7 +70,7 @@ class Certified:
     lipschitz_hessian: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     smallest_eigenvalue: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     noise: Noise = "secret"
-    solver: Solver = Field(default_factory=lambda: Solver(method="auto", tolerance=1e-2))
+    solver: Solver = Field(default_factory=lambda: Solver(method="auto"))
 
     def __post_init__(self) -> None:
         if self.solver.damping != 0:

@@ -49,7 +49,7 @@ class InfluenceReplacement:
     order: Literal["first", "second"] = "second"
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
     curvature_of: Literal["modified", "original"] = "modified"
-    solver: Solver = Field(default_factory=Solver)
+    solver: Solver = Field(default_factory=lambda: Solver(method="auto", damping=0.01))
 
     @property
     def differentiable(self) -> bool:

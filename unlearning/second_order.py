@@ -37,7 +37,7 @@ class SecondOrder:
     secret: ClassVar[bool] = False
     remedy: ClassVar[str] = "raise unlearning.solver.damping (now {0.solver.damping:g})"
     retained_curvature: bool = True
-    solver: Solver = Field(default_factory=Solver)
+    solver: Solver = Field(default_factory=lambda: Solver(method="auto", damping=0.03))
 
     @property
     def differentiable(self) -> bool:

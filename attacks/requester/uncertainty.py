@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import ConfigDict, Field, SkipValidation
 from pydantic.dataclasses import dataclass
 
-from attacks.attack import Aim, Attacker, Crafted, Entrance, check_budget, closed, opened
+from attacks.attack import Access, Aim, Attacker, Crafted, Entrance, check_budget, closed, opened, settled_access
 from attacks.black_box import ScoreSearch, Seen, search_scores
 from attacks.functionals import Confidence, Functional
 from attacks.norm_cap import below_norm_quantile
@@ -38,7 +38,7 @@ class Uncertainty:
     budget: Annotated[int, Field(ge=1)] = 20
     owned: Annotated[float, Field(gt=0, le=1)] = 1.0
     pool: Annotated[int, Field(ge=1)] | None = None
-    access: Literal["white_box", "black_box"] = "white_box"
+    access: Access = "auto"
     functional: SkipValidation[Functional] = Field(default_factory=Confidence)
     keep: Annotated[float, Field(ge=0)] = 5.0
     keep_reference: Annotated[float, Field(ge=0)] = 1.0
@@ -57,15 +57,18 @@ class Uncertainty:
     ridge: Annotated[float, Field(gt=0)] = 1.0
 
     def __post_init__(self) -> None:
-        if self.access == "black_box" and not self.functional.from_probabilities:
+        self._check(self.access)
+
+    def _check(self, access: Access) -> None:
+        if access == "black_box" and not self.functional.from_probabilities:
             name = type(self.functional).__name__
             raise UserError(
                 f"The functional {name} needs more than predicted probabilities, and black-box access gives no more; "
                 "use attack.access=white_box or another attack/functional."
             )
-        if self.access == "white_box" and self.feedback == "sequential":
+        if access == "white_box" and self.feedback == "sequential":
             raise UserError("attack.feedback=sequential is a black-box setting; use it with attack.access=black_box.")
-        if self.access == "black_box" and self.norm_cap is not None:
+        if access == "black_box" and self.norm_cap is not None:
             raise UserError("attack.norm_cap needs gradients of the victim; use it with attack.access=white_box.")
 
     def craft(
@@ -73,10 +76,12 @@ class Uncertainty:
     ) -> list[Crafted]:
         """One request of at most `budget` deletions for every aim; raises UserError where the pairing cannot work."""
         check_budget(self.budget, len(attacker.pool))
+        access = settled_access(self.access, entrances)
+        self._check(access)
         objective = UncertaintyObjective(
             self.functional, self.keep, self.keep_reference, self.kappa, self.feasible_first
         )
-        if self.access == "white_box":
+        if access == "white_box":
             service = opened(entrances, self.name)
             allowed = below_norm_quantile(service, attacker, self.norm_cap, self.budget)
             search = Search(self.budget, self.steps, self.lr, self.prefixes, self.rounds, self.width)

@@ -45,3 +45,11 @@ def test_a_record_says_what_was_typed(tmp_path: Path, line: str) -> None:
     assert settled(after) == after  # what `auto` was is not forgotten on the way to the record
     record = {"config": {k: v for k, v in after.items() if k != AUTOMATIC}, AUTOMATIC: after.get(AUTOMATIC, [])}
     assert typed(record) == before
+
+
+def test_a_class_that_is_automatic_needs_no_line_in_its_yaml(tmp_path: Path) -> None:
+    """An own option that lists less than ours do: what its class says counts."""
+    for procedure, expected in (("retrain", "white_box"), ("fine_tune", "black_box")):
+        bare = config(tmp_path, f"unlearning={procedure}")
+        del bare["attack"]["access"]
+        assert settled(bare)["attack"]["access"] == expected
