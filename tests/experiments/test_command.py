@@ -151,7 +151,7 @@ MISTAKES = {
     "attack.budget=???": "attack.budget has no value; give one with attack.budget=VALUE.",
     "hydra.run.dir=file/run": "The run's folder cannot be made (Not a directory: file/run); set hydra.run.dir=FOLDER.",
     "hydra.run.dir=file": "The run's folder cannot be made (File exists: file); set hydra.run.dir=FOLDER.",
-    "--config-dir=nowhere": "Additional config directory",
+    "--config-dir=nowhere": "--config-dir=nowhere is not a folder",
     "--config-name=nothing": "Cannot find primary config 'nothing'",
     "--resolve": "The --resolve flag can only be used",
 }
@@ -255,7 +255,7 @@ def test_help_shows_groups_and_the_config_as_overridden(play, tmp_path):
     assert "attack: attack, lost, lost_too, needy, own, plain\n" in out
     assert "attack:\n  size: 3\nseed: 7\n" in out
     assert play("--help", "attack=nothing")[0] == 2
-    assert play("--help", "--config-dir=nowhere")[2].startswith("Error: Additional config directory")
+    assert play("--help", "--config-dir=nowhere")[2].startswith("Error: --config-dir=nowhere is not a folder")
 
 
 def test_build_passes_extras_as_they_are():
