@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +45,10 @@ def parse(arguments: Sequence[str]) -> Arguments:
     return Arguments(tuple(overrides), tuple(folders), tuple(flags))
 
 
-def check(arguments: Sequence[str]) -> None:
-    """Make sure that every flag is one of Hydra's, used as it can be, and that every folder of options is there.
+def checked(arguments: Sequence[str]) -> list[str]:
+    """The arguments with all flags first, as Hydra wants them, when they are right.
+
+    Every flag must be one of Hydra's, used as it can be, and every folder of options must be there.
 
     Raises:
         UserError: where Hydra would print its usage, or would not say a word.
@@ -57,11 +60,19 @@ def check(arguments: Sequence[str]) -> None:
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
-    if parser.parse_args(list(arguments)).experimental_rerun is not None:
+    typed = parser.parse_intermixed_args(list(arguments))
+    if typed.experimental_rerun is not None:
         raise UserError("--experimental-rerun would run what a file says, and is not supported; type the overrides.")
     for folder in parse(arguments).folders:
         if not _is_folder(folder):
             raise UserError(f"--config-dir={folder} is not a folder; name the one that holds your options.")
+    left, flags = deque(typed.overrides), []
+    for argument in arguments:
+        if left and argument == left[0]:
+            left.popleft()
+        else:
+            flags.append(argument)
+    return [*flags, *typed.overrides]
 
 
 def _flag(message: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
 from experiments import output
-from experiments.arguments import check, make_importable, parse
+from experiments.arguments import checked, make_importable, parse
 from experiments.help import help_text
 from experiments.machine import DISTRIBUTION, toolkit_version
 from experiments.options import Options
@@ -40,7 +40,7 @@ def run(entry: Entry, config_name: str, config_path: Path, sweeps: bool = False)
     games: list[str] = []  # not empty once a game has begun: what then goes wrong is not Hydra's doing
     arguments = parse(sys.argv[1:])
     try:
-        check(sys.argv[1:])
+        sys.argv[1:] = checked(sys.argv[1:])
         make_importable(arguments.folders)
         if arguments.is_sweep and sweeps:
             from experiments import sweep_command
