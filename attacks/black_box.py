@@ -20,7 +20,7 @@ from unlearning.service import Service
 UPDATES = {"sgd": zeroth_order.zo_sgd, "sign": zeroth_order.zo_sign, "adamm": zeroth_order.zo_adamm}
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class ScoreSearch:
     """Search over one score per candidate record; the `budget` highest scores are decoded into a request.
 

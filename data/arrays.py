@@ -22,7 +22,7 @@ from data.splits import carve_stratified, stratified
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Arrays:
     """Arrays `x` (n, ...) and `y` (n,), and optionally `x_test` and `y_test`, in the .npz file `path`.
 

@@ -42,7 +42,7 @@ SUBSTITUTES = Source(
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Cifar10:
     """Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009; the binary version.
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from attacks.attack import Attack, check_budget, opened
+from data.bounds import at_most, exact
 from data.errors import UserError
 from data.examples import Data
 from defenses.defense import Filter
@@ -21,13 +22,13 @@ from experiments import identity
 from experiments.access import settled
 from experiments.build import build
 from experiments.explain import validation
-from experiments.machine import be_deterministic, use_device, use_threads
+from experiments.machine import MOST_THREADS, be_deterministic, use_device, use_threads
 from experiments.store import Store, default_folder
 from models.dropout import dropout_layers
 from unlearning.procedure import Procedure, Task
 from unlearning.service import OpenService
 
-STRICT = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Band = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
 
 
@@ -37,7 +38,7 @@ class Targets:
 
     mode: Literal["single", "set"] = "single"
     direction: Literal["over", "under", "both"] = "both"
-    count: Annotated[int, Field(ge=1)] = 12
+    count: Annotated[int, Field(ge=1), at_most(1_000_000, "each is attacked")] = 12
     over: Band = (0.45, 0.65)
     under: Band = (0.75, 0.95)
 
@@ -59,22 +60,22 @@ class Targets:
 class Stream:
     """What the provider sees beside the attack; see conf/run.yaml."""
 
-    benign_per_malicious: Annotated[int, Field(ge=1)] = 3
-    calibration_batches: Annotated[int, Field(ge=0)] = 8
-    benign_batches: Annotated[int, Field(ge=1)] = 4
+    benign_per_malicious: Annotated[int, Field(ge=1), at_most(1_000_000, "all are in one batch")] = 3
+    calibration_batches: Annotated[int, Field(ge=0), at_most(1000, "each is a model of its own")] = 8
+    benign_batches: Annotated[int, Field(ge=1), at_most(1000, "each is a model of its own")] = 4
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Settings:
     """The settings of a game that belong to no component."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
-    repetitions: Annotated[int, Field(ge=1)] = 1
-    fresh_seeds: Annotated[int, Field(ge=3)] = 3
+    seed: Annotated[int, Field(ge=0), AfterValidator(exact)] = 0
+    repetitions: Annotated[int, Field(ge=1), at_most(10_000, "each is a game of its own")] = 1
+    fresh_seeds: Annotated[int, Field(ge=3), at_most(1000, "each is a set of models of its own")] = 3
     targets: Targets = Field(default_factory=Targets)
     stream: Stream = Field(default_factory=Stream)
     device: str = "auto"
-    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    threads: Literal["auto"] | Annotated[int, Field(ge=1), at_most(MOST_THREADS, "no machine has more cores")] = "auto"
 
 
 @plain_dataclass(frozen=True, eq=False)
