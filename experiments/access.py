@@ -37,6 +37,6 @@ def unsettled(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache  # the cells of a sweep share few procedures
 def _differentiable(unlearning: str) -> bool:
-    from experiments.build import build
+    from experiments.roles import component
 
-    return bool(build(json.loads(unlearning), "unlearning").differentiable)
+    return bool(component(json.loads(unlearning), "unlearning").differentiable)

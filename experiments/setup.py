@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, Field, Strict, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from attacks.attack import Attack, check_budget, opened
@@ -23,12 +23,14 @@ from experiments.access import settled
 from experiments.build import build
 from experiments.explain import validation
 from experiments.machine import MOST_THREADS, be_deterministic, use_device, use_threads
+from experiments.roles import component
 from experiments.store import Store, default_folder
 from models.dropout import dropout_layers
 from unlearning.procedure import Procedure, Task
 from unlearning.service import OpenService
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+Threads = Annotated[int, Strict(), Field(ge=1), at_most(MOST_THREADS, "no machine has more cores")]
 Band = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
 
 
@@ -75,7 +77,9 @@ class Settings:
     targets: Targets = Field(default_factory=Targets)
     stream: Stream = Field(default_factory=Stream)
     device: str = "auto"
-    threads: Literal["auto"] | Annotated[int, Field(ge=1), at_most(MOST_THREADS, "no machine has more cores")] = "auto"
+    threads: (
+        Literal["auto"] | Annotated[int, Strict(), Field(ge=1), at_most(MOST_THREADS, "no machine has more cores")]
+    ) = "auto"
 
 
 @plain_dataclass(frozen=True, eq=False)
@@ -139,8 +143,8 @@ def prepare(config: dict[str, Any], data: Data | None = None, impatient: frozens
     """
     config = settled(config)
     settings = settings_from(config)
-    attack, defense = build(config["attack"], "attack"), build(config["defense"], "defense")
-    procedure, training = build(config["unlearning"], "unlearning"), build(config["training"], "training")
+    attack, defense = component(config["attack"], "attack"), component(config["defense"], "defense")
+    procedure, training = component(config["unlearning"], "unlearning"), component(config["training"], "training")
     check_pairing(attack, defense, config)
     device, threads = use_device(settings.device), use_threads(settings.threads)
     be_deterministic(device)
@@ -175,7 +179,9 @@ def store_of(config: Mapping[str, Any]) -> Store:
 
 def load(config: Mapping[str, Any]) -> Data:
     """The data set that a configuration names, on the CPU."""
-    data: Data = build(config["data"], "data").load()
+    data = component(config["data"], "data").load()
+    if not isinstance(data, Data):
+        raise UserError(f"data: {config['data']['_target_']} loads {type(data).__name__}, not a Data of data.examples.")
     return data
 
 

@@ -77,9 +77,11 @@ def hydra_node(arguments: Arguments, config_name: str, config_path: Path) -> Dic
 
 def launcher_of(node: Mapping[str, Any]) -> Launcher:
     """The launcher of `hydra/launcher=NAME`: in this process by default."""
-    from experiments.build import build
     from experiments.launchers.in_process import InProcess
+    from experiments.roles import component
 
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise UserError(f"hydra.launcher must be a component, got {node!r:.60}; write hydra/launcher=local (a slash).")
     target = str(node["_target_"])
     if target == BASIC:
         return InProcess()
@@ -88,7 +90,7 @@ def launcher_of(node: Mapping[str, Any]) -> Launcher:
             f"The launcher {target} is a plug-in of Hydra's, which cannot tell which cells are finished; "
             "use hydra/launcher=local (all cores) or hydra/launcher=slurm."
         )
-    launcher: Launcher = build(node, "hydra.launcher")
+    launcher: Launcher = component(node, "hydra.launcher")
     return launcher
 
 
