@@ -39,6 +39,28 @@ class ScoreSearch:
     workers: Annotated[int, Field(ge=1)] = 20
 
 
+def check_search(search: ScoreSearch, pool: int, queries: int) -> None:
+    """Make sure that `search` over `pool` records can begin with `queries` queries.
+
+    Raises:
+        UserError: where not one gradient estimate is possible, and for an optimiser that nevergrad does not have.
+    """
+    if search.method == "evolution":
+        evolution.check_optimiser(search.optimiser)
+        return
+    per_step, estimator = zeroth_order.evaluations(search.estimator, pool), search.estimator
+    if per_step > queries:
+        raise UserError(
+            f"One gradient estimate takes {per_step} queries and the budget is attack.queries={queries}; "
+            "lower attack.search.estimator.directions or raise attack.queries."
+        )
+    if estimator.kind == "orthonormal" and estimator.directions > pool:
+        raise UserError(
+            f"There are no {estimator.directions} orthonormal directions among {pool} records; lower "
+            "attack.search.estimator.directions."
+        )
+
+
 class Seen:
     """The objective of one aim as a black-box attacker can compute it, with a memory of the best feasible request."""
 
@@ -89,16 +111,12 @@ def search_scores(seen: Seen, search: ScoreSearch, budget: int, rng: torch.Gener
     `zeroth_order` asks for whole gradient estimates, so fewer queries than one estimate takes may be left over.
     """
     size, queries = len(seen.attacker.pool), seen.service.queries_left()
+    check_search(search, size, queries)
     if search.method == "evolution":
         workers = min(search.workers, queries)
         evolution.search(seen.losses, size, budget, queries, rng, search.optimiser, workers)
         return seen.crafted()
     per_step = zeroth_order.evaluations(search.estimator, size)
-    if per_step > queries:
-        raise UserError(
-            f"One gradient estimate takes {per_step} queries and the budget is attack.queries={queries}; "
-            "lower attack.search.estimator.directions or raise attack.queries."
-        )
     scores = torch.zeros(size, dtype=seen.aim.x.dtype)
     state = zeroth_order.start(scores)
     objective: Callable[[Tensor], Tensor] = lambda points: seen.losses(zeroth_order.decode_top(points, budget)).cpu()  # noqa: E731

@@ -15,6 +15,7 @@ from experiments.access import settled
 from experiments.command import check_keys, known_keys
 from experiments.options import Options, composed
 from experiments.records import canonical_json, sha256
+from experiments.surroundings import check_surroundings
 from experiments.sweep_size import check_count
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def _product(
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         assert isinstance(config, dict)
         cell = settled({str(key): value for key, value in config.items()})
+        check_surroundings(cell)
         cell["figures"] = cell["figures"] is True
         name = _name([chosen[key] for key in swept] or list(combination))
         cells.setdefault(canonical_json(cell), Cell(name, combination, cell))

@@ -92,7 +92,9 @@ def _play(entry: Entry, config_name: str, config_path: Path, games: list[str]) -
     def game(cfg: "DictConfig") -> float | None:
         games.append(config_name)
         try:
-            options.check(cfg, HydraConfig.get().runtime.choices, config_name)
+            own_node = HydraConfig.get()
+            every = {str(key): value for key, value in cfg.items()} | {"hydra": own_node}
+            options.check(every, own_node.runtime.choices, config_name)
             check_keys(cfg, schema)
             resolve(cfg)
             return entry(cfg)

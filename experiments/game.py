@@ -22,6 +22,7 @@ from experiments.records import jsonable, significant, write_json_atomic
 from experiments.row import NOT_RECORDED
 from experiments.setup import Setup, prepare
 from experiments.summary import score, summarise
+from experiments.surroundings import check_surroundings
 from experiments.table import show
 from experiments.tracking import track
 
@@ -73,6 +74,7 @@ def play_config(
     """
     began = perf_counter()
     config = settled({key: value for key, value in config.items() if key != "hydra"})
+    check_surroundings(config)
     tracking = config["wandb"]
     with track(tracking["mode"], tracking["project"], tracking["group"], config, folder) as tracker:
         setup = prepare(config, data, impatient)

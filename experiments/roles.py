@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from data.bounds import EXACT, shown
 from data.errors import UserError
 from experiments.build import build
 
+MENTIONED = 3  # names that are missing, in a sentence
+
 
 def check_options(node: Mapping[str, Any], where: str) -> None:
     """Refuse, in the config `node` of a component and those inside it, true and false for numbers and endless integers.
@@ -22,7 +25,10 @@ def check_options(node: Mapping[str, Any], where: str) -> None:
     Raises:
         UserError: naming the option.
     """
-    hints = _hints(str(node.get("_target_", "")))
+    target = node.get("_target_", "a.b")
+    if isinstance(target, str | int | float | None) and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", str(target)):
+        raise UserError(f"{where}._target_ must name a class, as package.module.Class, got {target!r:.60}.")
+    hints = _hints(str(target))
     for key, value in node.items():
         path = f"{where}.{key}"
         if isinstance(value, Mapping):
@@ -69,10 +75,8 @@ class Role:
 def _check(has: set[str], needs: tuple[str, ...], where: str, target: str) -> None:
     missing = [name for name in needs if name not in has]
     if missing:
-        role = _roles()[where]
-        raise UserError(
-            f"{where}: {target} is no {role.noun}, since it has no {' and no '.join(missing)}; check _target_."
-        )
+        lacks = " and no ".join(missing[:MENTIONED])
+        raise UserError(f"{where}: {target} is no {_roles()[where].noun}, since it has no {lacks}; check _target_.")
 
 
 @cache
@@ -103,10 +107,10 @@ def _role(noun: str, protocol: type, *more: str) -> Role:
 
 
 def _load(target: str) -> Any:
-    from hydra.utils import get_object
+    from hydra._internal.utils import _locate  # hydra.utils.get_object would log what it cannot find
 
     try:
-        return get_object(target)
+        return _locate(target)
     except Exception:  # whatever a broken module raises is said where the component is built
         return None
 
@@ -129,4 +133,4 @@ def _takes_truth(hint: Any) -> bool:
         return any(_takes_truth(part) for part in parts)
     if typing.get_origin(hint) is typing.Annotated:
         return _takes_truth(parts[0])
-    return hint not in (int, float)
+    return hint not in (int, float, types.NoneType)

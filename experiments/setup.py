@@ -14,6 +14,7 @@ from pydantic import AfterValidator, ConfigDict, Field, Strict, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from attacks.attack import Attack, check_budget, opened
+from attacks.black_box import check_search
 from data.bounds import at_most, exact
 from data.errors import UserError
 from data.examples import Data
@@ -26,7 +27,7 @@ from experiments.machine import MOST_THREADS, be_deterministic, use_device, use_
 from experiments.roles import component
 from experiments.store import Store, default_folder
 from models.dropout import dropout_layers
-from unlearning.procedure import Procedure, Task
+from unlearning.procedure import Procedure, Task, architecture
 from unlearning.service import OpenService
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -159,7 +160,11 @@ def prepare(config: dict[str, Any], data: Data | None = None, impatient: frozens
     task = Task(moved.train, factory, training)
     if attack.access == "white_box":
         opened([OpenService(task, procedure, (), ())], attack.name)
-    check_budget(attack.budget, pool_size(attack, len(data.train)))
+    pool = pool_size(attack, len(data.train))
+    check_budget(attack.budget, pool)
+    if attack.access == "black_box" and getattr(attack, "feedback", "score") == "score" and hasattr(attack, "search"):
+        check_search(attack.search, pool, attack.queries)  # type: ignore[attr-defined]
+    architecture(procedure, task)  # a committee that the records do not suffice for says so here
     largest = attack.budget * (1 + settings.stream.benign_per_malicious)
     if largest > len(data.train):
         raise UserError(

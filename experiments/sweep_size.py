@@ -17,7 +17,7 @@ MOST = 100_000  # cells of a sweep
 
 def check_count(overrides: Sequence[Override]) -> None:
     """Refuse a sweep of more than `MOST` cells before any of its values is made; raises UserError."""
-    from hydra.core.override_parser.types import ChoiceSweep, RangeSweep
+    from hydra.core.override_parser.types import ChoiceSweep, RangeSweep, Sweep
 
     count = 1
     for each in overrides:
@@ -25,6 +25,8 @@ def check_count(overrides: Sequence[Override]) -> None:
         if isinstance(values, RangeSweep):
             count *= _length(values, str(each.input_line))
         elif isinstance(values, ChoiceSweep):
+            if any(isinstance(value, Sweep) for value in values.list):
+                raise UserError(f"{each.input_line} mixes a list with a range; write all values, or one range.")
             count *= max(1, len(values.list))
     if count > MOST:
         raise UserError(

@@ -127,7 +127,7 @@ MISTAKES = {
     "+attack.aim.new=1": "attack.aim has no option 'new'; its options are k.",
     "+hydra/launcher=none": "There is no hydra/launcher=none; Available: basic",
     "attack=null": "A group needs the name of one of its options",
-    "attack=lost": "attack: cannot load 'nowhere.Attack' (No module named 'nowhere'); check _target_.",
+    "attack=lost": "attack: cannot load 'nowhere.Attack', since Python finds no module 'nowhere': put nowhere.py in",
     "attack=lost_too": f"attack: cannot load '{HERE}.Nowhere'",
     "attack=needy": "attack.size: a value is needed.",
     "attack=plain": "attack: a value is needed for 'size'.",
