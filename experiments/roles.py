@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import re
 import types
 import typing
@@ -16,6 +17,7 @@ from data.bounds import EXACT, shown
 from data.errors import UserError
 from experiments.build import build
 
+LARGEST = 3.4e38
 MENTIONED = 3  # names that are missing, in a sentence
 
 
@@ -36,6 +38,10 @@ def check_options(node: Mapping[str, Any], where: str) -> None:
         elif isinstance(value, bool) and not _takes_truth(hints.get(str(key), Any)):
             raise UserError(f"{path} must be a number, got {str(value).lower()}.")
         for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, float) and LARGEST < abs(number) < math.inf:
+                raise UserError(
+                    f"{path} must lie between -{LARGEST:g} and {LARGEST:g}, since models compute in float32."
+                )
             if isinstance(number, int) and abs(number) > EXACT:
                 raise UserError(
                     f"{path} must lie between {-EXACT:,} and {EXACT:,}, since records hold no larger numbers exactly; "
