@@ -45,6 +45,9 @@ def lasting() -> Iterator[list[OSError]]:
     except OSError as error:
         failures.append(error)
         forget_output()
+    except SystemExit:  # how rich ends where a reader has left
+        failures.append(BrokenPipeError())
+        forget_output()
 
 
 def _occupy(descriptor: int) -> None:

@@ -142,7 +142,7 @@ MISTAKES = {
     "store=3": "store has the options enabled, folder; set one of them",
     "~seed": "seed was removed",
     "~nothing": "Could not delete from config. 'nothing' does not exist.",
-    "seed=0,1": "Ambiguous value for argument 'seed=0,1'; to use it as a list",
+    "seed=0,1": "seed has several values: add -m to sweep over 0,1, or write seed=[0,1] for one list.",
     "seed=[1": "The override 'seed=[1' cannot be read",
     "seed": "The override 'seed' cannot be read (missing EQUAL at '<EOF>'); write KEY=VALUE",
     "attack.budget=${oc.env:NOT_SET}": 'attack.budget: KeyError raised while resolving interpolation: "Environment',

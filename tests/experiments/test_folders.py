@@ -43,12 +43,12 @@ def test_the_folders_of_the_configuration_are_made_once_each(
 
 def test_a_second_game_in_a_folder_keeps_the_first(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    first = play_config(config(tmp_path, *TINY, "seed=1"), out)
-    play_config(config(tmp_path, *TINY, "seed=1", "wandb.project=other"), out)  # the same game again
+    first = play_config(config(tmp_path, *TINY, "figures=false", "seed=1"), out)
+    play_config(config(tmp_path, *TINY, "figures=false", "seed=1", "wandb.project=other"), out)  # the same game again
     assert sorted(path.name for path in out.iterdir()) == ["result.json"]
     (out / "figures").mkdir()
-    play_config(config(tmp_path, *TINY, "seed=2"), out)
-    play_config(config(tmp_path, *TINY, "seed=3"), out)
+    play_config(config(tmp_path, *TINY, "figures=false", "seed=2"), out)
+    play_config(config(tmp_path, *TINY, "figures=false", "seed=3"), out)
     seeds = {path.name: json.loads(path.read_text())["seeds"] for path in out.glob("*.json")}
     assert seeds == {"result.json": [3], "result.1.json": [1], "result.2.json": [2]}
     assert (out / "figures.1").is_dir()
