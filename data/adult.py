@@ -48,7 +48,7 @@ NUMERIC = {"age", "fnlwgt", "education-num", "capital-gain", "capital-loss", "ho
 Table = dict[str, list[str]]
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Adult:
     """Becker and Kohavi, UCI Machine Learning Repository, 1996; label 1 means more than 50K.
 

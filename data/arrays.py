@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +14,8 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.examples import Data, Examples
+from data.files import expanded
+from data.npz import read_npz
 from data.randomness import generator
 from data.splits import carve_stratified, fewer, stratified
 from data.standardise import report_constant, standardised, statistics
@@ -24,7 +24,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 TEST = 0.2  # of all examples
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Arrays:
     """Arrays `x` (n, ...) and `y` (n,), and optionally `x_test` and `y_test`, in the .npz file `path`.
 
@@ -46,7 +46,7 @@ class Arrays:
 
     def load(self) -> Data:
         """Inputs of shape (n, ...), float32. Raises `UserError` for whatever is wrong with the file or the shares."""
-        arrays, offset = _without_offset(_read(self.path.expanduser()))
+        arrays, offset = _without_offset(read_npz(expanded(self.path), ("x", "y", "x_test", "y_test")))
         train = _examples(arrays, "x", "y")
         classes = _classes(train.y)
         if "x_test" in arrays or "y_test" in arrays:
@@ -96,19 +96,6 @@ class Arrays:
                 "provide more examples or change the shares."
             )
         return carve_stratified(y, sizes, generator(self.split_seed, "arrays split"))
-
-
-def _read(path: Path) -> dict[str, NDArray[Any]]:
-    if not path.is_file():
-        raise UserError(f"data.path={path} is not a file; set it to an .npz file with the arrays x and y.")
-    try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.lib.npyio.NpzFile):
-            with file:
-                return {name: file[name] for name in ("x", "y", "x_test", "y_test") if name in file}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} cannot be read as an .npz file of plain arrays ({error}).") from error
-    raise UserError(f"{path} holds a single array; save x and y together with numpy.savez.")
 
 
 def _without_offset(arrays: dict[str, NDArray[Any]]) -> tuple[dict[str, NDArray[Any]], Tensor]:

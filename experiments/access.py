@@ -39,6 +39,6 @@ def _claimed(attack: Mapping[str, Any]) -> Any:
 
 @cache  # the cells of a sweep share few procedures
 def _differentiable(unlearning: str) -> bool:
-    from experiments.build import build
+    from experiments.roles import component
 
-    return bool(build(json.loads(unlearning), "unlearning").differentiable)
+    return bool(component(json.loads(unlearning), "unlearning").differentiable)

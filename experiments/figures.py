@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +31,7 @@ STYLE = {
     "pdf.fonttype": 42,
     "savefig.dpi": 200,
 }
+KEPT = ("backend", "backend_fallback", "toolbar")  # what concerns windows, and would look for a display
 
 
 def draw(result: Mapping[str, Any], data: Data, folder: Path) -> dict[str, Path]:
@@ -46,16 +49,12 @@ def draw(result: Mapping[str, Any], data: Data, folder: Path) -> dict[str, Path]
 
 @contextmanager
 def figures(result: Mapping[str, Any], data: Data | None = None) -> Iterator[Iterator[tuple[str, Figure]]]:
-    """The figures that the game supports, by name, in our style, one at a time; each is closed when the next is made.
+    """The figures that the game supports, by name, in our style, one at a time.
 
     Args:
         result: `games` (records) and their `summary`, as `experiments.game.play_config` returns them.
         data: the data set that was played; without it the figure of selected examples is left out.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
     def made() -> Iterator[tuple[str, Figure]]:
         drawings: dict[str, Callable[[], Figure | None]] = {
@@ -67,26 +66,41 @@ def figures(result: Mapping[str, Any], data: Data | None = None) -> Iterator[Ite
         for name, drawing in drawings.items():
             figure = drawing()
             if figure is not None:
-                try:
-                    yield name, figure
-                finally:
-                    pyplot.close(figure)
+                yield name, figure
 
-    with pyplot.rc_context(STYLE):  # type: ignore[arg-type]
+    with our_style():
         yield made()
+
+
+@contextmanager
+def our_style() -> Iterator[None]:
+    """Matplotlib with its own defaults and our style, whatever the user's settings and environment say.
+
+    Nothing here needs pyplot, and so no backend: figures are drawn for files only.
+    """
+    before = os.environ.pop("MPLBACKEND", None)  # matplotlib would refuse to be imported with one that it lacks
+    try:
+        import matplotlib
+    finally:
+        if before is not None:
+            os.environ["MPLBACKEND"] = before
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", matplotlib.MatplotlibDeprecationWarning)
+        ours: dict[Any, Any] = {k: v for k, v in matplotlib.rcParamsDefault.items() if k not in KEPT} | STYLE
+        matplotlib.rcParams.update(ours)
+        yield
 
 
 def _targets(result: Mapping[str, Any]) -> Figure:
     """Confidence and entropy of every target before, after, after the defense, and under the random control."""
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     directions = list(result["summary"])
     states = [("before", "before"), ("after", "after"), ("random", "random\ncontrol"), ("nearest", "nearest\ncontrol")]
     if result["games"][0]["detection"]["defense"] != "none":
         states += [("defended", "after +\ndefense"), ("defended_random", "control,\nlikewise")]
-    figure, axes = pyplot.subplots(
-        2, len(directions), figsize=(0.85 * len(states) * len(directions), 4.6), squeeze=False, sharey="row"
-    )
+    figure = Figure(figsize=(0.85 * len(states) * len(directions), 4.6))
+    axes = figure.subplots(2, len(directions), squeeze=False, sharey="row")
     for column, direction in enumerate(directions):
         for row, (quantity, label) in enumerate(
             (("confidence", "confidence in the label"), ("entropy", "entropy (nats)"))
@@ -114,10 +128,11 @@ def _targets(result: Mapping[str, Any]) -> Figure:
 
 def _reliability(result: Mapping[str, Any]) -> Figure:
     """Accuracy against confidence on the test set, before and after the attack of each direction (first seed)."""
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     diagrams = result["games"][0]["victim_seed"]["reliability"]
-    figure, axis = pyplot.subplots(figsize=(3.6, 3.4))
+    figure = Figure(figsize=(3.6, 3.4))
+    axis = figure.subplots()
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--", label="calibrated")
     styles = {"before": ("black", "o"), "over": (ORANGE, "^"), "under": (BLUE, "s")}
     for name, diagram in diagrams.items():
@@ -140,7 +155,7 @@ def _reliability(result: Mapping[str, Any]) -> Figure:
 
 def _roc(result: Mapping[str, Any]) -> Figure | None:
     """ROC of the filter's score per direction and seed; None without a filter or without malicious requests."""
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     curves = [
         (direction, game["detection"][direction])
@@ -150,7 +165,8 @@ def _roc(result: Mapping[str, Any]) -> Figure | None:
     ]
     if not curves:
         return None
-    figure, axis = pyplot.subplots(figsize=(3.6, 3.4))
+    figure = Figure(figsize=(3.6, 3.4))
+    axis = figure.subplots()
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--", label="chance")
     named = set()
     for direction, found in curves:
@@ -176,7 +192,7 @@ def _selected(result: Mapping[str, Any], data: Data) -> Figure | None:
     """For the first targets of each direction, the target and the training examples that were requested, as images."""
     if not data.is_image:
         return None
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     game = result["games"][0]
     rows = []
@@ -186,7 +202,8 @@ def _selected(result: Mapping[str, Any], data: Data) -> Figure | None:
         rows += [(direction, i) for i in filled[:3]]
     if not rows:
         return None
-    figure, axis = pyplot.subplots(figsize=(0.62 * (SHOWN + 1), 0.78 * len(rows) + 0.3))
+    figure = Figure(figsize=(0.62 * (SHOWN + 1), 0.78 * len(rows) + 0.3))
+    axis = figure.subplots()
     height, width = data.shape[1:]
     for line, (direction, i) in enumerate(rows):
         position, label = game["targets"]["position"][i], game["targets"]["label"][i]

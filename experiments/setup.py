@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, Field, Strict, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from attacks.attack import Attack, check_budget, opened
+from attacks.black_box import check_search
+from data.bounds import at_most, exact
 from data.errors import UserError
 from data.examples import Data
 from defenses.defense import Filter
@@ -21,19 +23,20 @@ from experiments import identity
 from experiments.access import settled
 from experiments.architecture import architecture_of, is_ours
 from experiments.benign import Kind
-from experiments.build import build
 from experiments.explain import validation
-from experiments.machine import be_deterministic, use_device, use_threads
+from experiments.machine import MOST_THREADS, be_deterministic, use_device, use_threads
+from experiments.roles import component
 from experiments.store import Store, default_folder
 from models.dropout import dropout_layers
 from models.trial import try_out
-from unlearning.procedure import Procedure, Task
+from unlearning.procedure import Procedure, Task, architecture
 from unlearning.service import OpenService
 
-STRICT = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 NO_DEFENSE = "defenses.filters.none.NoDefense"
 # settings without a group; a record from before a setting was there is played with its default
 NAMED = ("seed", "repetitions", "fresh_seeds", "judge", "device", "threads")
+Threads = Annotated[int, Strict(), Field(ge=1), at_most(MOST_THREADS, "no machine has more cores")]
 Band = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
 
 
@@ -43,7 +46,7 @@ class Targets:
 
     mode: Literal["single", "set"] = "single"
     direction: Literal["over", "under", "both"] = "both"
-    count: Annotated[int, Field(ge=1)] = 12
+    count: Annotated[int, Field(ge=1), at_most(1_000_000, "each is attacked")] = 12
     over: Band = (0.45, 0.65)
     under: Band = (0.75, 0.95)
 
@@ -65,11 +68,11 @@ class Targets:
 class Stream:
     """What the provider sees beside the attack; see conf/run.yaml."""
 
-    benign_per_malicious: Annotated[int, Field(ge=1)] = 3
+    benign_per_malicious: Annotated[int, Field(ge=1), at_most(1_000_000, "all are in one batch")] = 3
     benign: Kind = "uniform"
     harder: Kind | None = "outlier"
-    benign_batches: Annotated[int, Field(ge=1)] = 4
-    calibration_batches: Annotated[int, Field(ge=0)] = 8
+    benign_batches: Annotated[int, Field(ge=1), at_most(1000, "each is a model of its own")] = 4
+    calibration_batches: Annotated[int, Field(ge=0), at_most(1000, "each is a model of its own")] = 8
     reserved: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
 
@@ -77,14 +80,16 @@ class Stream:
 class Settings:
     """The settings of a game that belong to no component."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
-    repetitions: Annotated[int, Field(ge=1)] = 1
-    fresh_seeds: Annotated[int, Field(ge=3)] = 3
+    seed: Annotated[int, Field(ge=0), AfterValidator(exact)] = 0
+    repetitions: Annotated[int, Field(ge=1), at_most(10_000, "each is a game of its own")] = 1
+    fresh_seeds: Annotated[int, Field(ge=3), at_most(1000, "each is a set of models of its own")] = 3
     judge: Literal["full", "quick"] = "full"
     targets: Targets = Field(default_factory=Targets)
     stream: Stream = Field(default_factory=Stream)
     device: str = "auto"
-    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    threads: (
+        Literal["auto"] | Annotated[int, Strict(), Field(ge=1), at_most(MOST_THREADS, "no machine has more cores")]
+    ) = "auto"
 
 
 @plain_dataclass(frozen=True, eq=False)
@@ -153,8 +158,8 @@ def prepare(config: dict[str, Any], data: Data | None = None, impatient: frozens
     """
     config = settled(config)
     settings = settings_from(config)
-    attack, defense = build(config["attack"], "attack"), build(config["defense"], "defense")
-    procedure, training = build(config["unlearning"], "unlearning"), build(config["training"], "training")
+    attack, defense = component(config["attack"], "attack"), component(config["defense"], "defense")
+    procedure, training = component(config["unlearning"], "unlearning"), component(config["training"], "training")
     check_pairing(attack, defense, config)
     device, threads = use_device(settings.device), use_threads(settings.threads)
     be_deterministic(device)
@@ -177,6 +182,10 @@ def prepare(config: dict[str, Any], data: Data | None = None, impatient: frozens
     if attack.access == "white_box" and getattr(attack, "needs_gradient", True):
         opened([OpenService(task, procedure, (), ())], attack.name)
     check_sizes(attack, settings.stream, len(data.train), calibrated=config["defense"]["_target_"] != NO_DEFENSE)
+    if attack.access == "black_box" and getattr(attack, "feedback", "score") == "score" and hasattr(attack, "search"):
+        pool = pool_size(attack, settings.stream, len(data.train))
+        check_search(attack.search, pool, attack.queries)  # type: ignore[attr-defined]
+    architecture(procedure, task)  # a committee that the records do not suffice for says so here
     return Setup(
         config, settings, moved, task, procedure, attack, defense, device, threads, identity.fingerprint(data), store
     )  # fmt: skip
@@ -190,7 +199,9 @@ def store_of(config: Mapping[str, Any]) -> Store:
 
 def load(config: Mapping[str, Any]) -> Data:
     """The data set that a configuration names, on the CPU."""
-    data: Data = build(config["data"], "data").load()
+    data = component(config["data"], "data").load()
+    if not isinstance(data, Data):
+        raise UserError(f"data: {config['data']['_target_']} loads {type(data).__name__}, not a Data of data.examples.")
     return data
 
 

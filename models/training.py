@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from data.bounds import at_most
 from data.errors import UserError
 from data.examples import Examples
 from data.randomness import derive, generator, reseed, seeded
@@ -41,7 +42,7 @@ class Diverged(UserError):
     """The loss or a parameter stopped being finite."""
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Training:
     """How a model is trained on F(theta; w) = (1/n) sum_i (1 - w_i) l_i(theta) + (weight_decay/2) ||theta||^2.
 
@@ -53,7 +54,7 @@ class Training:
     """
 
     optimizer: Literal["sgd", "adam", "newton"] = "sgd"
-    epochs: Annotated[int, Field(ge=1)] = 20
+    epochs: Annotated[int, Field(ge=1), at_most(1_000_000, "each is a pass over the records")] = 20
     batch_size: Annotated[int, Field(ge=1)] = 100
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 _starts: WeakKeyDictionary[Victim, Victim] = WeakKeyDictionary()  # one object for each, which solvers know again
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Certified:
     """theta' = P(theta - (H_w + convexification I)^{-1} grad F(theta; w)) + N(0, sigma^2 I), P onto norm <= radius.
 

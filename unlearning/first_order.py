@@ -14,7 +14,7 @@ from models.victim import Ensemble, Victim
 from unlearning.procedure import Task, plain_learning
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class FirstOrder:
     """theta' = theta + (rate/n) sum_i w_i grad l(x~_i, y_i; theta): the sheet's tau is rate/n.
 

@@ -20,7 +20,7 @@ from unlearning.procedure import Task, plain_learning
 LARGEST = 2**30  # numbers in the gradients of the Fisher sample
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class InfluenceFisher:
     """theta' = theta + alpha F^{-1} v with v = (1/N) sum_{D_f} g_i - n_f/(N n_r) sum_{D_r} g_i and N = n_f + n_r.
 

@@ -22,7 +22,7 @@ from unlearning.procedure import Task, plain_learning
 from unlearning.second_order import SecondOrder
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class InfluenceReplacement:
     """theta' = theta - (rate/n) G or theta - (H + damping I)^{-1} G/n, with G = sum_i w_i [grad l(z~_i) - grad l(z_i)].
 

@@ -20,7 +20,7 @@ from models.victim import Ensemble, Tensors, Victim, forward, passes, unflatten
 from unlearning.procedure import Task, plain_learning
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class SecondOrder:
     """theta' = theta - (H_w + damping I)^{-1} grad F(theta; w): right away from a stationary point too.
 

@@ -20,7 +20,7 @@ from models.victim import Ensemble, Tensors, Victim, concatenate
 from unlearning.procedure import Task
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Sisa:
     """Sharded, isolated, sliced, aggregated: constituent k learns shard k alone, in one stage per slice.
 

@@ -17,7 +17,7 @@ from models.victim import Ensemble, Victim, unflatten
 from unlearning.procedure import Task, plain_learning
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class UnrollingSGD:
     """theta' = theta_T + rate * sum_i w_i g_i(theta_0), with g_i the gradient at the submitted copy x~_i.
 

@@ -15,11 +15,12 @@ from attacks.criterion import Criterion, LabelFlipped
 from attacks.norm_cap import below_norm_quantile
 from attacks.objective import MisclassificationObjective
 from attacks.selection import Search, select
+from data.bounds import at_most
 from data.errors import UserError
 from models.progress import progress
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Misclassification:
     """Minimise sum_t [m_yhat(x_t) + kappa]_+ + stealth [R_ref(theta') - (1 + tolerance) R_ref(theta)]_+, untargeted.
 
@@ -39,9 +40,9 @@ class Misclassification:
     kappa: Annotated[float, Field(ge=0)] = 0.1
     tolerance: Annotated[float, Field(ge=0)] = 0.01
     norm_cap: Annotated[float, Field(gt=0, lt=1)] | None = None
-    steps: Annotated[int, Field(ge=1)] = 4
+    steps: Annotated[int, Field(ge=1), at_most(10_000, "each runs the procedure")] = 4
     lr: Annotated[float, Field(gt=0)] = 0.5
-    queries: Annotated[int, Field(ge=1)] = 1000
+    queries: Annotated[int, Field(ge=1), at_most(1_000_000, "each runs the procedure")] = 1000
     search: ScoreSearch = Field(default_factory=ScoreSearch)
 
     def __post_init__(self) -> None:

@@ -18,7 +18,9 @@ from attacks.viewpoint import Viewpoint
 from unlearning.procedure import Request
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
+@dataclass(
+    frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
+)
 class OneShotInfluence:
     """The top `budget` of -dL/dw at w = 0, with L = -dir sum_t u(x_t): no search, and labels are not looked after.
 

@@ -16,12 +16,15 @@ from attacks.norm_cap import below_norm_quantile
 from attacks.objective import UncertaintyObjective
 from attacks.selection import Search, select
 from attacks.sequential import closed_loop
+from data.bounds import at_most
 from data.errors import UserError
 from models.progress import progress
 from unlearning.service import Feedback
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
+@dataclass(
+    frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
+)
 class Uncertainty:
     """Minimise -dir sum_t u(x_t) + keep sum_t [kappa - m_yhat(x_t)]_+ + keep_reference mean_ref [kappa - m_yhat(x)]_+.
 
@@ -45,13 +48,13 @@ class Uncertainty:
     kappa: Annotated[float, Field(ge=0)] = 0.05
     feasible_first: bool = True
     norm_cap: Annotated[float, Field(gt=0, lt=1)] | None = None
-    steps: Annotated[int, Field(ge=1)] = 2
+    steps: Annotated[int, Field(ge=1), at_most(10_000, "each runs the procedure")] = 2
     lr: Annotated[float, Field(gt=0)] = 0.5
-    prefixes: Annotated[int, Field(ge=0)] = 7
-    rounds: Annotated[int, Field(ge=0)] = 2
+    prefixes: Annotated[int, Field(ge=0), at_most(10_000, "each runs the procedure")] = 7
+    rounds: Annotated[int, Field(ge=0), at_most(10_000, "each runs the procedure")] = 2
     width: Annotated[int, Field(ge=1)] = 3
     feedback: Feedback = "score"
-    queries: Annotated[int, Field(ge=1)] = 1000
+    queries: Annotated[int, Field(ge=1), at_most(1_000_000, "each runs the procedure")] = 1000
     search: ScoreSearch = Field(default_factory=ScoreSearch)
     per_query: Annotated[int, Field(ge=1)] = 1
     ridge: Annotated[float, Field(gt=0)] = 1.0

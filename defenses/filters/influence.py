@@ -29,7 +29,7 @@ from models.victim import Tensors, Victim, flatten, forward, rows_at_once
 Score = Literal["S1", "S1'", "S2", "S3", "S5", "S6", "S8"]
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Influence:
     """Scores of a request i, with d = theta' - theta, g_i = grad l_i(theta) and B a preconditioner:
 

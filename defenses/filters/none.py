@@ -12,7 +12,7 @@ from torch import Tensor
 from defenses.defense import Context, Verdict
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class NoDefense:
     """Accepts everything; fits every game."""
 
