@@ -37,17 +37,17 @@ class Review:
         self.verdicts: dict[str, list[Verdict]] = {name: [] for name in groups}
         self.beside: dict[str, list[Tensor]] = {} if setup.unfiltered else {name: [] for name in ALWAYS}
 
-    def calibrate(self, models: Ensemble, which: slice, predictions: Tensor) -> None:
+    def calibrate(self, models: Sequence[Ensemble], which: slice, predictions: Tensor) -> None:
         """Keep the models after some of the calibration batches."""
         for k, batch in enumerate(self.batches[which]):
-            self.calibration.append(Calibration(batch, models[k].clone()))
+            self.calibration.append(Calibration(batch, models[0][k].clone()))
 
     def look(self, name: str) -> Look:
         """Reviews batches of the group `name`, after which the victim is one of the models shown."""
 
-        def review(models: Ensemble, which: slice, predictions: Tensor) -> None:
+        def review(models: Sequence[Ensemble], which: slice, predictions: Tensor) -> None:
             for k, batch in enumerate(self.groups[name][which]):
-                context = self._context(models[k])
+                context = self._context(models[0][k])
                 self.verdicts[name].append(reviewed(self.setup.defense, context, batch))
                 if name == STREAM:
                     for score, found in self.beside.items():

@@ -18,8 +18,8 @@ from models.victim import Ensemble, Victim, concatenate, models_at_once
 from unlearning.procedure import Procedure, Task, unlearned
 
 ALPHA = 0.1  # miscoverage of the conformal sets that are reported
-# models of the first victim after some requests of a group, which these are, and what the models predict
-Look = Callable[[Ensemble, slice, Tensor], None]
+# the models of every victim after some requests of a group, which these are, and what they predict together
+Look = Callable[[Sequence[Ensemble], slice, Tensor], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class Judge:
                     predictions = nothing if name in unseen else self.predict(own)
                     found[name].append(predictions)
                     if looks is not None and name in looks:
-                        looks[name](own[0], its, predictions)
+                        looks[name](own, its, predictions)
                 del models, own  # before the next batch is made
                 tick(len(batch))
         return {name: torch.cat([nothing, *parts]) for name, parts in found.items()}

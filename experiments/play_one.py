@@ -148,9 +148,9 @@ def _measuring(scene: Scene, forgetting: Forgetting, requests: Sequence[Tensor],
     """A look that measures how well the models forgot their requests, and adds it to `found`."""
     test = len(scene.setup.data.test)
 
-    def measure(models: Ensemble, which: slice, predictions: Tensor) -> None:
+    def measure(models: Sequence[Ensemble], which: slice, predictions: Tensor) -> None:
         on_test = predictions[:, :test] if len(scene.victims) == 1 else None
-        for metric, values in forgetting.measure(models, scene.judge.rows(requests[which]), on_test).items():
+        for metric, values in forgetting.measure(models[0], scene.judge.rows(requests[which]), on_test).items():
             found.setdefault(metric, []).extend(values)
 
     return measure
