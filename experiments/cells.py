@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
 from experiments.access import settled
+from experiments.choices import named
 from experiments.command import check_keys, known_keys
 from experiments.records import canonical_json, sha256
 
@@ -88,16 +89,16 @@ def _product(
 
     swept = [key for key, values in choices.items() if len(values) > 1]
     initial = [values[0] for values in choices.values()]
-    first = compose(config_name, [*initial, *hydra_overrides])
+    first = compose(config_name, [*initial, *hydra_overrides], return_hydra_config=True)
     simple = {key for key in swept if _is_value(first, key)}
-    composed = {tuple(t for key, t in zip(choices, initial, strict=True) if key not in simple): first}
+    composed = {tuple(t for key, t in zip(choices, initial, strict=True) if key not in simple): _apart(first)}
     cells: dict[str, Cell] = {}
     for combination in itertools.product(*choices.values()):
         chosen = dict(zip(choices, combination, strict=True))
         slow = tuple(text for key, text in chosen.items() if key not in simple)
         if slow not in composed:
-            composed[slow] = compose(config_name, [*slow, *hydra_overrides])
-        cfg = copy.deepcopy(composed[slow])
+            composed[slow] = _apart(compose(config_name, [*slow, *hydra_overrides], return_hydra_config=True))
+        cfg, options = copy.deepcopy(composed[slow][0]), composed[slow][1]
         for key in choices:  # in the order typed
             if key in simple:
                 _set(cfg, key, chosen[key])
@@ -106,9 +107,21 @@ def _product(
         assert isinstance(config, dict)
         cell = settled({str(key): value for key, value in config.items()})
         cell["figures"] = cell["figures"] is True
+        same = canonical_json(cell)
+        cell = named(cell, options, combination)
         name = _name([chosen[key] for key in swept] or list(combination))
-        cells.setdefault(canonical_json(cell), Cell(name, combination, cell))
+        cells.setdefault(same, Cell(name, combination, cell))
     return list(cells.values())
+
+
+def _apart(cfg: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
+    """A composed configuration, and of Hydra's own part which options were chosen, by group."""
+    from omegaconf import open_dict
+
+    chosen = dict(cfg.hydra.runtime.choices)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg, chosen
 
 
 def _is_value(cfg: DictConfig, key: str) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
 from experiments.access import settled
+from experiments.choices import KEY, named, option
 from experiments.figures import draw
 from experiments.machine import peak_memory_mb, versions
 from experiments.play_one import play_one
@@ -37,7 +38,9 @@ def play(cfg: DictConfig) -> dict[str, Any]:
 
     config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(config, dict)
-    result = play_config({str(k): v for k, v in config.items()}, Path(HydraConfig.get().runtime.output_dir))
+    hydra = HydraConfig.get()
+    plain = named({str(k): v for k, v in config.items()}, hydra.runtime.choices, list(hydra.overrides.task))
+    result = play_config(plain, Path(hydra.runtime.output_dir))
     show(result)
     print(f"Result and figures: {result['meta']['folder']}")
     return result
@@ -90,6 +93,8 @@ def cached(setup: Setup, seed: int) -> tuple[dict[str, Any], bool]:
     record, hit = setup.store.record("game", {**setup.game_key(), "seed": seed}, lambda: record_of(setup, seed))
     if hit:
         log.info("Game of seed %d: finished before, served from the store (store.enabled=false plays it again).", seed)
+    if KEY in setup.config:  # it may have been played under another name
+        record = {**record, "config": {**record["config"], KEY: setup.config[KEY]}}
     return record, hit
 
 
@@ -105,11 +110,9 @@ def record_of(setup: Setup, seed: int) -> dict[str, Any]:
 def title(config: Mapping[str, Any], seeds: list[int]) -> str:
     """One line that names the game."""
     attack = config["attack"]
-    named = {
-        part: str(config[part]["_target_"]).rsplit(".", 2)[-2] for part in ("data", "model", "unlearning", "defense")
-    }
+    named = {part: option(config, part) for part in ("data", "model", "unlearning", "defense")}
     access = str(attack.get("access", "")).replace("_", "-")
-    who = " ".join(word for word in (access, str(attack["_target_"]).rsplit(".", 2)[-2]) if word)
+    who = " ".join(word for word in (access, option(config, "attack")) if word)
     which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}-{seeds[-1]}"
     return (
         f"{who} attack against {named['unlearning']} with defense {named['defense']}: {named['model']} on "

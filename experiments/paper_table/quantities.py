@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
+from experiments.choices import option
 from experiments.paper_table.direction import Game, Values, game, whole
-from experiments.row import LEAST, STAGES, STATES, number, option
+from experiments.row import LEAST, STAGES, STATES, number
 
 PER_TARGET = ("confidence", "entropy", "kept")
 PER_MODEL = (
