@@ -92,4 +92,4 @@ def on_targets(probabilities: Tensor, positions: Tensor, labels: Tensor) -> dict
 def averaged_on_targets(probabilities: Tensor, positions: Tensor, labels: Tensor) -> dict[str, list[float]]:
     """The same for every target under all models (m, n, K), averaged over the models."""
     rows = [on_targets(p.expand(len(positions), *p.shape), positions, labels) for p in probabilities]
-    return {name: torch.tensor([row[name] for row in rows]).mean(0).tolist() for name in rows[0]}
+    return {name: torch.tensor([row[name] for row in rows], dtype=torch.float64).mean(0).tolist() for name in rows[0]}
