@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
 from experiments.access import settled
+from experiments.choices import named
 from experiments.command import check_keys, known_keys
 from experiments.options import Options, composed
 from experiments.records import canonical_json, sha256
@@ -94,7 +95,7 @@ def _product(
     swept = [key for key, values in choices.items() if len(values) > 1]
     initial = [values[0] for values in choices.values()]
     first = composed(config_name, [*initial, *hydra_overrides], options)
-    simple = {key for key in swept if _is_value(first, key)}
+    simple = {key for key in swept if _is_value(first[0], key)}
     made = {tuple(t for key, t in zip(choices, initial, strict=True) if key not in simple): first}
     cells: dict[str, Cell] = {}
     for combination in itertools.product(*choices.values()):
@@ -102,7 +103,7 @@ def _product(
         slow = tuple(text for key, text in chosen.items() if key not in simple)
         if slow not in made:
             made[slow] = composed(config_name, [*slow, *hydra_overrides], options)
-        cfg = copy.deepcopy(made[slow])
+        cfg, typed = copy.deepcopy(made[slow][0]), made[slow][1]
         for key in choices:  # in the order typed
             if key in simple:
                 _set(cfg, key, chosen[key])
@@ -112,8 +113,10 @@ def _product(
         cell = settled({str(key): value for key, value in config.items()})
         check_surroundings(cell)
         cell["figures"] = cell["figures"] is True
+        same = canonical_json(cell)
+        cell = named(cell, typed, combination)
         name = _name([chosen[key] for key in swept] or list(combination))
-        cells.setdefault(canonical_json(cell), Cell(name, combination, cell))
+        cells.setdefault(same, Cell(name, combination, cell))
     return list(cells.values())
 
 

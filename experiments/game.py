@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from data.errors import UserError
 from data.files import reason
 from experiments.access import settled
+from experiments.choices import KEY, named, option
 from experiments.figures import draw
 from experiments.folders import keep_other_game
 from experiments.machine import peak_memory_mb, versions
@@ -43,14 +44,16 @@ def play(cfg: DictConfig) -> dict[str, Any]:
 
     config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(config, dict)
-    folder, unsaid = Path(HydraConfig.get().runtime.output_dir), []
+    hydra = HydraConfig.get()
+    plain = named({str(k): v for k, v in config.items()}, hydra.runtime.choices, list(hydra.overrides.task))
+    folder, unsaid = Path(hydra.runtime.output_dir), []
 
     def present(result: Mapping[str, Any]) -> None:
         with lasting() as failures:
             show(result)
         unsaid.extend(failures)
 
-    result = play_config({str(k): v for k, v in config.items()}, folder, present=present)
+    result = play_config(plain, folder, present=present)
     with lasting() as failures:
         print(f"Result and figures: {folder}")
     for error in (*unsaid, *failures)[:1]:
@@ -122,6 +125,8 @@ def cached(setup: Setup, seed: int) -> tuple[dict[str, Any], bool]:
     record, hit = setup.store.record("game", {**setup.game_key(), "seed": seed}, lambda: record_of(setup, seed))
     if hit:
         log.info("Game of seed %d: finished before, served from the store (store.enabled=false plays it again).", seed)
+    if KEY in setup.config:  # it may have been played under another name
+        record = {**record, "config": {**record["config"], KEY: setup.config[KEY]}}
     return record, hit
 
 
@@ -139,11 +144,9 @@ def record_of(setup: Setup, seed: int) -> dict[str, Any]:
 def title(config: Mapping[str, Any], seeds: list[int]) -> str:
     """One line that names the game."""
     attack = config["attack"]
-    named = {
-        part: str(config[part]["_target_"]).rsplit(".", 2)[-2] for part in ("data", "model", "unlearning", "defense")
-    }
+    named = {part: option(config, part) for part in ("data", "model", "unlearning", "defense")}
     access = str(attack.get("access", "")).replace("_", "-")
-    who = " ".join(word for word in (access, str(attack["_target_"]).rsplit(".", 2)[-2]) if word)
+    who = " ".join(word for word in (access, option(config, "attack")) if word)
     which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}-{seeds[-1]}"
     budget = f"at most {attack['budget']} deletions, " if "budget" in attack else ""  # an own attack may have none
     return (

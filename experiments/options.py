@@ -63,16 +63,20 @@ class Options:
                 )
 
 
-def composed(config_name: str, overrides: Sequence[str], options: Options) -> DictConfig:
-    """The configuration that Hydra composes, without Hydra's own part, checked against the `options` there are."""
+def composed(config_name: str, overrides: Sequence[str], options: Options) -> tuple[DictConfig, dict[str, Any]]:
+    """The configuration that Hydra composes, without Hydra's own part, and what was chosen from each group.
+
+    It is checked against the `options` there are.
+    """
     from hydra import compose
     from omegaconf import open_dict
 
     cfg = compose(config_name, [*overrides], return_hydra_config=True)
-    options.check(cfg, cfg.hydra.runtime.choices, config_name)
+    chosen = dict(cfg.hydra.runtime.choices)
+    options.check(cfg, chosen, config_name)
     with open_dict(cfg):
         del cfg["hydra"]
-    return cfg
+    return cfg, chosen
 
 
 def _at(node: Any, keys: Sequence[str]) -> Any:

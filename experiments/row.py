@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
+from experiments.choices import KEY, option
 from experiments.effects import FRESH, SHARED, STATES, effects, fresh_effects
 
 VERSION = 3  # raise it when the rows of a record change: indexes of stores are then made anew
@@ -28,7 +29,7 @@ def rows(record: Mapping[str, Any], digest: str = "", path: str = "", created: s
     confidence after the attack minus after the random request. What is not defined for a game is None.
     """
     config = record["config"]
-    settings = dict(_leaves({key: value for key, value in config.items() if key not in ("seed", "repetitions")}))
+    settings = dict(_leaves({key: value for key, value in config.items() if key not in ("seed", "repetitions", KEY)}))
     shared: Row = {
         "digest": digest, "path": path, "created": created, "toolkit": record["versions"]["toolkit"],
         **{group: option(config, group) for group in GROUPS},
@@ -42,11 +43,6 @@ def rows(record: Mapping[str, Any], digest: str = "", path: str = "", created: s
     }  # fmt: skip
     directions = dict.fromkeys(record["targets"]["direction"])
     return [{**shared, "direction": direction, **_measured(record, direction)} for direction in directions]
-
-
-def option(config: Mapping[str, Any], group: str) -> str:
-    """The name of what was chosen from a group: the module of its `_target_`, which is named like the option."""
-    return str(config[group]["_target_"]).rsplit(".", 2)[-2]
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from data.errors import UserError
 from experiments.artifact import KINDS, Damaged, read_content
+from experiments.choices import option
 from experiments.inventory import DAY, Artifact, Which, artifacts, chosen, remove, strays
-from experiments.row import option
 from experiments.script import Parser, ended, place, printable
 from experiments.store import default_folder
 

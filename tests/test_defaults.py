@@ -12,6 +12,8 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
+from experiments.setup import Settings
+
 CONF = Path(__file__).resolve().parents[1] / "conf"
 OPTIONS = sorted(
     p.relative_to(CONF).with_suffix("").as_posix() for p in CONF.rglob("*/*.yaml") if "table" not in p.parts
@@ -91,6 +93,19 @@ def test_a_yaml_says_what_its_class_does(option: str) -> None:
     instead, useless = RECIPES.get(option, ({}, set()))
     expected = {key: value for key, value in {**expected, **instead}.items() if key not in useless}
     assert differences(written, expected, "") == []
+
+
+def test_the_settings_of_no_component_say_what_their_classes_do() -> None:
+    """conf/run.yaml: targets, stream, seeds and machine."""
+    own = OmegaConf.to_container(OmegaConf.load(CONF / "run.yaml"))
+    assert isinstance(own, dict)
+    expected = defaults(Settings)
+    for name in expected:
+        kind = type(expected[name])
+        if dataclasses.is_dataclass(kind):
+            assert differences(own[name], defaults(kind), f"{name}.") == []
+        else:
+            assert own[name] == expected[name], name
 
 
 def test_a_difference_is_seen_wherever_it_is() -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE, PROCEDURES = ((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("sweeps", "procedures"))
+PAGE, PROCEDURES, ATTACKS = (
+    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("sweeps", "procedures", "attacks")
+)
 SMALL = (
     "targets.count=1", "training.epochs=10", "attack.budget=6", "stream.calibration_batches=2", "data.train=300",
     "data.test=1197", "stream.benign_batches=1", "targets.over=[0.3,0.65]", "targets.under=[0.7,0.97]",
@@ -68,6 +70,14 @@ def test_the_page_names_every_procedure_and_its_tables_compose(folder: Path) -> 
     procedures = {path.stem for path in (ROOT / "conf" / "unlearning").glob("*.yaml")}
     assert set(re.findall(r"^\| `(\w+)` \|", PROCEDURES, flags=re.MULTILINE)) == procedures
     assert all("0 cannot be played" in run(small(line), folder) for line in commands(PROCEDURES))
+
+
+def test_the_page_names_every_attack_and_its_sweep_is_played(folder: Path) -> None:
+    attacks = {path.stem for path in (ROOT / "conf" / "attack").glob("*.yaml")}
+    assert set(re.findall(r"^\| `(\w+)` \|", ATTACKS, flags=re.MULTILINE)) == attacks
+    [line] = commands(ATTACKS)
+    printed = run([*small(line), "unlearning=first_order"], folder)  # as printed it takes minutes
+    assert all(f"attack={name}" in printed for name in attacks - {"misclassification", "none"})
 
 
 def test_the_cluster_commands_can_be_read() -> None:

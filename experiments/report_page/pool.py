@@ -55,8 +55,9 @@ def pool(frame: DataFrame) -> Pooled:
 def named(frame: DataFrame) -> DataFrame:
     """The frame with numbers as numbers and with the readable names `procedure`, `access`, `defense_name`, `who`.
 
-    `defense_name` carries the score that decides, as in `influence (S1)`. `who` is the attack, with its access where
-    the frame has that attack with more than one.
+    A name carries the settings in which the games of that name differ, as in `uncertainty (budget=5)`, so that games
+    with different settings are never averaged as one. `defense_name` carries the score that decides, as in `influence
+    (S1)`. `who` is the attack, with its access where the frame has that attack with more than one.
     """
     import numpy as np
     import pandas as pd
@@ -65,17 +66,46 @@ def named(frame: DataFrame) -> DataFrame:
     for column in METRICS:
         values = games.get(column.key, pd.Series(np.nan, index=games.index))
         games[column.key] = pd.to_numeric(values, errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
-    games["procedure"] = games["unlearning"].astype(str)
     for name in ("attack", "data", "model", "mode", "direction", "defense"):
         games[name] = games[name].astype(str)
     games["access"] = _text(games, "attack.access").str.replace("_", "-")
+    games["procedure"] = _qualified(games["unlearning"].astype(str), games, "unlearning")
     score = _text(games, "defense.score")
-    games["defense_name"] = games["defense"].where(score == "", games["defense"] + " (" + score + ")")
+    defense = games["defense"].where(score == "", games["defense"] + " (" + score + ")")
+    games["defense_name"] = _qualified(defense, games, "defense", ["defense.score"])
+    games["attack"] = _qualified(games["attack"], games, "attack", ["attack.access"])
     several = games.groupby("attack")["access"].transform("nunique") > 1
     games["who"] = games["attack"].where(
         ~several | (games["access"] == ""), games["attack"] + " (" + games["access"] + ")"
     )
     return games
+
+
+def _qualified(names: Series[str], games: DataFrame, group: str, shown: Sequence[str] = ()) -> Series[str]:
+    """Names with the settings of `group` in which rows of one name differ; those `shown` elsewhere are left out."""
+    columns = [name for name in games.columns if name.startswith(f"{group}.") and name not in shown]
+    found = names.copy()
+    for name, rows in games.groupby(names, sort=False):
+        texts = {column: rows[column].map(_written) for column in columns}
+        differing = [column for column in columns if texts[column].nunique() > 1]
+        parts = [each.rpartition(".")[0] for each in differing if each.endswith("._target_") and each.count(".") > 1]
+        differing = [  # of another component, say another functional, its name says enough
+            each for each in differing
+            if each.endswith("._target_") or not any(each.startswith(f"{part}.") for part in parts)
+        ]  # fmt: skip
+        for column in differing:
+            key = column.removeprefix(f"{group}.").removesuffix("._target_")
+            found[rows.index] = found[rows.index] + (f", {key}=" + texts[column])
+        if differing:
+            after = found[rows.index].str.slice(start=len(str(name)) + 2)
+            found[rows.index] = str(name) + " (" + after + ")"
+    return found
+
+
+def _written(value: Any) -> str:
+    """A setting in few words: of a component's path the class, and null for what is not set."""
+    missing = value is None or (isinstance(value, float) and value != value)
+    return "null" if missing else str(value).rpartition(".")[2] if str(value).count(".") > 1 else str(value)
 
 
 def _text(games: DataFrame, column: str) -> Series[str]:

@@ -56,6 +56,13 @@ def test_attack_and_defense_play_one_game() -> None:
         check_pairing(requester, verification, {})
 
 
+def test_a_white_box_that_needs_no_gradient_plays_every_procedure(tmp_path: Path) -> None:
+    features = ("attack=nearest", "attack.space=features")
+    assert prepare(config(tmp_path, "unlearning=fine_tune", *features)).attack.access == "white_box"
+    with pytest.raises(UserError, match="FineTune has none"):
+        prepare(config(tmp_path, "unlearning=fine_tune", "attack=one_shot_influence"))
+
+
 def test_keys_follow_what_matters_and_nothing_else(tmp_path: Path) -> None:
     first = prepare(config(tmp_path))
     moved = prepare(config(tmp_path, "wandb.project=other", "seed=3", f"store.dir={tmp_path}/other"))
