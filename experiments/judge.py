@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data.examples import Data
 from metrics.classification import accuracy
-from metrics.conformal import coverage, mean_set_size, prediction_sets, quantile, scores
+from metrics.conformal import coverage, empty_share, mean_set_size, prediction_sets, quantile, scores
 from metrics.uncertainty import adaptive_ece, auroc_of_confidence, brier, confidence, ece, entropy, nll, reliability
 from models.progress import progress
 from models.victim import Ensemble, Victim, concatenate, models_at_once
@@ -108,7 +108,7 @@ class Judge:
         measured = {
             "accuracy": accuracy(p, y), "ece": ece(p, y), "adaptive_ece": adaptive_ece(p, y), "brier": brier(p, y),
             "nll": nll(p, y), "auroc_of_confidence": auroc_of_confidence(p, y), "conformal_coverage": coverage(sets, y),
-            "conformal_set_size": mean_set_size(sets),
+            "conformal_empty": empty_share(sets, ALPHA), "conformal_set_size": mean_set_size(sets),
         }  # fmt: skip
         return {
             **{name: each.value for name, each in measured.items()},

@@ -20,6 +20,7 @@ from experiments.detection import Review
 from experiments.forgetting import Forgetting, Lists
 from experiments.judge import Judge, Look
 from experiments.machine import peak_gpu_memory_mb, peak_memory_mb
+from experiments.objective import AttackedObjective
 from experiments.setup import Setup
 from experiments.states import Observer, mean_of_models
 from experiments.traffic import Stream, Traffic, probe, traffic
@@ -66,13 +67,14 @@ def play_one(setup: Setup, seed: int) -> dict[str, Any]:
     asked = traffic(setup, seed, chosen, [torch.tensor(c.request.indices, dtype=torch.long) for c in turn.crafted])
     full = setup.settings.judge == "full"
     forgetting = Forgetting(setup.task, setup.procedure, victims[0], seeds[0], setup.data.test.x, compared=full)
-    own, detection, accepted = judge_with_own_seed(scene, forgetting, asked)
+    objective = AttackedObjective(getattr(setup.attack, "functional", None), setup.data, chosen, seed)
+    own, detection, accepted = judge_with_own_seed(scene, forgetting, objective, asked)
     fresh = judge_with_fresh_seeds(scene, asked, accepted) if full else None
     typical = probe(setup, seed)
     in_sequence, alone = forgetting.in_sequence(typical.tolist()), forgetting.seconds(judge.rows([typical]))
     record = {
         "seed": seed,
-        "criterion": described(criterion),
+        "criterion": described(criterion), "functional": objective.label,
         "targets": {
             "position": chosen.positions.tolist(), "label": chosen.labels.tolist(),
             "truth": setup.data.test.y[chosen.positions].tolist(),
@@ -104,7 +106,7 @@ Accepted = Mapping[str, Sequence[Tensor]]  # what the filter accepted of the str
 
 
 def judge_with_own_seed(
-    scene: Scene, forgetting: Forgetting, asked: Traffic
+    scene: Scene, forgetting: Forgetting, objective: AttackedObjective, asked: Traffic
 ) -> tuple[dict[str, Any], dict[str, Any], Accepted]:
     """Every state with the victim's own seed (common random numbers), what the filter did, and what it accepted."""
     judge, observer, kinds = scene.judge, scene.observer, list(asked.benign)
@@ -118,10 +120,15 @@ def judge_with_own_seed(
     forgot: dict[str, Lists] = {"after": {}, "random": {}}
     looks: dict[str, Look] = {"calibration": review.calibrate} | {name: review.look(name) for name in review.groups}
     looks |= {name: _measuring(scene, forgetting, groups[name], found) for name, found in forgot.items()}
+    objective.before(scene.victims)
+    if objective.measured:
+        every = range(len(scene.chosen.aims))
+        of_aims = ("after", "random", "nearest", "stream", "stream_random")
+        looks |= {name: _both(looks.get(name), objective.look(name, every)) for name in of_aims}
     label = "judging with the victim's seed"
     found = judge.after(scene.victims, scene.seeds, groups, looks, label, unseen=("calibration",))
     accepted = {"defended": review.accepted("stream"), "defended_random": review.accepted("stream_random")}
-    found |= _defended(scene, positions, accepted, found)
+    found |= _defended(scene, objective, positions, accepted, found)
     found["processed"] = processed(scene, asked.streams, accepted["defended"], found["stream"])
     outcome: dict[str, Any] = {"before": observer.before()}
     whole = ("after", "random", "nearest", "stream", "defended", "processed")
@@ -129,6 +136,8 @@ def judge_with_own_seed(
     outcome |= {name: observer.targets(found[name]) for name in ("stream_random", "defended_random")}
     for name, lists in forgot.items():
         outcome[name]["models"] |= lists
+    for name, values in objective.values.items():
+        outcome[name]["functional"] = values
     outcome["benign"] = observer.averaged(found[f"benign_{kinds[0]}"])
     outcome["reliability"] = {"before": judge.reliability([observer.start])} | {
         d: judge.reliability(
@@ -156,9 +165,19 @@ def _measuring(scene: Scene, forgetting: Forgetting, requests: Sequence[Tensor],
     return measure
 
 
+def _both(first: Look | None, second: Look) -> Look:
+    def look(models: Sequence[Ensemble], which: slice, predictions: Tensor) -> None:
+        if first is not None:
+            first(models, which, predictions)
+        second(models, which, predictions)
+
+    return look
+
+
 def _defended(
-    scene: Scene, streams: Mapping[str, Sequence[Tensor]], accepted: Accepted, found: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
+    scene: Scene, objective: AttackedObjective, streams: Mapping[str, Sequence[Tensor]], accepted: Accepted,
+    found: Mapping[str, Tensor],
+) -> dict[str, Tensor]:  # fmt: skip
     """Predictions after what was accepted; a stream that was accepted whole is not unlearned once more."""
     whole = {"defended": "stream", "defended_random": "stream_random"}
     left = {
@@ -166,7 +185,12 @@ def _defended(
         for name, parts in accepted.items()
     }
     groups = {name: [accepted[name][i] for i in rows] for name, rows in left.items()}
-    judged = scene.judge.after(scene.victims, scene.seeds, groups, label="judging the defense")
+    looks: dict[str, Look] = {}
+    if objective.measured:
+        for name in groups:
+            objective.values[name] = list(objective.values[whole[name]])
+        looks = {name: objective.look(name, rows) for name, rows in left.items()}
+    judged = scene.judge.after(scene.victims, scene.seeds, groups, looks, "judging the defense")
     result = {}
     for name, rows in left.items():
         result[name] = found[whole[name]].clone()

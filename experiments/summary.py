@@ -15,7 +15,7 @@ from metrics.intervals import grouped_interval, rate_interval
 
 Record = Mapping[str, Any]
 Groups = list[list[float]]  # values by seed
-PER_TARGET = ("confidence", "entropy", "kept", "attained", "success")
+PER_TARGET = ("confidence", "entropy", "kept", "attained", "success", "functional")
 YES_OR_NO = ("kept", "success")
 
 
@@ -80,7 +80,7 @@ def _measured(
     groups: dict[str, Groups] = {}
     for record, own in zip(records, mine, strict=True):
         states = states_of(record, name)
-        for metric in PER_TARGET:
+        for metric in (name for name in PER_TARGET if name in states[0]):
             values = [sum(float(state[metric][i]) for state in states) / len(states) for i in own]
             groups.setdefault(metric, []).append(values if name in SHARED else _by_request(record, own, values))
         aims = sorted({record["targets"]["aim"][i] for i in own})

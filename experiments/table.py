@@ -14,14 +14,15 @@ from experiments.wording import bracketed, count, heading, plus_minus, rate, sig
 
 PIPE = 250  # columns where there is no terminal to fit: nothing is wrapped or cut
 ROWS = (
-    ("confidence", "confidence", 3), ("entropy", "entropy (nats)", 3),
+    ("confidence", "confidence", 3), ("functional", "attacked objective", 3), ("entropy", "entropy (nats)", 3),
     ("kept", "labels kept (%)", 0), ("success", "success (%)", 0), ("accuracy", "test accuracy (%)", 1),
-    ("ece", "test ECE, 15 bins", 3), ("conformal_set_size", "conformal set size", 2),
+    ("ece", "test ECE, 15 bins", 3), ("conformal_set_size", "90% sets: size", 2),
+    ("conformal_coverage", "90% sets: cover (%)", 1), ("conformal_empty", "90% sets: empty (%)", 1),
     ("accuracy_deleted", "acc. on deleted (%)", 1), ("relative_distance", "dist. to retraining", 3),
     ("prediction_distance", "predictions apart", 3),
 )  # fmt: skip
 PERCENT = ("kept", "success")
-SCALED = ("accuracy", "accuracy_deleted")
+SCALED = ("accuracy", "accuracy_deleted", "conformal_coverage", "conformal_empty")
 SILENT = ("relative_distance", "prediction_distance")  # not shown where they are 0 by definition
 State = tuple[str | None, str | None, str]  # with the victim's own seed, with fresh seeds, heading
 ALONE: tuple[State, ...] = (
@@ -122,6 +123,8 @@ def _lines(part: Mapping[str, Any], game: Mapping[str, Any]) -> list[str]:
             where = "in a stream" if defense == "none" else "in a stream, with the defense"
             lines.append(f"Effect against random requests, {name}: {signed(effect)}; {where} {signed(left)}.")
     lines.append(f"  Effect: {criterion['measure']}; over what the control attains. Positive is as wanted.")
+    if "functional" in part["victim_seed"]["before"]:
+        lines.append(f"Attacked objective: {game['functional']}; larger is less certain.")
     if part["nothing_requested"]:
         lines.append(
             f"Nothing was requested for {part['nothing_requested']} of {part['targets']} targets; their effect is 0."
