@@ -141,7 +141,7 @@ def verdict_cells(verdict: Verdict) -> list[str]:
     return [verdict.text, verdict.verdict, effect(verdict), p_value(verdict.p_adjusted), counted(verdict)]
 
 
-VERDICT_HEADINGS = ("claim", "verdict", "effect [95%]", "p (Holm)", "n")
+VERDICT_HEADINGS = ("claim", "verdict", "difference [95%]", "p (Holm)", "n")
 
 
 def effect(verdict: Verdict) -> str:
