@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from experiments.choices import without_choices
 from experiments.game import play_config
 from tests.experiments.games import QUICK, command, config
 
@@ -22,11 +23,12 @@ KILLS = int(os.environ.get("UNLEARNING_KILLS", "2"))  # each costs two runs; set
 
 
 def comparable(result: dict[str, Any]) -> dict[str, Any]:
-    """A result without times, memory, paths and dates."""
+    """A result without times, memory, paths and dates, and without the names of options, which only Hydra knows."""
     result = copy.deepcopy(json.loads(json.dumps(result)))
     del result["meta"], result["config"]["store"]
     for game in result["games"]:
         del game["seconds"], game["memory_mb"]
+        game["config"] = without_choices(game["config"])
     return result
 
 
