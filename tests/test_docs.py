@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE, PROCEDURES = ((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("sweeps", "procedures"))
+PAGE, PROCEDURES, TRUST = (
+    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("sweeps", "procedures", "trust")
+)
 SMALL = (
     "targets.count=1", "training.epochs=10", "attack.budget=6", "stream.calibration_batches=2", "data.train=300",
     "data.test=1197", "stream.benign_batches=1", "targets.over=[0.3,0.65]", "targets.under=[0.7,0.97]",
@@ -68,6 +70,15 @@ def test_the_page_names_every_procedure_and_its_tables_compose(folder: Path) -> 
     procedures = {path.stem for path in (ROOT / "conf" / "unlearning").glob("*.yaml")}
     assert set(re.findall(r"^\| `(\w+)` \|", PROCEDURES, flags=re.MULTILINE)) == procedures
     assert all("0 cannot be played" in run(small(line), folder) for line in commands(PROCEDURES))
+
+
+def test_the_boundaries_of_trust_are_named_and_the_commands_run(folder: Path) -> None:
+    """What is true of them is tested in tests/experiments/test_stored_data.py."""
+    for boundary in ("`_target_`", "`--config-dir`", "`.slurm/*.pkl`", "`PYTHONPATH`", "Commands on the page"):
+        assert boundary in TRUST
+    assert len(commands(TRUST)) == 2
+    for line in commands(TRUST):
+        run(small(line), folder)
 
 
 def test_the_cluster_commands_can_be_read() -> None:
