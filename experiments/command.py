@@ -12,7 +12,6 @@ from data.errors import UserError
 from experiments.arguments import parse
 from experiments.help import help_text
 from experiments.machine import DISTRIBUTION, toolkit_version
-from experiments.script import plain_output, silence
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -34,7 +33,6 @@ def run(entry: Entry, config_name: str, config_path: Path, sweeps: bool = False)
     if "--version" in sys.argv[1:]:
         print(f"{DISTRIBUTION} {toolkit_version()}")
         return
-    plain_output()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     games: list[str] = []  # not empty once a game has begun: what then goes wrong is not Hydra's doing
     arguments = parse(sys.argv[1:])
@@ -53,7 +51,7 @@ def run(entry: Entry, config_name: str, config_path: Path, sweeps: bool = False)
         error = raised.__cause__ if isinstance(raised, _Ended) else raised
         assert error is not None
         if isinstance(error, BrokenPipeError):  # the reader of our output has left, as `head` does
-            silence()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         from experiments.explain import sentence
 

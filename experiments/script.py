@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import difflib
-import io
-import os
 import re
 import sys
-import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from data.errors import UserError
+from experiments import output
 
 MISTAKE, INTERRUPTED, READER_LEFT = 2, 130, 1  # exit codes, beside 0
-SIGNS = {
-    "±": "+-", "×": "x", "…": "...", "–": "-", "—": "-", "·": "-", "≤": "<=", "≥": ">=", "✓": "yes", "✕": "no",
-    "→": "->", "−": "-",
-}  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):
@@ -68,7 +61,7 @@ def place(text: str) -> Path:
 
 def ended(work: Callable[[], None]) -> int:
     """Do the work of a script; returns 0, 2 after a mistake, 130 after Ctrl-C, 1 where nobody reads on (`| head`)."""
-    plain_output()
+    output.ready()
     try:
         work()
         sys.stdout.flush()
@@ -79,36 +72,9 @@ def ended(work: Callable[[], None]) -> int:
         print("Interrupted.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        silence()
+        output.forget_output()
         return READER_LEFT
     return 0
-
-
-def silence() -> None:
-    """Let what is still to be written go nowhere: the reader of the output has left, as `head` does."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def plain_output() -> None:
-    """From now on print a sign that the output has no code for as near as it can be (`+-` for the plus-minus sign)."""
-    codecs.register_error("nearest", _nearest)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="nearest")
-
-
-def _nearest(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    return "".join(map(_sign, error.object[error.start : error.end])), error.end
-
-
-def _sign(sign: str) -> str:
-    if sign in SIGNS:
-        return SIGNS[sign]
-    if 0xD800 <= ord(sign) < 0xE000:  # a byte of a file's name that is no text
-        return f"\\x{ord(sign) & 0xFF:02x}"
-    return unicodedata.normalize("NFKD", sign).encode("ascii", "ignore").decode() or "?"
 
 
 def printable(text: str) -> str:
