@@ -126,7 +126,7 @@ def same(left: pandas.DataFrame, right: pandas.DataFrame, but: tuple[str, ...] =
 
 def lines(frame: pandas.DataFrame, but: tuple[str, ...]) -> set[str]:
     columns = [name for name in frame.columns if name not in but]
-    rows = frame[columns].itertuples(index=False) if len(frame) else ()
+    rows = frame[columns].to_numpy(dtype=object).tolist() if len(frame) else ()
     return {repr([None if value is None or value != value else str(value) for value in row]) for row in rows}
 
 
