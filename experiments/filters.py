@@ -15,6 +15,8 @@ from experiments.script import printable
 if TYPE_CHECKING:
     import pandas
 
+log = logging.getLogger(__name__)
+
 FILTER = re.compile(r"(?P<column>[\w.\-]+)\s*(?P<sign>!=|<=|>=|=|<|>)\s*(?P<value>.*)", re.DOTALL)
 MOST = 12  # values that a sentence names
 ORDER: dict[str, Callable[[Any, Any], Any]] = {
@@ -25,8 +27,9 @@ ORDER: dict[str, Callable[[Any, Any], Any]] = {
 def select(table: pandas.DataFrame, filters: Sequence[str]) -> pandas.DataFrame:
     """The rows that pass every filter: `column=value[,value]`, `column!=value`, or `column<number` (`<=`, `>`, `>=`).
 
-    Raises UserError for a filter that cannot be read, a column that does not exist, and a value or a bound that no game
-    of the whole table has.
+    Raises UserError for a filter that cannot be read, a column that does not exist, a value that no game of the whole
+    table has, and a bound on what is no number. A bound that no game keeps is logged, and so is a value to leave out
+    that none has.
     """
     every = table
     for text in filters:
@@ -45,7 +48,10 @@ def _check(table: pandas.DataFrame, column: str, sign: str, value: str, text: st
         return
     if sign in ORDER:
         if not _passes(table, column, sign, value, text).any():
-            raise UserError(f"No game has {text.strip()}; {column} {_values(table[column])}.")
+            said = f"No game has {text.strip()}; {column} {_values(table[column])}."
+            if not any(isinstance(each, int | float) for each in table[column].dropna()):
+                raise UserError(said)
+            log.warning(said)  # a question that has an answer: none
         return
     _passes(table.head(0), column, sign, value, text)  # whether the column exists
     there = set(table[column].map(plain))
@@ -54,7 +60,7 @@ def _check(table: pandas.DataFrame, column: str, sign: str, value: str, text: st
             said = f"No game has {column}={part.strip()}; {column} {_values(table[column])}."
             if sign == "=":
                 raise UserError(said)
-            logging.getLogger(__name__).warning(said)  # what is not there is left out all the same
+            log.warning(said)  # what is not there is left out all the same
 
 
 def _values(values: pandas.Series[Any]) -> str:

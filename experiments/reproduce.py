@@ -18,6 +18,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 ACCESS = "attack.access"  # the one option whose `auto` is settled before a game
 PROGRAM = "python experiments/run.py"
 PLAIN = re.compile(r"[A-Za-z_/][\w./\-]*")  # text that the grammar reads as text, unquoted
+WORDS = ("true", "false", "null", "nan", "inf")  # text that the grammar reads as something else
 LEFT_OUT = frozenset({*NOT_RECORDED, "seed", "repetitions", "device", "threads"})
 
 
@@ -94,9 +95,16 @@ def _written(value: Any) -> str:
         return "{" + ",".join(f"{key}:{_written(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(_written(inner) for inner in value) + "]"
-    if isinstance(value, str) and not PLAIN.fullmatch(value):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    if isinstance(value, str) and (value.lower() in WORDS or not PLAIN.fullmatch(value)):
+        return _quoted(value)
     return str(value)
+
+
+def _quoted(text: str) -> str:
+    """Text in quotes, which reads back as it is: no part of a record is an interpolation of the reader's settings."""
+    text = re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", text)
+    text = re.sub(r"(\\*)'", lambda found: f"{found[1] * 2}\\'", text)  # a backslash counts only before a quote
+    return "'" + re.sub(r"(\\+)$", lambda found: found[1] * 2, text) + "'"
 
 
 def _nearest(group: str, node: Mapping[str, Any]) -> str | None:

@@ -13,6 +13,7 @@ from experiments.build import build
 from experiments.command import check_keys, known_keys
 from experiments.paper_table.games import cells_of
 from experiments.paper_table.specification import specification
+from experiments.row import AUTOMATIC
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 OPTIONS = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.rglob("*.yaml") if path.parent != CONF)
@@ -29,7 +30,8 @@ def composed(name: str, *overrides: str) -> DictConfig:
     if "attack" in cfg:
         plain = OmegaConf.to_container(cfg)
         assert isinstance(plain, dict)
-        return OmegaConf.create(settled({str(key): value for key, value in plain.items()}))
+        whole = settled({str(key): value for key, value in plain.items()})
+        return OmegaConf.create({key: value for key, value in whole.items() if key != AUTOMATIC})
     return cfg
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE, PROCEDURES, ATTACKS, READING = (
-    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("sweeps", "procedures", "attacks", "reading")
+PAGE, PROCEDURES, ATTACKS, READING, TRUST = (
+    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("sweeps", "procedures", "attacks", "reading", "trust")
 )
 SMALL = (
     "targets.count=1", "training.epochs=10", "attack.budget=6", "stream.calibration_batches=2", "data.train=300",
@@ -78,6 +79,15 @@ def test_the_page_names_every_attack_and_its_sweep_is_played(folder: Path) -> No
     [line] = commands(ATTACKS)
     printed = run([*small(line), "unlearning=first_order"], folder)  # as printed it takes minutes
     assert all(f"attack={name}" in printed for name in attacks - {"misclassification", "none"})
+
+
+def test_the_boundaries_of_trust_are_named_and_the_commands_run(folder: Path) -> None:
+    """What is true of them is tested in tests/experiments/test_stored_data.py."""
+    for boundary in ("`_target_`", "`--config-dir`", "`.slurm/*.pkl`", "`PYTHONPATH`", "Commands on the page"):
+        assert boundary in TRUST
+    assert len(commands(TRUST)) == 2
+    for line in commands(TRUST):
+        run(small(line), folder)
 
 
 def test_the_cluster_commands_can_be_read() -> None:

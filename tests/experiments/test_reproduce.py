@@ -45,3 +45,15 @@ def test_a_component_of_the_users_own_is_named_by_its_target() -> None:
     [cell] = expand(["attack=random"])
     cell.config["attack"]["_target_"] = "mine.Attack"
     assert "attack._target_=mine.Attack" in command(cell.config)
+
+
+def test_text_of_a_record_reads_back_as_it_is() -> None:
+    """No quote, backslash or interpolation in it becomes something else in the reader's shell and settings."""
+    texts = [
+        "${oc.env:HOME}", "x ${y}", "\\${z}", "a'b", "a\\'b", "a\\b", "a\\", "\\\\'", "'", "é ✓", "[1,2]", "nan",
+        "True", "null", "1e5", "", " x ", "a\nb", "a,b=c", "$(touch x)", "`x`", '"', "{a:b}", "a:b", "#", "-m", "~",
+    ]  # fmt: skip
+    [cell] = expand(["attack=random"])
+    cell.config["data"]["root"] = texts
+    [again] = expand(shlex.split(command(cell.config))[2:])
+    assert again.config["data"]["root"] == texts

@@ -145,7 +145,6 @@ def test_filters(store: Path) -> None:
         ("attack=typo", "No game has attack=typo; attack is one_shot_influence or random here."),
         ("attack=random,typo", "No game has attack=typo"),
         ("attack=", "No game has attack=;"),
-        ("seed>1", "No game has seed>1; seed is 0 or 1 here."),
         ("attack<3", "No game has attack<3; attack is one_shot"),
         ("sed=1", "did you mean 'seed'"),
     ):
@@ -176,7 +175,6 @@ def test_a_record_is_verified_when_it_is_read(store: Path, tmp_path: Path) -> No
     ("arguments", "text"),
     [
         (["attack=typo"], "No game has attack=typo; attack is one_shot_influence or random here."),
-        (["attack=one_shot_influence", "defense=none"], "No game passes all of attack=one_shot_influence defense=none"),
         (["--show", "efect"], "There is no column 'efect' to show; did you mean 'effect'?"),
         (["--limit", "-1"], "--limit: '-1' is not a whole number from 0 on"),
         (["--limit", "many"], "--limit: 'many' is not a whole number"),
@@ -198,6 +196,20 @@ def test_mistakes_are_one_sentence(
     [line] = said.err.splitlines()
     assert line.startswith("Error: ")
     assert text in line
+
+
+def test_a_question_whose_answer_is_none_is_answered(
+    store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for filters, text in (
+        (["seed>1"], "No game has seed>1; seed is 0 or 1 here."),
+        (["attack=one_shot_influence", "seed=0"], "No game passes all of attack=one_shot_influence seed=0."),
+    ):
+        assert main(["--store", str(store), *filters, "--csv", str(tmp_path / "none.csv")]) == 0
+        assert len(pandas.read_csv(tmp_path / "none.csv")) == 0
+        assert main(["--store", str(store), *filters]) == 0
+        assert "0 rows." in capsys.readouterr().out
+        assert text in caplog.text
 
 
 def test_leaving_out_what_is_not_there_is_served_and_said(store: Path, caplog: pytest.LogCaptureFixture) -> None:

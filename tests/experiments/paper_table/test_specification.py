@@ -57,6 +57,8 @@ def axis(**entries: Any) -> dict[str, Any]:
         (claim(row="single.mien"), "claim moves: there is no row 'single.mien'; did you mean 'single.mine'"),
         (claim(row="set.random"), "claim moves: there is no row 'set.random'"),
         (claim(against={"row": "single.randon"}), "there is no row 'single.randon'; did you mean 'single.random'"),
+        (claim(against={"constant": float("nan")}), "claims.0.against.constant: Input should be a finite number"),
+        (claim(margin=float("inf")), "claims.0.margin: Input should be a finite number"),
         (claim(against={"constant": 1.0, "row": "single.mine"}), "claims.0.against: give either a constant"),
         (claim(comparison="bigger"), "claims.0.comparison: .*'greater', 'less' or 'within', got 'bigger'"),
         (claim(comparison="within", margin=0.0), "needs a margin above 0"),

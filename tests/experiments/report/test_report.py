@@ -191,7 +191,7 @@ def test_page_of_a_real_store(store: Path, tmp_path: Path, capsys: pytest.Captur
     ("arguments", "words"),
     [
         (["attack=none"], "No game has attack=none; attack is random here."),
-        (["seed<1", "direction=over,under", "seed<0"], "seed is 0 here"),
+        (["seed<1", "direction=over,under", "seed<0"], "passes"),
         (["atack=none"], "did you mean 'attack'"),
         (["seed<x"], "seed<x"),
         (["--output", "{file}/page.html"], "--output"),
