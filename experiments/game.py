@@ -141,9 +141,10 @@ def title(config: Mapping[str, Any], seeds: list[int]) -> str:
     }
     access = str(attack.get("access", "")).replace("_", "-")
     who = " ".join(word for word in (access, str(attack["_target_"]).rsplit(".", 2)[-2]) if word)
+    most = f"at most {attack['budget']} deletions, " if "budget" in attack else ""  # where it is an option
     which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}-{seeds[-1]}"
     return (
         f"{who} attack against {named['unlearning']} with defense {named['defense']}: {named['model']} on "
         f"{named['data']}, "
-        f"at most {attack['budget']} deletions, {which}"
+        f"{most}{which}"
     )

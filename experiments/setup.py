@@ -19,6 +19,7 @@ from data.bounds import at_most, exact
 from data.errors import UserError
 from data.examples import Data
 from defenses.defense import Filter
+from defenses.filters.influence import Influence
 from experiments import identity
 from experiments.access import settled
 from experiments.build import build
@@ -171,6 +172,8 @@ def prepare(config: dict[str, Any], data: Data | None = None, impatient: frozens
             f"A stream of {largest} requests (attack.budget and stream.benign_per_malicious) is larger than the "
             f"training set of {len(data.train)} records; lower one of them."
         )
+    if isinstance(defense, Influence):
+        defense.check_calibration(settings.stream.calibration_batches * largest)
     return Setup(
         config, settings, moved, task, procedure, attack, defense, device, threads, identity.fingerprint(data), store
     )  # fmt: skip
