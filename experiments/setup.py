@@ -18,6 +18,7 @@ from data.bounds import at_most, exact
 from data.errors import UserError
 from data.examples import Data
 from defenses.defense import Filter
+from defenses.filters.influence import Influence
 from defenses.filters.none import NoDefense
 from experiments import identity
 from experiments.access import settled
@@ -186,6 +187,9 @@ def prepare(config: dict[str, Any], data: Data | None = None, impatient: frozens
         pool = pool_size(attack, settings.stream, len(data.train))
         check_search(attack.search, pool, attack.queries)  # type: ignore[attr-defined]
     architecture(procedure, task)  # a committee that the records do not suffice for says so here
+    if isinstance(defense, Influence):
+        size = attack.budget * (1 + settings.stream.benign_per_malicious)
+        defense.check_calibration(settings.stream.calibration_batches * size)
     return Setup(
         config, settings, moved, task, procedure, attack, defense, device, threads, identity.fingerprint(data), store
     )  # fmt: skip

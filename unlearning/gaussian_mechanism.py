@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 
+LARGEST = 1e150  # its square is still a number in float64
+
 
 def delta_of(sensitivity: float, sigma: float, epsilon: float) -> float:
     """The smallest delta at which noise of standard deviation `sigma` gives (epsilon, delta).
@@ -24,7 +26,7 @@ def epsilon_for(sensitivity: float, sigma: float, delta: float) -> float:
     Rounded up, so that delta_of(sensitivity, sigma, result) <= delta. Raises ValueError unless 0 < delta < 1.
     """
     ratio, target = _ratio(sensitivity, sigma), math.log(_inside("delta", delta))
-    if math.isinf(ratio):
+    if ratio > LARGEST:
         return math.inf
     if _log_delta(ratio, 0.0) <= target:
         return 0.0

@@ -13,6 +13,7 @@ from torch.func import grad
 from data.errors import UserError
 from data.examples import Examples
 from defenses.defense import Context, Verdict
+from metrics.conformal import rank
 from metrics.detection import calibrated_threshold
 from models.gradients import (
     CHUNK,
@@ -91,13 +92,17 @@ class Influence:
                     "defense.rule=calibrated."
                 )
             return float(median + self.z * scale)
-        threshold = float(calibrated_threshold(benign, self.rate))
-        if threshold == float("inf"):
+        self.check_calibration(len(benign))
+        return float(calibrated_threshold(benign, self.rate))
+
+    def check_calibration(self, scores: int) -> None:
+        """Raise UserError where a threshold cannot be had from so many benign scores."""
+        calibrated = self.rule == "calibrated"
+        if scores == 0 or (calibrated and rank(scores, self.rate) > scores):
+            wanted = f"defense.rate={self.rate}" if calibrated else "defense.rule=robust_z"
             raise UserError(
-                f"defense.rate={self.rate} cannot be calibrated with {len(benign)} benign scores; "
-                "raise calibration_batches."
+                f"{wanted} cannot be calibrated with {scores} benign scores; raise stream.calibration_batches."
             )
-        return threshold
 
     def _calibration_scores(self, context: Context, batch: int) -> Tensor:
         calibration = context.calibration[batch]
