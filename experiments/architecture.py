@@ -63,7 +63,10 @@ def _constructed(architecture: Architecture, data: Data) -> tuple[Architecture, 
 
     target = architecture.node["_target_"]
     try:
-        return architecture, architecture()
+        module: object = architecture()
+        if not isinstance(module, nn.Module):
+            raise UserError(f"model: {target} gives a {type(module).__name__}, and must give a torch.nn.Module.")
+        return architecture, module
     except UserError:
         raise
     except Exception as error:
