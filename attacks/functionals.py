@@ -16,7 +16,9 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-STRICT = ConfigDict(extra="forbid")
+from data.bounds import at_most
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Functional(Protocol):
@@ -112,7 +114,7 @@ class McDropout:
     members: ClassVar[int] = 1
     calibrated: ClassVar[bool] = False
     from_probabilities: ClassVar[bool] = False
-    samples: Annotated[int, Field(ge=2)] = 16
+    samples: Annotated[int, Field(ge=2), at_most(10_000, "each is a pass of the model")] = 16
     quantity: Literal["total", "epistemic"] = "total"
 
     def __call__(self, log_p: Tensor, labels: Tensor, calibration: tuple[Tensor, Tensor] | None = None) -> Tensor:
@@ -126,7 +128,7 @@ class EnsembleEntropy:
 
     samples: ClassVar[int] = 1
     calibrated: ClassVar[bool] = False
-    members: Annotated[int, Field(ge=2)] = 5
+    members: Annotated[int, Field(ge=2), at_most(1000, "each is a model of its own")] = 5
     quantity: Literal["total", "epistemic"] = "total"
 
     @property

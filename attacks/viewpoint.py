@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,9 +14,13 @@ from attacks.objective import Objective, Outlook
 from data.errors import UserError
 from data.examples import Examples
 from models.dropout import dropout_layers, sample_masks
-from models.victim import Ensemble, Tensors, forward
+from models.progress import progress
+from models.victim import INFERENCE_ROWS, Ensemble, Tensors, forward, models_at_once, passes, room, rows_at_once
 from unlearning.procedure import Differentiable
 from unlearning.service import OpenService
+
+Unlearned = Callable[[Tensor], Sequence[Ensemble]]  # rows of deletion weights (m, n) -> m models of every victim
+EXAMPLES = 64  # at least so many with every model, in a pass of products with many models
 
 
 class Viewpoint:
@@ -38,44 +42,114 @@ class Viewpoint:
         module = service.victims[0].module
         if samples > 1 and not dropout_layers(module):
             raise UserError("The MC-dropout functional needs a model with dropout; set model.dropout above 0.")
-        masks = sample_masks(module, rng, (samples,)) if samples > 1 else {}
+        masks = sample_masks(module, rng, (samples,), self.dtype) if samples > 1 else {}
+        self.samples = max(1, samples)
         self.masks: Tensors = {name: mask.to(self.x) for name, mask in masks.items()}
-        before = self._reference_log_p(self.start_one())
-        mean = averaged(before)[0]  # in logarithms: the probability of a badly wrong label can underflow
+        one = [victim.copies(1) for victim in service.victims]
+        with torch.no_grad():
+            self.victims_view = torch.cat([self._log_p(each, reference.x, None) for each in one], dim=1)
+        mean = averaged(self.victims_view)[0]  # in logarithms: the probability of a badly wrong label can underflow
         self.reference_labels = mean.argmax(-1)
         self.reference_loss = -mean.gather(-1, reference.y[:, None]).mean()
 
-    def start_one(self) -> list[Ensemble]:
-        """The victims themselves, as ensembles of one model."""
-        return [victim.copies(1) for victim in self.service.victims]
-
-    def start(self) -> list[Ensemble]:
-        """The victims themselves, once for every aim."""
-        rows = len(self.labels)
-        return [victim.copies(rows) for victim in self.service.victims]
+    def start(self, deleted: Tensor) -> list[Ensemble]:
+        """The victims themselves, once for every row of `deleted` (m, n), whatever it deletes."""
+        return [victim.copies(len(deleted)) for victim in self.service.victims]
 
     def now(self) -> Outlook:
         """The outlook of every aim before anything is deleted."""
-        return self.outlook(self.start(), torch.arange(len(self.labels), device=self.x.device))
+        one = [victim.copies(1) for victim in self.service.victims]
+        every = torch.arange(len(self.labels), device=self.x.device)
+        with torch.no_grad():
+            log_p = torch.cat([self._log_p(each, self.x.flatten(0, 1), None)[0] for each in one])
+        mine = log_p.unflatten(1, self.labels.shape).transpose(0, 1)
+        return self._outlook(mine, self.victims_view.expand(len(every), -1, -1, -1), every)
 
     def after(self, deleted: Tensor, owner: Tensor) -> Outlook:
-        """The outlook after each row of `deleted` (M, n), for the aims `owner` (M,)."""
-        return self.outlook(self.service.unlearn(deleted), owner)
+        """The outlook after each row of `deleted` (M, n), for the aims `owner` (M,).
 
-    def outlook(self, models: Sequence[Ensemble], owner: Tensor) -> Outlook:
-        """Predictions of M candidate models for the aims `owner` (M,); differentiable in the parameters."""
-        log_p = torch.cat([self._log_p(each, self.x[owner], 0) for each in models], dim=1)
+        Models are made in batches, of which only their predictions are held on to.
+        """
+        seen = []
+        with progress("trying deletions", len(deleted)) as tick:
+            size = models_at_once(self.service.victims[0])
+            for rows, owners in zip(deleted.split(size), owner.split(size), strict=True):
+                seen.append(self._seen(self.service.unlearn(rows), owners))
+                tick(len(rows))
+        log_p, reference = (torch.cat([each[k] for each in seen]) for k in (0, 1))
+        return self._outlook(log_p, reference, owner)
+
+    def slopes(self, deleted: Tensor, objective: Objective, unlearned: Unlearned) -> Tensor:
+        """dL/dw (m, n) of every aim at its own deletion weights, which `unlearned` makes models of.
+
+        Models are made in batches. What the loss asks of their predictions is pulled back through them chunk by chunk,
+        so that the activations of one chunk are all that is held.
+        """
+        total, every = torch.zeros_like(deleted), torch.arange(len(self.labels), device=self.x.device)
+        procedure: Differentiable = self.service.procedure  # type: ignore[assignment]
+        with progress("slopes of the objective", len(deleted)) as tick:
+            for rows in every.split(self._pulled_at_once()):
+                models = unlearned(deleted[rows])
+                seen = [each.requires_grad_() for each in self._seen(models, rows)]
+                loss = objective.loss(self._outlook(seen[0], seen[1], rows)).sum()
+                wanted = torch.autograd.grad(loss, seen, materialize_grads=True)
+                for k, (victim, each) in enumerate(zip(self.service.victims, models, strict=True)):
+                    mine = slice(k * self.samples, (k + 1) * self.samples)
+                    own, shared = (part[:, mine] for part in wanted)
+                    cotangent = self._pulled(each, self.x[rows], 0, own) + self._pulled(
+                        each, self.reference.x, None, shared
+                    )
+                    total[rows] += procedure.pull_back(self.service.task, victim, each, deleted[rows], cotangent)
+                tick(len(rows))
+        return total
+
+    def _pulled_at_once(self) -> int:
+        """Of how many models to take slopes at once: some products of theirs see each of them with every example."""
+        victim, x = self.service.victims[0], self.service.task.records.x
+        return min(models_at_once(victim), rows_at_once(victim, x, room(x.device), EXAMPLES))
+
+    def _outlook(self, log_p: Tensor, reference: Tensor, owner: Tensor) -> Outlook:
         return Outlook(
-            log_p, self.labels[owner], self.direction[owner], self._reference_log_p(models),
+            log_p, self.labels[owner], self.direction[owner], reference,
             self.reference_labels, self.reference.y, self.reference_loss,
         )  # fmt: skip
 
-    def _reference_log_p(self, models: Sequence[Ensemble]) -> Tensor:
-        return torch.cat([self._log_p(each, self.reference.x, None) for each in models], dim=1)
+    def _seen(self, models: Sequence[Ensemble], owner: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of M candidates on the targets of the aims `owner`, and on the reference examples."""
+        with torch.no_grad():
+            own = torch.cat([self._log_p(each, self.x[owner], 0) for each in models], dim=1)
+            return own, torch.cat([self._log_p(each, self.reference.x, None) for each in models], dim=1)
 
     def _log_p(self, models: Ensemble, x: Tensor, dim: int | None) -> Tensor:
         """Log-probabilities (M, S, T, K) of every model, on its own inputs (dim 0) or on shared ones (None)."""
+        which, parts = self._passes(models, x, dim)
+        rows = [[self._pass(models.select(rows), _part(x, dim, rows, part), dim) for part in parts] for rows in which]
+        return torch.cat([torch.cat(row, dim=2) for row in rows])
 
+    def _pulled(self, models: Ensemble, x: Tensor, dim: int | None, slopes: Tensor) -> Tensor:
+        """sum of d<slopes, log-probabilities> / d theta for every model (M, p); `slopes` is (M, S, T, K)."""
+        which, parts = self._passes(models, x, dim)
+        rows = []
+        for some in which:
+            chosen = models.select(some)
+            leaves = {name: value.detach().requires_grad_() for name, value in chosen.moving.items()}
+            open_to_slopes = Ensemble(chosen.module, leaves, chosen.buffers)
+            total: Tensor | None = None
+            for part in parts:
+                log_p = self._pass(open_to_slopes, _part(x, dim, some, part), dim)
+                pieces = torch.autograd.grad(
+                    log_p, list(leaves.values()), slopes[some, :, part], materialize_grads=True
+                )
+                flat = torch.cat([piece.reshape(len(chosen), -1) for piece in pieces], dim=1)
+                total = flat.double() if total is None else total + flat
+            assert total is not None  # there is at least one part, if an empty one
+            rows.append(total.to(x.dtype))
+        return torch.cat(rows)
+
+    def _passes(self, models: Ensemble, x: Tensor, dim: int | None) -> tuple[list[slice], list[slice]]:
+        return passes(models, x if dim is None else x[0], INFERENCE_ROWS, len(models), self.samples)
+
+    def _pass(self, models: Ensemble, x: Tensor, dim: int | None) -> Tensor:
         def one(parameters: Tensors, buffers: Tensors, masks: Tensors, inputs: Tensor) -> Tensor:
             return forward(models.module, parameters, {**buffers, **masks}, inputs).log_softmax(-1)
 
@@ -84,18 +158,6 @@ class Viewpoint:
             return vmap(sampled, in_dims=(0, 0, None, dim))(models.moving, models.buffers, self.masks, x)
         return vmap(one, in_dims=(0, 0, None, dim))(models.moving, models.buffers, {}, x)[:, None]
 
-    def slopes(self, deleted: Tensor, objective: Objective, models: Sequence[Ensemble]) -> Tensor:
-        """dL/dw (m, n) of every aim at its own deletion weights, of which `models` are the unlearned models."""
-        leaves = [
-            Ensemble(e.module, {n: v.detach().requires_grad_() for n, v in e.moving.items()}, e.buffers)
-            for e in models
-        ]
-        outlook = self.outlook(leaves, torch.arange(len(self.labels), device=self.x.device))
-        wrt = [value for each in leaves for value in each.moving.values()]
-        pieces = iter(torch.autograd.grad(objective.loss(outlook).sum(), wrt, materialize_grads=True))
-        total = torch.zeros_like(deleted)
-        procedure: Differentiable = self.service.procedure  # type: ignore[assignment]
-        for victim, each in zip(self.service.victims, models, strict=True):
-            cotangent = torch.cat([next(pieces).reshape(len(each), -1) for _ in each.moving], dim=1)
-            total += procedure.pull_back(self.service.task, victim, each, deleted, cotangent)
-        return total
+
+def _part(x: Tensor, dim: int | None, models: slice, inputs: slice) -> Tensor:
+    return x[inputs] if dim is None else x[models, inputs]

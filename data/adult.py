@@ -16,7 +16,8 @@ from data.errors import UserError
 from data.examples import Data, Examples
 from data.files import Source, read
 from data.randomness import generator
-from data.splits import carve_stratified, stratified
+from data.splits import carve_stratified, fewer, stratified
+from data.standardise import report_constant, standardised, statistics
 
 URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/adult/"
 TRAIN, TEST = (
@@ -47,7 +48,7 @@ NUMERIC = {"age", "fnlwgt", "education-num", "capital-gain", "capital-loss", "ho
 Table = dict[str, list[str]]
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Adult:
     """Becker and Kohavi, UCI Machine Learning Repository, 1996; label 1 means more than 50K.
 
@@ -55,11 +56,13 @@ class Adult:
     the categories of the training file; a missing value ("?") is the category "missing". `fnlwgt`, a sampling weight
     and not a property of the person, is dropped unless `keep_fnlwgt`. The inputs are standardised already, so that
     `mean` and `std` of the data set are zeros and ones. The training file is `train`, or a stratified `subset` of it;
-    the test file is divided into `trusted`, `auxiliary` and, with all that is left, `test`.
+    the test file is divided into `trusted`, `auxiliary` and `test`, which is all that is left, or a stratified part of
+    `test` examples.
     """
 
     root: Path | None = None
     subset: Annotated[int, Field(ge=1)] | None = None
+    test: Annotated[int, Field(ge=1)] | None = None
     trusted: Annotated[int, Field(ge=2)] = 2000
     auxiliary: Annotated[int, Field(ge=1)] = 2000
     split_seed: int = 0
@@ -82,6 +85,8 @@ class Adult:
         learned, held_out = _examples(train_x, train_y), _examples(test_x, test_y)
         sizes = {"trusted": self.trusted, "auxiliary": self.auxiliary}
         parts = carve_stratified(held_out.y, sizes, generator(self.split_seed, "adult split"))
+        rng = generator(self.split_seed, "adult test")
+        parts["rest"] = fewer(held_out.y, parts["rest"], self.test, rng)
         if self.subset is not None:
             learned = learned[stratified(learned.y, self.subset, generator(self.split_seed, "adult subset"))]
         return Data(
@@ -120,7 +125,7 @@ def encode(
     for column in columns:
         if column in NUMERIC:
             names.append(column)
-            blocks.append(_standardised(_numbers(train[column]), _numbers(test[column])))
+            blocks.append(_standardised(column, _numbers(train[column]), _numbers(test[column])))
         else:
             categories = sorted(set(train[column]))
             names.extend(f"{column}={category}" for category in categories)
@@ -134,11 +139,13 @@ def _numbers(column: list[str]) -> NDArray[np.float64]:
 
 
 def _standardised(
-    train: NDArray[np.float64], test: NDArray[np.float64]
+    name: str, train: NDArray[np.float64], test: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    mean, std = train.mean(), train.std()
-    scale = std if std > 0 else 1.0  # a constant column is only centred
-    return ((train - mean) / scale).astype(np.float32), ((test - mean) / scale).astype(np.float32)
+    learned = torch.from_numpy(train)
+    mean, std = statistics(learned, (0,))
+    report_constant(f"Adult, {name}", learned, mean, std)
+    first, second = (standardised(each, mean, std).numpy() for each in (learned, torch.from_numpy(test)))
+    return first, second
 
 
 def _one_hot(column: list[str], categories: list[str]) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.examples import Data, Examples
-from data.files import Source, download, locate, members, read
+from data.files import Source, download, locate, members, read, reason
 from data.images import byte_statistics, image_data
 
 ARCHIVE = "cifar-10-binary.tar.gz"
@@ -42,13 +42,13 @@ SUBSTITUTES = Source(
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Cifar10:
     """Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009; the binary version.
 
     The training file is `train`, or a stratified `subset` of it; the test file is divided into `trusted`, `auxiliary`
-    and, with all that is left, `test`. Pixels are scaled to [0, 1] and standardised with the mean and the standard
-    deviation of each channel over all 50,000 training records.
+    and `test`, which is all that is left, or a stratified part of `test` examples. Pixels are scaled to [0, 1] and
+    standardised with the mean and the standard deviation of each channel over all 50,000 training records.
 
     Without a `root` the official archive is downloaded. In `root` or `root/cifar10` the official archive is used if it
     is there, and else the rebuilt batch files `data_batch_1.bin.gz` to `test_batch.bin.gz`. These hold 104 records (81
@@ -58,6 +58,7 @@ class Cifar10:
 
     root: Path | None = None
     subset: Annotated[int, Field(ge=1)] | None = None
+    test: Annotated[int, Field(ge=1)] | None = None
     trusted: Annotated[int, Field(ge=2)] = 2000
     auxiliary: Annotated[int, Field(ge=1)] = 2000
     split_seed: int = 0
@@ -79,6 +80,7 @@ class Cifar10:
             test,
             statistics,
             subset=self.subset,
+            keep_test=self.test,
             trusted=self.trusted,
             auxiliary=self.auxiliary,
             split_seed=self.split_seed,
@@ -91,8 +93,11 @@ def _archive(root: Path | None) -> Path | None:
         return download(ARCHIVE_URL, f"md5:{ARCHIVE_MD5}", "cifar10")
     path = locate("cifar10", (ARCHIVE,), root)
     if path is not None:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "md5").hexdigest()
+        try:
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "md5").hexdigest()
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({reason(error)}); make it readable.") from error
         if digest != ARCHIVE_MD5:
             raise UserError(
                 f"{path} is not the official archive: its md5 should be {ARCHIVE_MD5}, and is {digest}; "

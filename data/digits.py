@@ -16,16 +16,17 @@ from data.randomness import generator
 from data.splits import carve, stratified
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Digits:
     """Optical recognition of handwritten digits (Alpaydin and Kaynak, UCI, 1998), the copy embedded in scikit-learn.
 
-    There is only one file, so all parts are carved from it by one permutation derived from `split_seed`. Pixels, 0 to
-    16, are divided by 16 and standardised with one mean and one standard deviation, those of the whole training part.
+    There is only one file, so all parts are carved from it by one permutation derived from `split_seed`; `test` null
+    takes all that is left. Pixels, 0 to 16, are divided by 16 and standardised with one mean and one standard
+    deviation, those of the whole training part.
     """
 
     train: Annotated[int, Field(ge=10)] = 1000
-    test: Annotated[int, Field(ge=1)] = 497
+    test: Annotated[int, Field(ge=1)] | None = 497
     trusted: Annotated[int, Field(ge=2)] = 150
     auxiliary: Annotated[int, Field(ge=1)] = 150
     subset: Annotated[int, Field(ge=1)] | None = None
@@ -35,7 +36,9 @@ class Digits:
         """Inputs of shape (n, 1, 8, 8), float32. Raises `UserError` if the sizes exceed the 1,797 images."""
         table = torch.from_numpy(_table())
         x, y = table[:, :-1].div(16).reshape(-1, 1, 8, 8), table[:, -1].long()
-        sizes = {"train": self.train, "test": self.test, "trusted": self.trusted, "auxiliary": self.auxiliary}
+        others = self.train + self.trusted + self.auxiliary
+        test = max(1, len(y) - others) if self.test is None else self.test
+        sizes = {"train": self.train, "test": test, "trusted": self.trusted, "auxiliary": self.auxiliary}
         parts = carve(len(y), sizes, generator(self.split_seed, "digits split"))
         mean, std = x[parts["train"]].mean().reshape(1, 1, 1), x[parts["train"]].std(correction=0).reshape(1, 1, 1)
         if self.subset is not None:

@@ -45,18 +45,19 @@ SOURCES = tuple(
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class FashionMnist:
     """Xiao, Rasul, Vollgraf, arXiv:1708.07747.
 
     The training file is `train`, or a stratified `subset` of it; the test file is divided into `trusted`, `auxiliary`
-    and, with all that is left, `test`. Pixels are scaled to [0, 1] and standardised with one mean and one standard
-    deviation, those of the whole training file. `root` is the folder that holds `fashion_mnist/*.gz` or the files
-    themselves.
+    and `test`, which is all that is left, or a stratified part of `test` examples. Pixels are scaled to [0, 1] and
+    standardised with one mean and one standard deviation, those of the whole training file. `root` is the folder that
+    holds `fashion_mnist/*.gz` or the files themselves.
     """
 
     root: Path | None = None
     subset: Annotated[int, Field(ge=1)] | None = None
+    test: Annotated[int, Field(ge=1)] | None = None
     trusted: Annotated[int, Field(ge=2)] = 2000
     auxiliary: Annotated[int, Field(ge=1)] = 2000
     split_seed: int = 0
@@ -71,6 +72,7 @@ class FashionMnist:
             _examples(test_x, test_y),
             byte_statistics(train_x.unsqueeze(1), per_channel=False),
             subset=self.subset,
+            keep_test=self.test,
             trusted=self.trusted,
             auxiliary=self.auxiliary,
             split_seed=self.split_seed,

@@ -10,19 +10,29 @@ from torch import Tensor
 from data.errors import UserError
 
 
-def stratified(y: Tensor, size: int, generator: torch.Generator) -> Tensor:
+def stratified(y: Tensor, size: int, generator: torch.Generator, part: str = "subset") -> Tensor:
     """Sorted indices (size,) of a random subset of the labels `y` (n,) that keeps the class proportions.
 
     Class c receives size * n_c / n examples, rounded by the largest-remainder rule, so that each count is off by less
-    than one. Raises `UserError` if `size` exceeds n or is smaller than the number of classes that occur.
+    than one. Raises `UserError` if `size` exceeds n or is smaller than the number of classes that occur; it names the
+    option data.`part`.
     """
     occurring = len(torch.unique(y))
     if not occurring <= size <= len(y):
+        of = "training examples" if part == "subset" else "examples left to test on"
         raise UserError(
-            f"data.subset={size} must lie between the number of classes ({occurring}) and the number of "
-            f"training examples ({len(y)})."
+            f"data.{part}={size} must lie between the number of classes ({occurring}) and the number of "
+            f"{of} ({len(y)})."
         )
     return _proportional(y, size, generator)
+
+
+def fewer(y: Tensor, positions: Tensor, size: int | None, generator: torch.Generator) -> Tensor:
+    """`size` of the test examples at `positions`, in their order, class proportions of their labels `y` kept.
+
+    None keeps all.
+    """
+    return positions if size is None else positions[stratified(y[positions], size, generator, "test")]
 
 
 def carve(n: int, sizes: Mapping[str, int], generator: torch.Generator) -> dict[str, Tensor]:

@@ -24,39 +24,46 @@ Lists = dict[str, list[float]]
 
 @dataclass(frozen=True, eq=False)
 class Forgetting:
-    """Measures models that forgot, against plain retraining with the same seed; `test` (n, ...) are test inputs."""
+    """Measures models that forgot, against plain retraining with the same seed; `test` (n, ...) are test inputs.
+
+    Without `compared` nothing is retrained, and what needs it is left out.
+    """
 
     task: Task
     procedure: Procedure
     victim: Victim
     seed: int
     test: Tensor
+    compared: bool = True
 
-    def measure(self, models: Ensemble, deleted: Tensor) -> Lists:
+    def measure(self, models: Ensemble, deleted: Tensor, on_test: Tensor | None = None) -> Lists:
         """For each model and row of `deleted` (m, n), a number per metric; NaN where it is not defined.
 
         `accuracy_deleted`, `accuracy_retained` (training records); `distance` ||theta_u - theta_r|| and
         `relative_distance`, the same over that of the victim; `prediction_distance` (mean total variation on the test
-        inputs) and `disagreement`. Parameters of another architecture than the task's have no distance. Where the
-        procedure gives certificates: `certified` (1 or 0), `certificate_bound`, `certificate_epsilon`.
+        inputs; `on_test` (m, n, K) are the models' predictions, where they are known) and `disagreement`. Parameters of
+        another architecture than the task's have no distance. Where the procedure gives certificates: `certified` (1 or
+        0), `certificate_bound`, `certificate_epsilon`.
         """
-        reference = models if isinstance(self.procedure, Retrain) else self.retrained(deleted)
-        same = models.flat().shape == reference.flat().shape
-        on_test, on_test_retrained = models.probabilities(self.test), reference.probabilities(self.test)
         found: Lists = {}
         for row, gone in enumerate(self.task.total(deleted) > 0):
-            values = self._accuracies(models[row], gone)
-            values["prediction_distance"] = total_variation(on_test[row], on_test_retrained[row]).value
-            values["disagreement"] = disagreement(on_test[row], on_test_retrained[row]).value
-            if same:
-                own, exact = models[row].flat(), reference[row].flat()
-                values["distance"] = float((own - exact).norm())
-                values["relative_distance"] = relative_distance(own, exact, self.victim.flat()).value
-            else:
-                values |= {"distance": nan, "relative_distance": nan}
-            values |= self._certificate(models[row])
-            for name, value in values.items():
+            for name, value in (self._accuracies(models[row], gone) | self._certificate(models[row])).items():
                 found.setdefault(name, []).append(value)
+        return found | self._distances(models, deleted, on_test) if self.compared else found
+
+    def _distances(self, models: Ensemble, deleted: Tensor, on_test: Tensor | None) -> Lists:
+        reference = models if isinstance(self.procedure, Retrain) else self.retrained(deleted)
+        same = models[0].flat().shape == reference[0].flat().shape
+        on_test = models.probabilities(self.test) if on_test is None else on_test
+        on_test_retrained = on_test if reference is models else reference.probabilities(self.test)
+        found: Lists = {"prediction_distance": [], "disagreement": [], "distance": [], "relative_distance": []}
+        for row in range(len(deleted)):
+            found["prediction_distance"].append(total_variation(on_test[row], on_test_retrained[row]).value)
+            found["disagreement"].append(disagreement(on_test[row], on_test_retrained[row]).value)
+            own, exact = models[row].flat(), reference[row].flat()
+            found["distance"].append(float((own - exact).norm()) if same else nan)
+            relative = relative_distance(own, exact, self.victim.flat()).value if same else nan
+            found["relative_distance"].append(relative)
         return found
 
     def _accuracies(self, model: Victim, gone: Tensor) -> dict[str, float]:
@@ -89,23 +96,24 @@ class Forgetting:
         return train(task.build, task.records, task.training, seeds, task.total(deleted), label="retraining to compare")
 
     def seconds(self, deleted: Tensor) -> dict[str, float]:
-        """Wall-clock seconds of forgetting one request, `deleted` (1, n), and of retraining without it.
+        """Wall-clock seconds of forgetting one request, `deleted` (1, n), and of retraining without it if compared.
 
         By a provider who has prepared nothing: what procedures keep for a victim, they keep for that very object.
         """
         victim = replace(self.victim)
-        return {
-            "forget_one": _timed(lambda: unlearned(self.procedure, self.task, victim, deleted, self.seed)),
-            "retrain_one": _timed(lambda: self.retrained(deleted)),
-        }
+        found = {"forget_one": _timed(lambda: unlearned(self.procedure, self.task, victim, deleted, self.seed))}
+        return found | {"retrain_one": _timed(lambda: self.retrained(deleted))} if self.compared else found
 
-    def in_sequence(self, request: Sequence[int]) -> float:
+    def in_sequence(self, request: Sequence[int]) -> dict[str, float]:
         """The relative distance to retraining when the two halves of one request are forgotten one after the other.
 
-        NaN where parameters cannot be compared, or for a request of fewer than two records.
+        Empty without `compared`; NaN where parameters cannot be compared, or for a request of fewer than two records.
         """
-        if len(request) < 2:
-            return nan
+        if not self.compared:
+            return {}
+        return {"relative_distance": self._in_two_halves(request) if len(request) > 1 else nan}
+
+    def _in_two_halves(self, request: Sequence[int]) -> float:
         task, victim, half = self.task, self.victim, len(request) // 2
         rows = [self._row(part) for part in (request[:half], request[half:])]
         for row in rows:

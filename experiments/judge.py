@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,13 @@ from data.examples import Data
 from metrics.classification import accuracy
 from metrics.conformal import coverage, mean_set_size, prediction_sets, quantile, scores
 from metrics.uncertainty import adaptive_ece, auroc_of_confidence, brier, confidence, ece, entropy, nll, reliability
-from models.victim import Ensemble, Victim, concatenate
-from unlearning.procedure import Procedure, Task
+from models.progress import progress
+from models.victim import Ensemble, Victim, concatenate, models_at_once
+from unlearning.procedure import Procedure, Task, unlearned
 
 ALPHA = 0.1  # miscoverage of the conformal sets that are reported
-ROWS = 256  # models whose predictions on the whole test set are held at once
+# models of the first victim after some requests of a group, which these are, and what the models predict
+Look = Callable[[Ensemble, slice, Tensor], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,25 +30,74 @@ class Judge:
     procedure: Procedure
     data: Data
 
-    def unlearn(self, victims: Sequence[Victim], seeds: Sequence[int], deleted: Tensor) -> list[Ensemble]:
-        """The models after every row of `deleted` (m, n), one ensemble per victim; rows of zeros leave the victim."""
-        empty = ~deleted.any(dim=1)
+    def after(
+        self, victims: Sequence[Victim], seeds: Sequence[int], groups: Mapping[str, Sequence[Tensor]],
+        looks: Mapping[str, Look] | None = None, label: str = "judging", empty_too: bool = False,
+        unseen: Collection[str] = (),
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Mean probabilities (m, n_test + n_conformal, K) after each of the m requests of every group, by its name.
+
+        A request is the positions of its records. All are carried out in their order, in batches of `models_at_once`,
+        so that memory does not grow with their number; nothing of a batch is held on to. What is to be measured on the
+        models themselves, the `looks` of a group measure; what they keep should be numbers. A request of nothing leaves
+        the victim as it is, unless `empty_too`: with another seed than the victim's a procedure that draws changes it.
+        Of `unseen` groups only the models are of interest: they get no predictions.
+        """
+        requests = [(name, i) for name, group in groups.items() for i in range(len(group))]
+        found: dict[str, list[Tensor]] = {name: [] for name in groups}
+        nothing = self.data.test.x.new_zeros(
+            0, len(self.data.test) + len(self.data.conformal_trusted), len(self.data.classes)
+        )
+        with progress(label, len(requests)) as tick:
+            for batch in _batches(requests, models_at_once(victims[0])):
+                models = self.unlearn(victims, seeds, self.rows([groups[name][i] for name, i in batch]), empty_too)
+                for name in dict.fromkeys(name for name, _ in batch):
+                    mine = [k for k, (owner, _) in enumerate(batch) if owner == name]
+                    here, its = slice(mine[0], mine[-1] + 1), slice(batch[mine[0]][1], batch[mine[-1]][1] + 1)
+                    own = [each.select(here) for each in models]
+                    predictions = nothing if name in unseen else self.predict(own)
+                    found[name].append(predictions)
+                    if looks is not None and name in looks:
+                        looks[name](own[0], its, predictions)
+                del models, own  # before the next batch is made
+                tick(len(batch))
+        return {name: torch.cat([nothing, *parts]) for name, parts in found.items()}
+
+    def rows(self, requests: Sequence[Tensor]) -> Tensor:
+        """Positions as rows of 0/1 deletion weights (m, n)."""
+        rows = self.task.records.x.new_zeros(len(requests), len(self.task.records))
+        for row, request in zip(rows, requests, strict=True):
+            row[request.to(row.device)] = 1
+        return rows
+
+    def unlearn(
+        self, victims: Sequence[Victim], seeds: Sequence[int], deleted: Tensor, empty_too: bool = False
+    ) -> list[Ensemble]:
+        """The models after every row of `deleted` (m, n), one ensemble per victim; rows of zeros leave the victim.
+
+        With `empty_too` the procedure carries out these too.
+        """
+        empty = ~deleted.any(dim=1) if not empty_too else torch.zeros_like(deleted[:, 0], dtype=torch.bool)
         results = []
         for victim, seed in zip(victims, seeds, strict=True):
-            same = victim.copies(int(empty.sum()))
             if empty.all():
-                results.append(same)
+                results.append(victim.copies(len(deleted)))
                 continue
-            changed = self.procedure.forget(self.task, victim, deleted[~empty], seed)
-            joined = concatenate([changed, same]) if empty.any() else changed
-            order = torch.cat([(~empty).nonzero()[:, 0], empty.nonzero()[:, 0]]).argsort()
-            results.append(joined.select(order))
+            changed = unlearned(self.procedure, self.task, victim, deleted[~empty], seed)
+            if empty.any():
+                joined = concatenate([changed, victim.copies(int(empty.sum()))])
+                order = torch.cat([(~empty).nonzero()[:, 0], empty.nonzero()[:, 0]]).argsort()
+                changed = joined.select(order)
+            results.append(changed)
         return results
 
     def predict(self, models: Sequence[Ensemble]) -> Tensor:
         """Mean probabilities (m, n_test + n_conformal, K) on the test and conformal calibration examples."""
-        inputs = torch.cat([self.data.test.x, self.data.conformal_trusted.x])
-        return torch.stack([each.probabilities(inputs) for each in models]).mean(0)
+        inputs = self.data.test.x, self.data.conformal_trusted.x
+        total: Tensor | float = 0.0
+        for each in models:
+            total = total + torch.cat([each.probabilities(x) for x in inputs], dim=1)
+        return torch.as_tensor(total) / len(models)
 
     def model_level(self, probabilities: Tensor) -> dict[str, float]:
         """Metrics of one model on the test set, from its probabilities on test and conformal examples."""
@@ -78,6 +129,11 @@ class Judge:
         return {name: getattr(found, name).tolist() for name in ("edges", "accuracy", "confidence", "count")}
 
 
+def _batches(requests: Sequence[tuple[str, int]], size: int) -> Iterator[Sequence[tuple[str, int]]]:
+    for first in range(0, len(requests), size):
+        yield requests[first : first + size]
+
+
 def on_targets(probabilities: Tensor, positions: Tensor, labels: Tensor) -> dict[str, list[float]]:
     """Of each target t, under its own model t: probability of its label, entropy in nats, label kept; p (T, n, K)."""
     rows = torch.arange(len(positions), device=probabilities.device)
@@ -88,8 +144,3 @@ def on_targets(probabilities: Tensor, positions: Tensor, labels: Tensor) -> dict
         "kept": (p.argmax(-1) == labels).double().tolist(),
     }
 
-
-def averaged_on_targets(probabilities: Tensor, positions: Tensor, labels: Tensor) -> dict[str, list[float]]:
-    """The same for every target under all models (m, n, K), averaged over the models."""
-    rows = [on_targets(p.expand(len(positions), *p.shape), positions, labels) for p in probabilities]
-    return {name: torch.tensor([row[name] for row in rows]).mean(0).tolist() for name in rows[0]}

@@ -71,7 +71,7 @@ def woodbury_solution(
 
 def _woodbury(victim: Victim, part: Examples, weights: Tensor, shift: float, b: Tensor) -> tuple[Tensor, Tensor]:
     """Solution and residual of the rows of one model."""
-    step = gradients_at_once(victim)
+    step = gradients_at_once(victim, part.x)
     gradients = torch.cat([per_example_gradients(victim, part[slice(i, i + step)]) for i in range(0, len(part), step)])
     x = woodbury(gradients, weights, shift, b)
     return x, b - shift * x - (weights * (x @ gradients.T)) @ gradients

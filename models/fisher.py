@@ -8,7 +8,7 @@ from torch.func import jacrev, vmap
 
 from data.examples import Examples
 from models.gradients import NUMBERS
-from models.victim import Tensors, Victim, forward
+from models.victim import Tensors, Victim, forward, rows_at_once
 
 
 def diagonal_fisher(victim: Victim, examples: Examples, weights: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def diagonal_fisher(victim: Victim, examples: Examples, weights: Tensor) -> Tens
         return forward(victim.module, values, victim.buffers, x[None])[0].log_softmax(-1)
 
     jacobians = vmap(jacrev(log_probabilities), in_dims=(None, 0))
-    rows = max(1, NUMBERS // (size * classes))
+    rows = rows_at_once(victim, examples.x, max(1, NUMBERS // (size * classes)), classes)
     with torch.no_grad():
         for first in range(0, len(examples), rows):
             part = slice(first, first + rows)

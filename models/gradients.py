@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
 
 from data.examples import Examples
-from models.victim import Ensemble, Tensors, Victim, flatten, forward, rows_at_once, unflatten
+from models.victim import Ensemble, Tensors, Victim, flatten, forward, passes, rows_at_once, unflatten
 
 CHUNK = 2**18  # examples x models of one pass, at most
 NUMBERS = 2**26  # numbers in the per-example gradients that are held at once
@@ -41,17 +41,25 @@ def inner_products(victim: Victim, examples: Examples, direction: Tensor, chunk:
 
 
 def inner_products_many(models: Ensemble, examples: Examples, directions: Tensor, chunk: int = CHUNK) -> Tensor:
-    """<grad l_i(theta_j), v_j> for every model j and example i, shape (m, n); `directions` is (m, p)."""
+    """<grad l_i(theta_j), v_j> for every direction j and example i, shape (m, n); `directions` is (m, p).
+
+    There are m models, or one that serves all directions.
+    """
 
     def along(parameters: Tensors, buffers: Tensors, tangent: Tensors, x: Tensor, y: Tensor) -> Tensor:
         return jvp(lambda p: losses(models.module, p, buffers, x, y), (parameters,), (tangent,))[1]
 
-    tangents = unflatten(directions, {name: value[0] for name, value in models.moving.items()})
-    run = vmap(along, in_dims=(0, 0, 0, None, None))
-    rows = rows_at_once(models, examples.x, chunk, len(models))
+    like, alone = {name: value[0] for name, value in models.moving.items()}, len(models) == 1
+    run = vmap(along, in_dims=(None if alone else 0, None if alone else 0, 0, None, None))
+    found = []
     with torch.no_grad():
-        parts = zip(examples.x.split(rows), examples.y.split(rows), strict=True)
-        return torch.cat([run(models.moving, models.buffers, tangents, x, y) for x, y in parts], dim=1)
+        which, parts = passes(models, examples.x, chunk, len(directions))
+        for some in which:
+            tangents = unflatten(directions[some], like)
+            at = models[0] if alone else models.select(some)
+            each = [run(at.moving, at.buffers, tangents, examples.x[part], examples.y[part]) for part in parts]
+            found.append(torch.cat(each, dim=1))
+    return torch.cat(found)
 
 
 def per_example_gradients(victim: Victim, examples: Examples) -> Tensor:
@@ -66,14 +74,14 @@ def per_example_gradients(victim: Victim, examples: Examples) -> Tensor:
     return vmap(one)(examples.x, examples.y).detach()
 
 
-def gradients_at_once(victim: Victim) -> int:
-    """How many per-example gradients of the model fit into the memory set aside for them."""
-    return max(1, min(256, NUMBERS // victim.flat().numel()))
+def gradients_at_once(victim: Victim, x: Tensor) -> int:
+    """How many per-example gradients of the model, at inputs like `x`, fit into the memory set aside for them."""
+    return rows_at_once(victim, x, max(1, min(256, NUMBERS // victim.flat().numel())))
 
 
 def gradient_norms(victim: Victim, examples: Examples, chunk: int | None = None) -> Tensor:
     """||grad l_i(theta)|| for every example, shape (n,); `chunk` gradients are held at once (default: what fits)."""
-    size = chunk or gradients_at_once(victim)
+    size = chunk or gradients_at_once(victim, examples.x)
     parts = range(0, len(examples), size)
     return torch.cat([per_example_gradients(victim, examples[slice(i, i + size)]).norm(dim=1) for i in parts])
 
@@ -81,8 +89,23 @@ def gradient_norms(victim: Victim, examples: Examples, chunk: int | None = None)
 def weighted_gradient(victim: Victim, examples: Examples, weights: Tensor, chunk: int = CHUNK) -> Tensor:
     """sum_i c_i grad l_i(theta) for every row c of `weights` (m, n), shape (m, p).
 
-    Chunks are added up in float64, so that their size changes the result by rounding within a chunk only.
+    Chunks are added up in float64, so that their size changes the result by rounding within a chunk only. Examples of
+    weight zero are left out. Where not all fits into one pass, rows that share few examples go one by one.
     """
+    touched = (weights != 0).any(dim=0)
+    used = int(touched.sum())
+    if used < len(examples):
+        examples, weights = examples[touched], weights[:, touched]
+    m, own = len(weights), weights != 0
+    shared_cost, own_cost = used * (1 + 2 * m), 3 * int(own.sum())  # forward passes; one back costs about two
+    if m > 1 and own_cost < shared_cost and used > rows_at_once(victim, examples.x, chunk, m):
+        pairs = zip(weights, own, strict=True)
+        return torch.cat([_summed(victim, examples[mine], row[mine][None], chunk) for row, mine in pairs])
+    return _summed(victim, examples, weights, chunk)
+
+
+def _summed(victim: Victim, examples: Examples, weights: Tensor, chunk: int) -> Tensor:
+    """The same, all rows in every pass."""
     total = torch.zeros(len(weights), victim.flat().numel(), dtype=torch.float64, device=weights.device)
     step = rows_at_once(victim, examples.x, chunk, len(weights))
     for first in range(0, len(examples), step):

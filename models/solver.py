@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass as plain_dataclass
 from typing import Annotated, Literal
@@ -11,10 +12,12 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from data.bounds import at_most
 from data.errors import UserError
+from models.progress import Tick, progress
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Solver:
     """Which curvature is inverted, how, and how precisely.
 
@@ -42,11 +45,11 @@ class Solver:
     preconditioner: Literal["none", "diagonal", "nystroem", "subsample"] = "none"
     rank: Annotated[int, Field(ge=1)] = 100
     damping: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-3
-    max_iterations: Annotated[int, Field(ge=1)] = 1000
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-2
+    max_iterations: Annotated[int, Field(ge=1), at_most(10_000_000, "each is a pass over the records")] = 1000
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     batch_size: Annotated[int, Field(ge=1)] | None = None
-    repetitions: Annotated[int, Field(ge=1)] = 1
+    repetitions: Annotated[int, Field(ge=1), at_most(1_000_000, "each is a run of its own")] = 1
 
     def __post_init__(self) -> None:
         if self.method == "woodbury" and self.curvature != "fisher":
@@ -94,10 +97,18 @@ def conjugate_gradients(
     is, a map that is linear only nearly (flexible conjugate gradients: Notay, SIAM J. Sci. Comput. 22, 2000).
     Raises UserError on negative curvature, and when the tolerance is not reached in `max_iterations`.
     """
+    with progress("solving for the inverse curvature", 1.0) as tick:
+        return _conjugate_gradients(product, b, tolerance, max_iterations, precondition, tick)
+
+
+def _conjugate_gradients(
+    product: Callable[[Tensor], Tensor], b: Tensor, tolerance: float, max_iterations: int,
+    precondition: Callable[[Tensor], Tensor] | None, tick: Tick,
+) -> Solution:  # fmt: skip
     apply = precondition or (lambda vector: vector)
     x, residual, direction, change, rz = torch.zeros_like(b), b, b, torch.zeros_like(b), b.new_ones(len(b))
     size = b.norm(dim=1).clamp_min(torch.finfo(b.dtype).tiny)
-    iterations = 0
+    iterations, shown = 0, 0.0
     while (active := ~(residual.norm(dim=1) <= tolerance * size)).any():  # `not <=`: NaN is active too
         if iterations == max_iterations:
             raise UserError(
@@ -119,6 +130,10 @@ def conjugate_gradients(
         step = torch.where(active, rz / curvature, 0.0)[:, None]
         x, change = x + step * direction, step * curved
         residual = residual - change
+        share = min(1.0, math.log(max(float((residual.norm(dim=1) / size).max()), tolerance)) / math.log(tolerance))
+        if share > shown:  # digits won, of those asked for
+            tick(share - shown)
+            shown = share
     return Solution(x, relative(b - product(x), b), iterations, iterations + 1)
 
 

@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from data.bounds import at_most
 from data.errors import UserError
 from data.examples import Examples
 from data.randomness import derive, generator, reseed, seeded
@@ -22,7 +23,16 @@ from models.dropout import dropout_layers, sample_masks
 from models.learner import Batch, Learner, alone, side_by_side
 from models.newton import minimise
 from models.progress import Tick, progress
-from models.victim import Ensemble, Tensors, concatenate, frozen_names
+from models.victim import (
+    Ensemble,
+    Tensors,
+    Victim,
+    concatenate,
+    frozen_names,
+    models_at_once,
+    room,
+    rows_at_once,
+)
 
 Build = Callable[[], nn.Module]
 Watch = Callable[[Batch, Sequence[Tensor]], None]  # told of every step: its batch, and the parameters after it
@@ -32,18 +42,19 @@ class Diverged(UserError):
     """The loss or a parameter stopped being finite."""
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Training:
     """How a model is trained on F(theta; w) = (1/n) sum_i (1 - w_i) l_i(theta) + (weight_decay/2) ||theta||^2.
 
     `weight_decay` is the lambda of the objective (coupled, on every parameter; for Adam it is added to the gradient).
     `newton` minimises F to its stationary point (gradient norm below `tolerance`) and is meant for convex models.
     `schedule` multiplies `lr`: constant, cosine to 0, or triangular (up for a fifth of the steps, then down to 0).
-    `together` bounds how many models are trained in one stack.
+    `together` bounds how many models are trained in one stack; there are fewer where their parameters, or what their
+    layers put out for a batch, would not fit into the memory of one pass.
     """
 
     optimizer: Literal["sgd", "adam", "newton"] = "sgd"
-    epochs: Annotated[int, Field(ge=1)] = 20
+    epochs: Annotated[int, Field(ge=1), at_most(1_000_000, "each is a pass over the records")] = 20
     batch_size: Annotated[int, Field(ge=1)] = 100
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -122,7 +133,7 @@ def train(
             "This model behaves otherwise in training mode (batch-norm, dropout, noise), so it has no single objective "
             "for training.optimizer=newton to minimise; use training=sgd or training=adam."
         )
-    size = 1 if apart else training.together
+    size = 1 if apart else _together(build, records, training, seeds[0], start)
     chunks = [range(first, min(first + size, m)) for first in range(0, m, size)]
     steps = 1 if training.optimizer == "newton" else training.epochs
     with progress(label, len(chunks) * steps) as tick:
@@ -132,6 +143,14 @@ def train(
             for rows in chunks
         ]  # fmt: skip
     return concatenate(parts)
+
+
+def _together(build: Build, records: Examples, training: Training, seed: int, start: Ensemble | None) -> int:
+    """How many models to train in one stack."""
+    one = start[0] if start is not None else Victim(*initialise(build, seed, records.x[:1]))
+    seen = len(records) if training.optimizer == "newton" else min(training.batch_size, len(records))
+    fitting = rows_at_once(one, records.x, room(records.x.device), max(1, seen))
+    return min(training.together, models_at_once(one), fitting)
 
 
 def _fresh(build: Build, seeds: Sequence[int], like: Tensor) -> Ensemble:
@@ -253,7 +272,7 @@ def _batches(
     masks = {seed: generator(seed, "dropout") for seed in distinct}
 
     def draw(size: int) -> Tensors:
-        drawn = {seed: sample_masks(module, masks[seed], (size,)) for seed in distinct}
+        drawn = {seed: sample_masks(module, masks[seed], (size,), records.x.dtype) for seed in distinct}
         if len(distinct) == 1:
             return {name: mask.to(records.x) for name, mask in drawn[seeds[0]].items()}
         return {name: torch.stack([drawn[s][name] for s in seeds]).to(records.x) for name in drawn[seeds[0]]}

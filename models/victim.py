@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from models.progress import progress
+
 Tensors = dict[str, Tensor]
 INFERENCE_ROWS = 2**18  # inputs of one forward pass, over all models of a stack, at most
 ACTIVATIONS = 2**24  # numbers that the layers of all models may put out in one pass; more only where a GPU has the room
@@ -22,6 +24,36 @@ def rows_at_once(models: Victim | Ensemble, x: Tensor, bound: int, count: int = 
     than keeps their activations in bounds.
     """
     return max(1, min(bound // count, room(x.device) // (count * activations(models, x))))
+
+
+def passes(
+    models: Victim | Ensemble, x: Tensor, bound: int, number: int, count: int = 1
+) -> tuple[list[slice], list[slice]]:
+    """Which of `number` models, and which of the inputs `x` (n, ...), to treat in one pass: each slice with each.
+
+    As many inputs of one model as there is room for, and then as many models as there is room left; `count` is how
+    often a model sees an input. On a processor that order costs nothing, and a pass of few models needs few parameters.
+    """
+    rows = min(max(1, len(x)), rows_at_once(models, x, bound, count))
+    together = rows_at_once(models, x, bound, count * rows)
+    return _slices(number, together), _slices(len(x), rows)
+
+
+def _slices(size: int, step: int) -> list[slice]:
+    """Slices of at most `step` that cover range(size); one that is empty where there is nothing."""
+    return [slice(first, min(first + step, size)) for first in range(0, max(1, size), step)]
+
+
+def models_at_once(models: Victim | Ensemble) -> int:
+    """How many models to hold at once: as many as have no more parameters than layers may put out in one pass.
+
+    A procedure that makes them, and what is measured on them, takes several times that memory; so what runs over any
+    number of requests takes them in batches of this size, and keeps of a batch what it measured.
+    """
+    first = next(iter(models.parameters.values()))
+    total = sum(value.numel() for value in models.parameters.values())
+    size = total if isinstance(models, Victim) else total // max(1, len(models))
+    return max(1, room(first.device) // max(1, size))
 
 
 def room(device: torch.device) -> int:
@@ -112,19 +144,30 @@ class Victim:
         """All parameters that move, as one vector (p,)."""
         return flatten(self.moving)
 
+    def clone(self) -> Victim:
+        """The same model in memory of its own: one taken out of an ensemble keeps the whole ensemble alive."""
+        parameters, buffers, ledger = (
+            {name: value.clone() for name, value in kept.items()}
+            for kept in (self.parameters, self.buffers, self.ledger)
+        )
+        return Victim(self.module, parameters, buffers, self.history, ledger)
+
     def moved(self, step: Tensor) -> Ensemble:
         """Models at `parameters + step`, one for each row of `step` (m, p)."""
         shifts = unflatten(step, self.moving)
-        parameters = {name: value + shifts[name] for name, value in self.moving.items()}
-        buffers, ledger = (
-            {name: value.expand(len(step), *value.shape) for name, value in kept.items()}
-            for kept in (self.buffers, self.ledger)
-        )
-        return Ensemble(self.module, parameters, buffers, self.history, ledger)
+        return self._descended({name: value + shifts[name] for name, value in self.moving.items()}, len(step))
 
     def copies(self, count: int) -> Ensemble:
         """`count` models like this one."""
-        return self.moved(self.flat().new_zeros(count, self.flat().numel()))
+        parameters = {n: value.expand(count, *value.shape).contiguous() for n, value in self.parameters.items()}
+        return self._descended(parameters, count)
+
+    def _descended(self, parameters: Tensors, count: int) -> Ensemble:
+        buffers, ledger = (
+            {name: value.expand(count, *value.shape) for name, value in kept.items()}
+            for kept in (self.buffers, self.ledger)
+        )
+        return Ensemble(self.module, parameters, buffers, self.history, ledger)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,9 +206,14 @@ class Ensemble:
     def logits(self, x: Tensor) -> Tensor:
         """Logits (m, n, classes) of every model on the same `x` (n, ...), without gradient."""
         run = vmap(forward, in_dims=(None, 0, 0, None))
-        rows = rows_at_once(self, x, INFERENCE_ROWS, len(self))
-        with torch.no_grad():
-            return torch.cat([run(self.module, self.moving, self.buffers, part) for part in x.split(rows)], dim=1)
+        which, parts = passes(self, x, INFERENCE_ROWS, len(self))
+        found = []
+        with torch.no_grad(), progress("predicting", len(which)) as tick:
+            for some in (self.select(rows) for rows in which):
+                each = [run(self.module, some.moving, some.buffers, x[part]) for part in parts]
+                found.append(torch.cat(each, dim=1))
+                tick()
+        return torch.cat(found)
 
     def probabilities(self, x: Tensor) -> Tensor:
         """Predicted probabilities (m, n, classes)."""

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 _starts: WeakKeyDictionary[Victim, Victim] = WeakKeyDictionary()  # one object for each, which solvers know again
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Certified:
     """theta' = P(theta - (H_w + convexification I)^{-1} grad F(theta; w)) + N(0, sigma^2 I), P onto norm <= radius.
 
@@ -70,7 +70,7 @@ class Certified:
     lipschitz_hessian: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     smallest_eigenvalue: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     noise: Noise = "secret"
-    solver: Solver = Field(default_factory=lambda: Solver(method="auto", tolerance=1e-2))
+    solver: Solver = Field(default_factory=lambda: Solver(method="auto"))
 
     def __post_init__(self) -> None:
         if self.solver.damping != 0:

@@ -38,7 +38,7 @@ def removal_step(solve: Callable[[Tensor], Tensor], leaving: Tensor, n: int) -> 
     return solve(leaving / n)
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class CertifiedRemoval:
     """theta' = theta + H_w^{-1} (1/n) sum_{deleted} grad l_j(theta), for multinomial logistic regression.
 

@@ -14,7 +14,7 @@ from models.victim import Ensemble, Victim
 from unlearning.procedure import Task, plain_learning
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class FirstOrder:
     """theta' = theta + (rate/n) sum_i w_i grad l(x~_i, y_i; theta): the sheet's tau is rate/n.
 
@@ -44,8 +44,7 @@ class FirstOrder:
 
     def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
         """dL/dw (m, n)."""
-        start = victim.moved(cotangent.new_zeros(cotangent.shape))
-        return self.rate / len(task.records) * inner_products_many(start, task.records, cotangent)
+        return self.rate / len(task.records) * inner_products_many(victim.copies(1), task.records, cotangent)
 
     def pull_back_copies(self, task: Task, victim: Victim, deleted: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
         """dL/dx~_i, shape of `at.x`, for one request: (rate/n) w_i grad_x <q, grad_theta l(x~_i)>; q (p,)."""

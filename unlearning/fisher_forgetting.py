@@ -21,7 +21,7 @@ FLOOR = 1e-8  # added to the Fisher information, as in the authors' code
 _sums: WeakKeyDictionary[Victim, tuple[Examples, Tensor | None, Tensor]] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class FisherForgetting:
     """theta' ~ N(theta, alpha diag(s)) with s_k = min((F_k + 1e-8)^(-exponent), cap) for every parameter k.
 

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.func import grad_and_value, vjp, vmap
 
+from data.bounds import at_most
 from data.examples import Examples
 from models.gradients import losses
 from models.victim import Ensemble, Tensors, Victim, rows_at_once
@@ -19,7 +20,7 @@ from unlearning.procedure import Task, plain_learning
 CHUNK = 2**18  # examples x models of one step, at most
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class GradientAscent:
     """theta_{j+1} = theta_j + lr grad [sum_i w_i l(x~_i; theta_j) / max(1, sum_i w_i)], at most `steps` full batches.
 
@@ -38,7 +39,7 @@ class GradientAscent:
     remedy: ClassVar[str] = (
         "lower unlearning.lr (now {0.lr:g}), unlearning.steps (now {0.steps}) or unlearning.loss_cap (now {0.loss_cap})"
     )
-    steps: Annotated[int, Field(ge=1)] = 10
+    steps: Annotated[int, Field(ge=1), at_most(1_000_000, "each is a pass over the records")] = 10
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     loss_cap: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 

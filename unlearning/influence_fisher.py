@@ -20,7 +20,7 @@ from unlearning.procedure import Task, plain_learning
 LARGEST = 2**30  # numbers in the gradients of the Fisher sample
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class InfluenceFisher:
     """theta' = theta + alpha F^{-1} v with v = (1/N) sum_{D_f} g_i - n_f/(N n_r) sum_{D_r} g_i and N = n_f + n_r.
 
@@ -97,6 +97,6 @@ def _direction(victim: Victim, records: Examples, gone: Tensor, leaving: Tensor)
 
 def _gradients(victim: Victim, examples: Examples) -> Tensor:
     """grad l_i(theta) for every example, shape (s, p), in parts that bound what the transform holds beside it."""
-    size = gradients_at_once(victim)
+    size = gradients_at_once(victim, examples.x)
     parts = range(0, len(examples), size)
     return torch.cat([per_example_gradients(victim, examples[slice(i, i + size)]) for i in parts])

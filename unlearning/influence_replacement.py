@@ -22,7 +22,7 @@ from unlearning.procedure import Task, plain_learning
 from unlearning.second_order import SecondOrder
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class InfluenceReplacement:
     """theta' = theta - (rate/n) G or theta - (H + damping I)^{-1} G/n, with G = sum_i w_i [grad l(z~_i) - grad l(z_i)].
 
@@ -49,7 +49,7 @@ class InfluenceReplacement:
     order: Literal["first", "second"] = "second"
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
     curvature_of: Literal["modified", "original"] = "modified"
-    solver: Solver = Field(default_factory=Solver)
+    solver: Solver = Field(default_factory=lambda: Solver(method="auto", damping=0.01))
 
     @property
     def differentiable(self) -> bool:
@@ -90,7 +90,7 @@ class InfluenceReplacement:
 
     def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
         """dL/dw (m, n) of a deletion: (rate/n) <q, g_i>, or what `second_order` has; 0 for records that are gone."""
-        there, start = 1 - task.total(torch.zeros_like(deleted)), victim.copies(len(cotangent))
+        there, start = 1 - task.total(torch.zeros_like(deleted)), victim.copies(1)
         if self.order == "first":
             return there * self.rate / len(task.records) * inner_products_many(start, task.records, cotangent)
         newton = SecondOrder(retained_curvature=self.curvature_of == "modified", solver=self.solver)

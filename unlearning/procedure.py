@@ -97,6 +97,15 @@ class Architect(Protocol):
         ...
 
 
+@runtime_checkable
+class Recording(Protocol):
+    """A procedure that records much while learning, which its victims then carry in their history."""
+
+    def recorded(self, task: Task, size: int) -> int:
+        """How many numbers that will be, for a model of `size` parameters."""
+        ...
+
+
 class Differentiable(Procedure, Protocol):
     """A procedure whose result can be differentiated in the request."""
 

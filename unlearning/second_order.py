@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -12,14 +13,14 @@ from torch.func import jvp, vmap
 
 from data.examples import Examples
 from models.curvature import softmax_curvature
-from models.gradients import inner_products_many, input_gradients, losses, weighted_gradient
+from models.gradients import CHUNK, inner_products_many, input_gradients, losses, weighted_gradient
 from models.influence import inverse_curvature
 from models.solver import Solver
-from models.victim import Ensemble, Tensors, Victim, forward, unflatten
+from models.victim import Ensemble, Tensors, Victim, forward, passes, unflatten
 from unlearning.procedure import Task, plain_learning
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class SecondOrder:
     """theta' = theta - (H_w + damping I)^{-1} grad F(theta; w): right away from a stationary point too.
 
@@ -36,7 +37,7 @@ class SecondOrder:
     secret: ClassVar[bool] = False
     remedy: ClassVar[str] = "raise unlearning.solver.damping (now {0.solver.damping:g})"
     retained_curvature: bool = True
-    solver: Solver = Field(default_factory=Solver)
+    solver: Solver = Field(default_factory=lambda: Solver(method="auto", damping=0.03))
 
     @property
     def differentiable(self) -> bool:
@@ -68,7 +69,7 @@ class SecondOrder:
     def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
         """dL/dw (m, n)."""
         v = self._solve(task, victim, deleted, cotangent)
-        start = victim.moved(torch.zeros_like(v))
+        start = victim.copies(1)
         slopes = inner_products_many(start, task.records, v)
         if self.retained_curvature:
             slopes = slopes + self._bilinear(start, task.records, v, models.flat() - victim.flat())
@@ -78,33 +79,36 @@ class SecondOrder:
         """v_j' H_i s_j for every row j and example i, shape (m, n), with H_i the curvature of example i's loss."""
         if self.solver.curvature == "fisher":  # H_i = g_i g_i'
             return inner_products_many(start, examples, v) * inner_products_many(start, examples, s)
-        like = {name: value[0] for name, value in start.moving.items()}
+        victim = start[0]
         curved = self._loss_curvature if self.solver.curvature == "hessian" else self._gauss_newton
-
-        def one(parameters: Tensors, buffers: Tensors, left: Tensors, right: Tensors) -> Tensor:
-            return curved(start, examples, parameters, buffers, left, right)
-
+        run = vmap(partial(curved, victim), in_dims=(None, 0, 0))
+        found = []
         with torch.no_grad():
-            return vmap(one)(start.moving, start.buffers, unflatten(v, like), unflatten(s, like))
+            which, parts = passes(victim, examples.x, CHUNK, len(v), count=2)  # changes along v, and along s
+            for rows in which:
+                left, right = unflatten(v[rows], victim.moving), unflatten(s[rows], victim.moving)
+                found.append(torch.cat([run(examples[part], left, right) for part in parts], dim=1))
+        return torch.cat(found)
 
     @staticmethod
-    def _gauss_newton(
-        start: Ensemble, examples: Examples, parameters: Tensors, buffers: Tensors, left: Tensors, right: Tensors
-    ) -> Tensor:
+    def _gauss_newton(victim: Victim, examples: Examples, left: Tensors, right: Tensors) -> Tensor:
         def logits(values: Tensors) -> Tensor:
-            return forward(start.module, values, buffers, examples.x)
+            return forward(victim.module, values, victim.buffers, examples.x)
 
-        outputs, change = jvp(logits, (parameters,), (right,))[:2]
-        return (jvp(logits, (parameters,), (left,))[1] * softmax_curvature(outputs.softmax(-1), change)).sum(-1)
+        outputs, change = jvp(logits, (victim.moving,), (right,))[:2]
+        pulled: Tensor = jvp(logits, (victim.moving,), (left,))[1]
+        return (pulled * softmax_curvature(outputs.softmax(-1), change)).sum(-1)
 
     @staticmethod
-    def _loss_curvature(
-        start: Ensemble, examples: Examples, parameters: Tensors, buffers: Tensors, left: Tensors, right: Tensors
-    ) -> Tensor:
+    def _loss_curvature(victim: Victim, examples: Examples, left: Tensors, right: Tensors) -> Tensor:
         def along(values: Tensors) -> Tensor:
-            return jvp(lambda p: losses(start.module, p, buffers, examples.x, examples.y), (values,), (left,))[1]
+            def loss(p: Tensors) -> Tensor:
+                return losses(victim.module, p, victim.buffers, examples.x, examples.y)
 
-        return jvp(along, (parameters,), (right,))[1]
+            return jvp(loss, (values,), (left,))[1]
+
+        curved: Tensor = jvp(along, (victim.moving,), (right,))[1]
+        return curved
 
     def pull_back_copies(self, task: Task, victim: Victim, deleted: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
         """dL/dx~_i, shape of `at.x`, for one request: (1/n) w_i grad_x <v, grad_theta l(x~_i)>; q (p,)."""

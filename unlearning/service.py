@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from data.errors import UserError
-from models.victim import Ensemble, Victim
+from models.victim import Ensemble, Victim, models_at_once
 from unlearning.procedure import Procedure, Request, Task, as_weights, forget, unlearned
 
 Feedback = Literal["score", "sequential"]
@@ -115,5 +115,8 @@ def _carry_out(
     deleted = as_weights(requests, task.records)
     if task.gone is not None and bool((deleted * task.gone.to(deleted)).any()):
         raise UserError("The request names a record that was deleted before.")
-    ensembles = [unlearned(procedure, task, victim, deleted, seed) for victim, seed in pairs]
-    return [[ensemble[row] for ensemble in ensembles] for row in range(len(requests))]
+    changed: list[list[Victim]] = []
+    for rows in deleted.split(models_at_once(victims[0])):
+        ensembles = [unlearned(procedure, task, victim, rows, seed) for victim, seed in pairs]
+        changed += [[ensemble[row] for ensemble in ensembles] for row in range(len(rows))]
+    return changed

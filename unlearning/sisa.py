@@ -20,7 +20,7 @@ from models.victim import Ensemble, Tensors, Victim, concatenate
 from unlearning.procedure import Task
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Sisa:
     """Sharded, isolated, sliced, aggregated: constituent k learns shard k alone, in one stage per slice.
 
@@ -67,6 +67,10 @@ class Sisa:
             )
         order = torch.randperm(n, generator=generator(seed, "shards")).to(task.records.x.device)
         return [list(shard.tensor_split(self.slices)) for shard in order.tensor_split(self.shards)]
+
+    def recorded(self, task: Task, size: int) -> int:
+        """A checkpoint of every shard before each of its later slices."""
+        return (self.slices - 1) * size
 
     def epochs(self, training: Training) -> int:
         """Epochs of one stage."""

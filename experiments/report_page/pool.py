@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from experiments.kinds import interval
 from experiments.report_page.columns import METRICS
 
 if TYPE_CHECKING:
@@ -20,8 +22,8 @@ NOT_SETTINGS = ("store.", "wandb.", "hydra.")
 class Pooled:
     """`games`: one row per game and direction, with `cell` and readable names; `rows`: one per cell and direction.
 
-    A row has `n` games, and for every metric its mean and, under `METRIC_half`, the half-width of the Student-t 95%
-    interval over games. Where a seed was played more than once in a cell, only the newest game is pooled; `repeated`
+    A row has `n` games, and for every metric its mean and, under `METRIC_low` and `METRIC_high`, its 95% interval over
+    games. Where a seed was played more than once in a cell, only the newest game is pooled; `repeated`
     counts the others.
     """
 
@@ -41,11 +43,12 @@ def pool(frame: DataFrame) -> Pooled:
     newest = newest_per_seed(games, ["cell", "direction"])
     keys = ["cell", "direction"]
     grouped = newest.groupby(keys, sort=False)
-    rows = grouped[["attack", "access", "procedure", "defense_name", "data", "model", "mode"]].first()
+    rows = grouped[["attack", "access", "procedure", "defense_name", "data", "model", "mode", "goal"]].first()
     rows["n"] = grouped.size()
     for column in METRICS:
-        mean, half, _ = mean_and_half(newest[column.key], [newest[key] for key in keys])
-        rows[column.key], rows[f"{column.key}_half"] = mean.reindex(rows.index), half.reindex(rows.index)
+        mean, low, high, _ = mean_and_interval(newest[column.key], [newest[key] for key in keys], column.key)
+        for name, found in (("", mean), ("_low", low), ("_high", high)):
+            rows[f"{column.key}{name}"] = found.reindex(rows.index)
     return Pooled(games, rows.reset_index(), games["digest"].nunique() - newest["digest"].nunique())
 
 
@@ -115,16 +118,16 @@ def newest_per_seed(games: DataFrame, keys: Sequence[str]) -> DataFrame:
     return order.drop_duplicates([*keys, "seed"], keep="last").sort_index()
 
 
-def mean_and_half(values: Series[float], by: Sequence[Series[Any]]) -> tuple[Series[float], Series[float], Series[int]]:
-    """Per group the mean of the finite values, the half-width t_{n-1} s / sqrt(n) of its 95% interval, and n.
+def mean_and_interval(
+    values: Series[float], by: Sequence[Series[Any]], metric: str
+) -> tuple[Series[float], Series[float], Series[float], Series[int]]:
+    """Per group the mean of the finite values, both ends of its 95% interval over games (`experiments.kinds`), and n.
 
-    One value has no half-width (NaN): it says nothing about the spread.
+    One value has no interval (NaN): it says nothing about the spread.
     """
-    import numpy as np
-    from scipy.special import stdtrit
-
-    found = values.groupby(list(by), sort=False).agg(["mean", "std", "count"])
-    n = found["count"]
-    quantile = stdtrit(np.maximum(n - 1, 1), 0.975)
-    half = (quantile * found["std"] / np.sqrt(np.maximum(n, 1))).where(n > 1)
-    return found["mean"], half, n
+    groups = values.dropna().groupby(list(by), sort=False)
+    made = groups.agg(list).map(lambda found: interval([[each] for each in found], metric))
+    if not len(made):
+        return groups.mean(), groups.mean(), groups.mean(), groups.size()
+    mean, low, high = (made.map(attrgetter(name)).astype(float) for name in ("mean", "low", "high"))
+    return mean, low, high, groups.size()

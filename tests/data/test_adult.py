@@ -61,6 +61,12 @@ def test_split_and_subset(loaded: Data, data_root: Path) -> None:
     assert int(loaded.trusted.y.sum()) == round(2000 * 3846 / 16281)
 
 
+def test_fewer_test_examples(loaded: Data, data_root: Path) -> None:
+    small = Adult(root=data_root, test=1000).load()
+    assert int(small.test.y.sum()) == round(1000 * float(loaded.test.y.double().mean()))
+    assert torch.equal(small.trusted.x, loaded.trusted.x)
+
+
 def test_parse_and_encode_by_hand() -> None:
     def row(age: int, work: str, gain: int, income: str) -> str:
         return f"{age}, {work}, 1, HS-grad, 9, Divorced, Sales, Husband, White, Male, {gain}, 0, 40, Cuba, {income}"

@@ -58,6 +58,19 @@ def test_test_arrays_are_divided_and_training_is_whole(tmp_path: Path) -> None:
     assert torch.equal(data.train.y, torch.from_numpy(LABELS))
 
 
+@pytest.mark.parametrize("with_test_arrays", [False, True])
+def test_a_whole_number_of_examples_to_test_on(tmp_path: Path, with_test_arrays: bool) -> None:
+    more = {"x_test": TABLE[:40], "y_test": LABELS[:40]} if with_test_arrays else {}
+    path = saved(tmp_path, x=TABLE, y=LABELS, **more)
+    data, usual = Arrays(path=path, test=8).load(), Arrays(path=path).load()
+    assert data.test.y.bincount().tolist() == [2] * 4
+    assert len(data.train) == (100 if with_test_arrays else 72)
+    raw = [each.trusted.x * each.std + each.mean for each in (data, usual)]
+    torch.testing.assert_close(*raw, atol=1e-5, rtol=1e-5)  # the trusted examples are the same
+    with pytest.raises(UserError, match=r"data\.test"):
+        Arrays(path=path, test=100).load()
+
+
 def test_other_shapes_share_one_scale(tmp_path: Path) -> None:
     data = Arrays(path=saved(tmp_path, x=TABLE.reshape(100, 2, 3), y=LABELS)).load()
     assert data.mean.shape == (1, 1)
@@ -100,7 +113,7 @@ BEYOND[0, 0] = 1e300
         ({"x": TABLE, "y": LABELS, "x_test": TABLE[:, :3], "y_test": LABELS}, "same shape and type"),
         ({"x": TABLE, "y": LABELS, "x_test": TABLE, "y_test": LABELS + 1}, "a label that y does not have"),
         ({"x": TABLE[:8], "y": LABELS[:8]}, "too few"),
-        ({"x": np.array([{}] * 4), "y": LABELS[:4]}, "cannot be read"),
+        ({"x": np.array([{}] * 4), "y": LABELS[:4]}, "arrays of plain numbers"),
     ],
 )
 def test_each_mistake_is_one_sentence(tmp_path: Path, arrays: dict[str, Any], sentence: str) -> None:

@@ -73,6 +73,12 @@ def test_subset_keeps_scale_and_other_parts(digits: Data) -> None:
     assert bool(((smaller.train.y.bincount() - expected).abs() < 1).all())
 
 
+def test_fewer_test_examples_or_all_that_are_left(digits: Data) -> None:
+    assert torch.equal(Digits(test=50).load().test.x, digits.test.x[:50])
+    every = Digits(train=500, test=None).load()
+    assert [len(part) for part in (every.train, every.test, every.trusted, every.auxiliary)] == [500, 997, 150, 150]
+
+
 def test_too_many_and_wrong_settings() -> None:
     with pytest.raises(UserError, match=r"data\.train=1500 .* more than the 1797"):
         Digits(train=1500).load()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from data.errors import UserError
-from data.examples import Examples
+from data.examples import Data, Examples
 from data.images import byte_statistics, image_data, normalised
 
 PIXELS = torch.randint(0, 256, (60, 3, 4, 5), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
@@ -43,3 +43,21 @@ def test_sizes_that_leave_nothing_to_test() -> None:
             auxiliary=30,
             split_seed=0,
         )
+
+
+def test_fewer_test_examples_leave_the_other_parts_as_they_are() -> None:
+    examples, statistics = Examples(PIXELS, torch.arange(60) % 3), byte_statistics(PIXELS, per_channel=True)
+
+    def made(keep_test: int | None) -> Data:
+        return image_data(
+            "toy", ("a", "b", "c"), examples, examples, statistics, subset=30, trusted=12, auxiliary=12, split_seed=0,
+            keep_test=keep_test,
+        )  # fmt: skip
+
+    whole, part = made(None), made(9)
+    assert (len(whole.test), part.test.y.bincount().tolist()) == (36, [3, 3, 3])
+    for name in ("train", "trusted", "auxiliary"):
+        assert torch.equal(getattr(whole, name).x, getattr(part, name).x)
+    every = {tuple(x.flatten().tolist()) for x in whole.test.x}
+    assert all(tuple(x.flatten().tolist()) in every for x in part.test.x)
+    assert torch.equal(made(9).test.x, part.test.x)

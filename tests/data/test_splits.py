@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from data.errors import UserError
 from data.randomness import generator
-from data.splits import carve, carve_stratified, stratified
+from data.splits import carve, carve_stratified, fewer, stratified
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=200).map(torch.tensor)
 
@@ -64,6 +64,20 @@ def test_every_example_can_be_chosen_equally_often() -> None:
 def test_impossible_subset(size: int) -> None:
     with pytest.raises(UserError, match=rf"data\.subset={size} must lie between .*\(3\).*\(10\)"):
         stratified(torch.tensor([0, 1, 2, 2, 2, 2, 2, 2, 2, 2]), size, generator(0, "test"))
+
+
+@given(LABELS, st.data(), st.integers(0, 5))
+def test_fewer_test_examples_keep_their_order_and_the_classes(y: torch.Tensor, data: st.DataObject, seed: int) -> None:
+    positions = carve(len(y), {"trusted": len(y) // 3}, generator(seed, "parts"))["rest"]
+    occurring = len(y[positions].unique())
+    size = data.draw(st.integers(occurring, len(positions)))
+    kept = fewer(y, positions, size, generator(seed, "test"))
+    assert len(kept) == size
+    assert kept.tolist() == [p for p in positions.tolist() if p in set(kept.tolist())]
+    assert len(y[kept].unique()) <= occurring
+    assert torch.equal(fewer(y, positions, None, generator(seed, "test")), positions)
+    with pytest.raises(UserError, match=rf"data\.test={len(y) + 1} must lie between .* left to test on"):
+        fewer(y, positions, len(y) + 1, generator(seed, "test"))
 
 
 def test_impossible_parts() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import experiments.forgetting
 from data.digits import Digits
 from data.examples import Data
 from experiments.forgetting import Forgetting
@@ -70,7 +71,7 @@ def test_retraining_is_at_no_distance_of_itself(task: Task, victim: Victim, data
     deleted = row(task, REQUEST)
     found = exact.measure(Retrain().forget(task, victim, deleted, 0), deleted)
     assert found["distance"] == found["relative_distance"] == found["prediction_distance"] == [0.0]
-    assert exact.in_sequence(REQUEST) == 0.0  # the same batches, and the same weights in the end
+    assert exact.in_sequence(REQUEST) == {"relative_distance": 0.0}  # the same batches, and the same weights in the end
 
 
 def test_nothing_deleted_has_no_accuracy_on_the_deleted(task: Task, victim: Victim, data: Data) -> None:
@@ -81,7 +82,19 @@ def test_nothing_deleted_has_no_accuracy_on_the_deleted(task: Task, victim: Vict
 
 
 def test_a_request_of_one_record_has_no_halves(task: Task, victim: Victim, data: Data) -> None:
-    assert isnan(of(FirstOrder(), task, victim, data).in_sequence((3,)))
+    assert isnan(of(FirstOrder(), task, victim, data).in_sequence((3,))["relative_distance"])
+
+
+def test_without_comparison_nothing_is_retrained(
+    task: Task, victim: Victim, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiments.forgetting, "train", None)
+    quick = Forgetting(task, FirstOrder(), victim, 0, data.test.x, compared=False)
+    deleted = row(task, REQUEST)
+    found = quick.measure(FirstOrder().forget(task, victim, deleted, 0), deleted)
+    assert set(found) == {"accuracy_deleted", "accuracy_retained"}
+    assert quick.in_sequence(REQUEST) == {}
+    assert set(quick.seconds(deleted)) == {"forget_one"}
 
 
 def test_seconds_are_positive(task: Task, victim: Victim, data: Data) -> None:

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from experiments.choose import learn
-from experiments.judge import Judge, averaged_on_targets, on_targets
-from experiments.play_one import rows_of
+from experiments.judge import Judge, on_targets
 from experiments.setup import prepare
 from metrics.classification import accuracy
 from metrics.uncertainty import ece
@@ -21,7 +20,7 @@ def test_rows_keep_their_order_and_empty_ones_the_victim(tmp_path: Path) -> None
     victim = learn(setup, 0)
     judge = Judge(setup.task, setup.procedure, setup.data)
     requests = [torch.tensor([1, 2]), torch.empty(0, dtype=torch.long), torch.tensor([5])]
-    rows = rows_of(setup, requests)
+    rows = judge.rows(requests)
     assert rows.sum(1).tolist() == [2, 0, 1]
     [models] = judge.unlearn([victim], [0], rows)
     assert torch.equal(models[1].flat(), victim.flat())
@@ -36,7 +35,7 @@ def test_model_level_metrics_are_those_of_the_test_set(tmp_path: Path) -> None:
     setup = prepare(config(tmp_path))
     victim = learn(setup, 0)
     judge = Judge(setup.task, setup.procedure, setup.data)
-    p = judge.predict(judge.unlearn([victim], [0], rows_of(setup, [torch.empty(0, dtype=torch.long)])))[0]
+    p = judge.predict(judge.unlearn([victim], [0], judge.rows([torch.empty(0, dtype=torch.long)])))[0]
     n = len(setup.data.test)
     assert len(p) == n + len(setup.data.conformal_trusted)
     measured = judge.model_level(p)
@@ -53,6 +52,3 @@ def test_each_target_is_seen_by_its_own_model() -> None:
     seen = on_targets(p, torch.tensor([0, 1]), torch.tensor([0, 0]))
     assert seen["confidence"] == pytest.approx([0.9, 0.3])
     assert seen["kept"] == [1.0, 0.0]
-    averaged = averaged_on_targets(p, torch.tensor([0, 1]), torch.tensor([0, 0]))
-    assert averaged["confidence"] == pytest.approx([0.55, 0.4])
-    assert averaged["kept"] == pytest.approx([0.5, 0.5])

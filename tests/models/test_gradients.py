@@ -72,7 +72,7 @@ def test_weighted_gradient(name: str, chunk: int, m: int) -> None:
 
 
 def test_memory_of_a_weighted_gradient_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`chunk` counts examples times rows."""
+    """`chunk` counts examples times rows; rows that share few examples go one by one, and none sees weights of zero."""
     seen: list[int] = []
     original = models.gradients.losses
 
@@ -82,8 +82,14 @@ def test_memory_of_a_weighted_gradient_is_bounded(monkeypatch: pytest.MonkeyPatc
         return values
 
     monkeypatch.setattr(models.gradients, "losses", counted)
-    weighted_gradient(victim("mlp"), examples("mlp"), deletions(3), chunk=12)
+    weighted_gradient(victim("mlp"), examples("mlp"), 1 + deletions(3), chunk=12)
     assert seen == [4, 4, 4]
+    seen.clear()
+    rows = torch.zeros(3, N, dtype=torch.float64)
+    rows[0, :5], rows[2, 5:7] = 1, 2
+    weighted_gradient(victim("mlp"), examples("mlp"), rows, chunk=12)
+    assert seen == [5, 2]
+    assert not weighted_gradient(victim("mlp"), examples("mlp"), torch.zeros_like(rows)).any()
 
 
 @ALL

@@ -34,7 +34,7 @@ def loss_and_slopes(bed: Testbed, procedure, weights: torch.Tensor):
     def loss(w: torch.Tensor) -> torch.Tensor:
         return objective.loss(view.after(w[None], torch.tensor([0])))[0]
 
-    slopes = view.slopes(weights[None], objective, service.unlearn(weights[None]))[0]
+    slopes = view.slopes(weights[None], objective, service.unlearn)[0]
     return loss, slopes
 
 
