@@ -122,6 +122,7 @@ def test_training_leaves_frozen_parameters_and_only_decays_unused_ones(optimizer
     models = train(build, data, recipe, seeds)
     for row, seed in enumerate(seeds):
         first, after = initialise(build, seed, data.x)[1], models[row].parameters
+        assert list(first) == list(after)
         assert torch.equal(first["a.weight"], after["a.weight"])
         assert torch.equal(first["a.bias"], after["a.bias"])
         assert "a.weight" not in models.moving
