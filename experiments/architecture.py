@@ -19,6 +19,7 @@ from data.examples import Data
 from data.randomness import seeded
 from experiments.build import build
 
+OURS = "models."  # the package of the toolkit's own architectures
 BYTES = 16  # a parameter in training: its value, its gradient, its momentum and the copy that is kept, in float32
 
 
@@ -54,7 +55,7 @@ def architecture_of(node: Mapping[str, Any], data: Data) -> tuple[Architecture, 
 
 def is_ours(module: nn.Module) -> bool:
     """Whether an architecture is one of the toolkit's own, which its tests have tried."""
-    return type(module).__module__.startswith("models.")
+    return type(module).__module__.startswith(OURS)
 
 
 def _constructed(architecture: Architecture, data: Data) -> tuple[Architecture, nn.Module]:
@@ -63,7 +64,10 @@ def _constructed(architecture: Architecture, data: Data) -> tuple[Architecture, 
 
     target = architecture.node["_target_"]
     try:
-        return architecture, architecture()
+        module: object = architecture()
+        if not isinstance(module, nn.Module):
+            raise UserError(f"model: {target} gives a {type(module).__name__}, and must give a torch.nn.Module.")
+        return architecture, module
     except UserError:
         raise
     except Exception as error:
@@ -108,10 +112,13 @@ def _check_options(node: Mapping[str, Any]) -> None:
     if not unknown:
         return
     known = f"its options are {', '.join(options)}" if options else "it has no options"
+    text = f"model: {node['_target_']} has no option {' and no option '.join(map(repr, unknown))}; {known}"
+    if node["_target_"].startswith(OURS):
+        raise UserError(f"{text}.")
     drop = " ".join(f"'~model.{name}'" for name in unknown)
     raise UserError(
-        f"model: {node['_target_']} has no option {' and no option '.join(map(repr, unknown))}; {known}. What was not "
-        f"typed comes from the option of the group model that was chosen: drop it with {drop}, or choose another."
+        f"{text}: where they come from the option of the group model that was chosen, add {drop} to the command line, "
+        f"or choose an option of your own."
     )
 
 

@@ -33,6 +33,11 @@ def diagonal_fisher(victim: Victim, examples: Examples, weights: Tensor) -> Tens
             part = slice(first, first + rows)
             slopes = jacobians(parameters, examples.x[part])  # by name, (rows, classes, ...)
             mass = weights[:, part, None] * victim.probabilities(examples.x[part])
-            squares = [mass.flatten(1) @ value.flatten(0, 1).flatten(1).square_() for value in slopes.values()]
+            squares = [mass.flatten(1) @ _square(value.flatten(0, 1).flatten(1)) for value in slopes.values()]
             total += torch.cat(squares, dim=1)
     return total.to(weights.dtype)
+
+
+def _square(values: Tensor) -> Tensor:
+    """In place where that can be: the zeros of a parameter that is not used are one number, seen many times."""
+    return values.square_() if values.is_contiguous() else values.square()

@@ -27,14 +27,13 @@ def minimise(
     UserError for models with more than 5,000 parameters, and where that is not reached.
     """
     module, like = start.module, {name: value[0] for name, value in start.moving.items()}
-    buffers = {name: value[0] for name, value in start.buffers.items()}
     theta = start.flat()
     if theta.shape[1] > LARGEST:
         raise UserError(
             f"training.optimizer=newton is for up to {LARGEST:,} parameters; this model has {theta.shape[1]:,}."
         )
 
-    def objective(flat: Tensor, kept: Tensor) -> Tensor:
+    def objective(flat: Tensor, kept: Tensor, buffers: Tensors) -> Tensor:
         losses = F.cross_entropy(
             forward(module, unflatten(flat, like), buffers, records.x), records.y, reduction="none"
         )
@@ -43,7 +42,7 @@ def minimise(
     value, slope = vmap(objective), vmap(grad(objective))
     floor = 32 * torch.finfo(theta.dtype).eps
     for _ in range(iterations):
-        gradient = slope(theta, keep)
+        gradient = slope(theta, keep, start.buffers)
         norms = gradient.norm(dim=1)
         if (norms <= max(tolerance, floor)).all():
             return unflatten(theta, like)
@@ -51,9 +50,9 @@ def minimise(
             break
         models = Ensemble(module, unflatten(theta, like), start.buffers)
         step = _step(models, records, keep, weight_decay, gradient)
-        before, scale = value(theta, keep), torch.ones_like(norms)
+        before, scale = value(theta, keep, start.buffers), torch.ones_like(norms)
         for _ in range(30):
-            worse = value(theta - scale[:, None] * step, keep) > before + floor * before.abs()
+            worse = value(theta - scale[:, None] * step, keep, start.buffers) > before + floor * before.abs()
             if not worse.any():
                 break
             scale = torch.where(worse, scale / 2, scale)

@@ -34,6 +34,11 @@ def try_out(build: Build, records: Examples, classes: int, derivatives: bool = T
     and buffers; and be mapped over by `torch.func`. With `derivatives` it must be differentiable twice, and in forward
     mode. Returns how it behaves; raises UserError with the layer and the way out.
     """
+    with seeded(0):
+        return _tried(build, records, classes, derivatives)
+
+
+def _tried(build: Build, records: Examples, classes: int, derivatives: bool) -> Behaviour:
     x, y = pair(records.x), records.y[:1].expand(2)
     _check_raw(build, x, classes)
     victim = Victim(*initialise(build, 0, x))

@@ -50,8 +50,8 @@ def models_at_once(models: Victim | Ensemble) -> int:
     A procedure that makes them, and what is measured on them, takes several times that memory; so what runs over any
     number of requests takes them in batches of this size, and keeps of a batch what it measured.
     """
-    first = next(iter(models.parameters.values()))
-    total = sum(value.numel() for value in models.parameters.values())
+    first = next(iter(models.moving.values()))
+    total = sum(value.numel() for value in models.moving.values())
     size = total if isinstance(models, Victim) else total // max(1, len(models))
     return max(1, room(first.device) // max(1, size))
 
@@ -148,7 +148,7 @@ class Victim:
         """The same model in memory of its own: one taken out of an ensemble keeps the whole ensemble alive."""
         parameters, buffers, ledger = (
             {name: value.clone() for name, value in kept.items()}
-            for kept in (self.parameters, self.buffers, self.ledger)
+            for kept in (self.moving, self.buffers, self.ledger)
         )
         return Victim(self.module, parameters, buffers, self.history, ledger)
 
@@ -159,7 +159,7 @@ class Victim:
 
     def copies(self, count: int) -> Ensemble:
         """`count` models like this one."""
-        parameters = {n: value.expand(count, *value.shape).contiguous() for n, value in self.parameters.items()}
+        parameters = {n: value.expand(count, *value.shape).contiguous() for n, value in self.moving.items()}
         return self._descended(parameters, count)
 
     def _descended(self, parameters: Tensors, count: int) -> Ensemble:
@@ -235,7 +235,9 @@ def _set_apart(models: Victim | Ensemble) -> None:
     moving = {name: value for name, value in given.items() if name not in frozen} if frozen else given
     object.__setattr__(models, "moving", moving)
     if frozen:
-        object.__setattr__(models, "parameters", {**moving, **frozen})
+        both = {**moving, **frozen}
+        order = [name for name, _ in models.module.named_parameters() if name in both]
+        object.__setattr__(models, "parameters", {name: both[name] for name in order})
         object.__setattr__(models, "buffers", {**models.buffers, **frozen})
 
 

@@ -30,8 +30,9 @@ class FusedCalls(TorchFunctionMode):
 
 
 def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    """g v / ||v||, with the norm over all dimensions but `dim` (Salimans and Kingma, NeurIPS 2016)."""
-    return v * (g / torch.norm_except_dim(v, 2, dim))
+    """g v / ||v||, the norm over all dimensions but `dim`, or over all for -1 (Salimans and Kingma, NeurIPS 2016)."""
+    others = [k for k in range(v.dim()) if k != dim]
+    return v * (g / v.square().sum(others, keepdim=True).sqrt())
 
 
 def rrelu(
