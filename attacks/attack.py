@@ -14,7 +14,7 @@ from data.examples import Examples
 from unlearning.procedure import Request
 from unlearning.service import OpenService, Service
 
-Access = Literal["white_box", "black_box"]
+Access = Literal["auto", "white_box", "black_box"]  # auto: white-box where a procedure has a gradient, else black-box
 Entrance = OpenService | Service  # what an attack is given, by its access
 
 
@@ -57,7 +57,11 @@ class Crafted:
 
 
 class Attack(Protocol):
-    """A requester attack: a frozen, validated configuration with one verb."""
+    """A requester attack: a frozen, validated configuration with one verb.
+
+    One whose goal is another than moving confidence while the label stays carries a `criterion`
+    (`attacks.criterion.Criterion`), by which every table and figure judges it.
+    """
 
     @property
     def name(self) -> str: ...
@@ -81,11 +85,22 @@ class Attack(Protocol):
         ...
 
 
-def opened(entrances: Sequence[Entrance], attack: str) -> OpenService:
-    """The opened service of a white-box attack; raises UserError for a procedure without a gradient."""
+def settled_access(access: Access, entrances: Sequence[Entrance]) -> Access:
+    """The access that an attack has: what it claims, and for `auto` what it was given."""
+    return access if access != "auto" else "white_box" if isinstance(entrances[0], OpenService) else "black_box"
+
+
+def open_service(entrances: Sequence[Entrance], attack: str) -> OpenService:
+    """The opened service of a white-box attack, whatever its procedure; a closed one is refused."""
     service = entrances[0]
     if not isinstance(service, OpenService):
         raise UserError(f"attack={attack} with attack.access=white_box needs an opened service, not a black box.")
+    return service
+
+
+def opened(entrances: Sequence[Entrance], attack: str) -> OpenService:
+    """The same for an attack that differentiates the procedure; raises UserError for one without a gradient."""
+    service = open_service(entrances, attack)
     if not service.procedure.differentiable:
         name = type(service.procedure).__name__
         raise UserError(

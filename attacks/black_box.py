@@ -21,7 +21,7 @@ from unlearning.service import Service
 UPDATES = {"sgd": zeroth_order.zo_sgd, "sign": zeroth_order.zo_sign, "adamm": zeroth_order.zo_adamm}
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class ScoreSearch:
     """Search over one score per candidate record; the `budget` highest scores are decoded into a request.
 
@@ -38,6 +38,28 @@ class ScoreSearch:
     lr: Annotated[float, Field(gt=0)] = 0.3
     optimiser: str = evolution.DEFAULT
     workers: Annotated[int, Field(ge=1)] = 20
+
+
+def check_search(search: ScoreSearch, pool: int, queries: int) -> None:
+    """Make sure that `search` over `pool` records can begin with `queries` queries.
+
+    Raises:
+        UserError: where not one gradient estimate is possible, and for an optimiser that nevergrad does not have.
+    """
+    if search.method == "evolution":
+        evolution.check_optimiser(search.optimiser)
+        return
+    per_step, estimator = zeroth_order.evaluations(search.estimator, pool), search.estimator
+    if per_step > queries:
+        raise UserError(
+            f"One gradient estimate takes {per_step} queries and the budget is attack.queries={queries}; "
+            "lower attack.search.estimator.directions or raise attack.queries."
+        )
+    if estimator.kind == "orthonormal" and estimator.directions > pool:
+        raise UserError(
+            f"There are no {estimator.directions} orthonormal directions among {pool} records; lower "
+            "attack.search.estimator.directions."
+        )
 
 
 class Seen:
@@ -104,16 +126,12 @@ def _search(
     seen: Seen, search: ScoreSearch, budget: int, rng: torch.Generator, asked: Callable[[Tensor], Tensor]
 ) -> None:
     size, queries = len(seen.attacker.pool), seen.service.queries_left()
+    check_search(search, size, queries)
     if search.method == "evolution":
         workers = min(search.workers, queries)
         evolution.search(asked, size, budget, queries, rng, search.optimiser, workers)
         return
     per_step = zeroth_order.evaluations(search.estimator, size)
-    if per_step > queries:
-        raise UserError(
-            f"One gradient estimate takes {per_step} queries and the budget is attack.queries={queries}; "
-            "lower attack.search.estimator.directions or raise attack.queries."
-        )
     scores = torch.zeros(size, dtype=seen.aim.x.dtype)
     state = zeroth_order.start(scores)
     objective: Callable[[Tensor], Tensor] = lambda points: asked(zeroth_order.decode_top(points, budget)).cpu()  # noqa: E731

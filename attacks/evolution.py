@@ -30,6 +30,14 @@ class Trace:
     best_so_far: Tensor
 
 
+def check_optimiser(optimiser: str) -> None:
+    """Raise UserError for an optimiser that nevergrad does not have."""
+    import nevergrad as ng
+
+    if optimiser not in ng.optimizers.registry:
+        raise UserError(f"nevergrad has no optimiser {optimiser!r}: choose for example one of {', '.join(_GOOD)}.")
+
+
 def search(
     objective: Callable[[Tensor], Tensor],
     n: int,
@@ -54,8 +62,7 @@ def search(
 
     if budget < 1 or workers < 1:
         raise UserError(f"Set budget and workers to at least 1, not {budget} and {workers}.")
-    if optimiser not in ng.optimizers.registry:
-        raise UserError(f"nevergrad has no optimiser {optimiser!r}: choose for example one of {', '.join(_GOOD)}.")
+    check_optimiser(optimiser)
     if initial is not None and (initial.shape != (n,) or not torch.isfinite(initial).all()):
         raise UserError(f"Give {n} finite initial scores, one per candidate.")
     # Seeded before it is bounded: an unseeded Array draws its seed from numpy's global state when it gets bounds.

@@ -16,7 +16,9 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-STRICT = ConfigDict(extra="forbid")
+from data.bounds import at_most
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Functional(Protocol):
@@ -31,6 +33,11 @@ class Functional(Protocol):
     @property
     def from_probabilities(self) -> bool: ...
     def __call__(self, log_p: Tensor, labels: Tensor, calibration: tuple[Tensor, Tensor] | None = None) -> Tensor: ...
+
+
+def label_of(functional: Functional) -> str:
+    """What a functional measures, in words: its `label`, or the name of its class. Larger is less certain."""
+    return str(getattr(functional, "label", type(functional).__name__))
 
 
 def averaged(log_p: Tensor) -> Tensor:
@@ -63,6 +70,8 @@ class _Single:
 class Confidence(_Single):
     """1 - p_yhat: smooth, because the label is frozen."""
 
+    label: ClassVar[str] = "1 - probability of the label"
+
     def __call__(self, log_p: Tensor, labels: Tensor, calibration: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """u (..., T) in [0, 1]."""
         mean = averaged(log_p)
@@ -73,6 +82,8 @@ class Confidence(_Single):
 class Entropy(_Single):
     """Entropy of the prediction divided by log K, in [0, 1]."""
 
+    label: ClassVar[str] = "entropy / log K"
+
     def __call__(self, log_p: Tensor, labels: Tensor, calibration: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """u (..., T) in [0, 1]."""
         return _entropy(averaged(log_p)) / math.log(log_p.shape[-1])
@@ -81,6 +92,8 @@ class Entropy(_Single):
 @dataclass(frozen=True, config=STRICT)
 class Margin(_Single):
     """-(p_(1) - p_(2)), the probability margin of the two most likely classes."""
+
+    label: ClassVar[str] = "minus the margin of the two largest probabilities"
 
     def __call__(self, log_p: Tensor, labels: Tensor, calibration: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """u (..., T) in [-1, 0]."""
@@ -91,6 +104,8 @@ class Margin(_Single):
 @dataclass(frozen=True, config=STRICT)
 class LogitGap(_Single):
     """-m_yhat, the temperature-free logit gap: the best-conditioned functional."""
+
+    label: ClassVar[str] = "minus the logit margin of the label"
 
     def __call__(self, log_p: Tensor, labels: Tensor, calibration: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """u (..., T) in logit units, unbounded."""
@@ -112,8 +127,13 @@ class McDropout:
     members: ClassVar[int] = 1
     calibrated: ClassVar[bool] = False
     from_probabilities: ClassVar[bool] = False
-    samples: Annotated[int, Field(ge=2)] = 16
+    samples: Annotated[int, Field(ge=2), at_most(10_000, "each is a pass of the model")] = 16
     quantity: Literal["total", "epistemic"] = "total"
+
+    @property
+    def label(self) -> str:
+        """In words."""
+        return f"{self.quantity} entropy over {self.samples} dropout masks / log K"
 
     def __call__(self, log_p: Tensor, labels: Tensor, calibration: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """u (..., T) in [0, 1]."""
@@ -126,8 +146,13 @@ class EnsembleEntropy:
 
     samples: ClassVar[int] = 1
     calibrated: ClassVar[bool] = False
-    members: Annotated[int, Field(ge=2)] = 5
+    members: Annotated[int, Field(ge=2), at_most(1000, "each is a model of its own")] = 5
     quantity: Literal["total", "epistemic"] = "total"
+
+    @property
+    def label(self) -> str:
+        """In words."""
+        return f"{self.quantity} entropy over {self.members} victims / log K"
 
     @property
     def from_probabilities(self) -> bool:
@@ -153,6 +178,11 @@ class ConformalSetSize:
     from_probabilities: ClassVar[bool] = True
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.1
     temperature: Annotated[float, Field(gt=0)] = 0.05
+
+    @property
+    def label(self) -> str:
+        """In words."""
+        return f"smoothed size of the conformal set (alpha = {self.alpha:g}), in classes"
 
     def __call__(self, log_p: Tensor, labels: Tensor, calibration: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """u (..., T) in [0, K]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -34,8 +34,12 @@ class Outlook:
 
 
 class Objective(Protocol):
-    """`loss` guides the search, `rank` is compared among candidates that are `feasible`; all (m,), lower is better."""
+    """`loss` guides the search, `rank` is compared among candidates that are `feasible`; all (m,), lower is better.
 
+    `without_penalties()` is the objective whose loss is what the attacker wants alone.
+    """
+
+    def without_penalties(self) -> Objective: ...
     def loss(self, outlook: Outlook) -> Tensor: ...
     def rank(self, outlook: Outlook) -> Tensor: ...
     def feasible(self, outlook: Outlook) -> Tensor: ...
@@ -54,6 +58,10 @@ class UncertaintyObjective:
     keep_reference: float
     kappa: float
     feasible_first: bool = True
+
+    def without_penalties(self) -> UncertaintyObjective:
+        """The effect alone."""
+        return replace(self, keep=0.0, keep_reference=0.0)
 
     def rank(self, outlook: Outlook) -> Tensor:
         """What candidates are compared by."""
@@ -86,6 +94,10 @@ class MisclassificationObjective:
     stealth: float
     kappa: float
     tolerance: float
+
+    def without_penalties(self) -> MisclassificationObjective:
+        """The margins alone."""
+        return replace(self, stealth=0.0)
 
     def rank(self, outlook: Outlook) -> Tensor:
         """The objective itself."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attacks.attack import Aim, Attacker, Crafted
-from attacks.objective import Objective
+from attacks.objective import Objective, Outlook
 from attacks.viewpoint import Viewpoint
 from unlearning.procedure import Request
 from unlearning.service import OpenService
@@ -37,7 +37,10 @@ def prefix_lengths(budget: int, count: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Search:
-    """How much is searched: relaxed steps of size `lr`, `prefixes` of the final order, rounds of single additions."""
+    """How much is searched: relaxed steps of size `lr`, `prefixes` of the final order, rounds of single additions.
+
+    There is at least one step, with which the one-shot influence set is tried.
+    """
 
     budget: int
     steps: int
@@ -52,8 +55,8 @@ class _Best:
 
     def __init__(self, view: Viewpoint, objective: Objective, aims: int, size: int) -> None:
         self.view, self.objective = view, objective
-        start = view.now()
-        self.value = objective.rank(start)
+        self.start = view.now()
+        self.value = objective.rank(self.start)
         self.selected = torch.zeros(aims, size, dtype=torch.bool, device=self.value.device)
         self.curves: list[list[float]] = [[float(value)] for value in self.value]
 
@@ -74,19 +77,24 @@ def select(
 ) -> list[Crafted]:  # fmt: skip
     """The best feasible deletion set of at most `budget` records for every aim, judged by the true procedure.
 
-    The scores at w = 0 give the one-shot influence set, so the result is never worse than it. Sets are compared by the
-    objective's rank among feasible ones only. `allowed` (n,) marks the records that may be selected. Source: attacks
-    sheet 2.3 A and 4.2 (feasible-first rule, prefix search).
+    Sets are compared by the objective's rank among feasible ones only (the empty set is feasible, whatever it is
+    worth), through the same dropout masks. The one-shot influence set, the top `budget` by the slopes at w = 0 of the
+    objective without its penalties, is always among them: no result has a higher rank than that set where it is
+    feasible; where it is not, as when it costs a label that must be kept, it does not count. `allowed` (n,) marks the
+    records that may be selected.
     """
     view = Viewpoint(service, aims, attacker.reference, rng, samples)
     best = _Best(view, objective, len(aims), len(service.task.records))
     owner = torch.arange(len(aims), device=best.value.device)
     weights = torch.zeros(len(aims), len(allowed), dtype=view.dtype, device=best.value.device)
     slopes = view.slopes(weights, objective, view.start).masked_fill(~allowed, 0.0)
+    first = one_shot_sets(view, objective, best.start, slopes, allowed, search.budget)
     for step in range(search.steps):
         largest = slopes.abs().amax(1, keepdim=True).clamp_min(torch.finfo(view.dtype).tiny)
         weights = project((weights - search.lr * slopes / largest).masked_fill(~allowed, 0.0), search.budget)
-        best.try_sets(_first(_order(weights, slopes), slopes, search.budget), owner)
+        sets = _first(_order(weights, slopes), slopes, search.budget)
+        new = (sets != first).any(1) if step == 0 else torch.zeros_like(owner, dtype=torch.bool)
+        best.try_sets(torch.cat([sets, first[new]]), torch.cat([owner, owner[new]]))
         if step + 1 < search.steps:
             slopes = view.slopes(weights, objective, service.unlearn).masked_fill(~allowed, 0.0)
     order = _order(weights, slopes)
@@ -101,6 +109,25 @@ def select(
         _add_one(best, order, slopes, search, tried)
     chosen = [_by_order(best.selected[aim], order[aim]) for aim in range(len(aims))]
     return [Crafted(Request(c), float(best.value[i]), tuple(best.curves[i])) for i, c in enumerate(chosen)]
+
+
+def one_shot_sets(
+    view: Viewpoint, objective: Objective, start: Outlook, slopes: Tensor, allowed: Tensor, budget: int
+) -> Tensor:
+    """The one-shot influence set of every aim as boolean rows (m, n); `slopes` are the objective's own at w = 0.
+
+    These serve where no penalty acts at the victim, of which `start` is the outlook.
+    """
+    plain = objective.without_penalties()
+    if not torch.equal(objective.loss(start), plain.loss(start)):
+        slopes = view.slopes(torch.zeros_like(slopes), plain, view.start)
+    order = most_useful(slopes, allowed, budget)
+    return torch.zeros_like(slopes, dtype=torch.bool).scatter(1, order, True)
+
+
+def most_useful(slopes: Tensor, allowed: Tensor, budget: int) -> Tensor:
+    """The `budget` allowed records with the smallest slopes of every row, in their order, (m, budget)."""
+    return slopes.masked_fill(~allowed, torch.inf).argsort(dim=1, stable=True)[:, :budget]
 
 
 def _order(weights: Tensor, slopes: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class Viewpoint:
         module = service.victims[0].module
         if samples > 1 and not dropout_layers(module):
             raise UserError("The MC-dropout functional needs a model with dropout; set model.dropout above 0.")
-        masks = sample_masks(module, rng, (samples,)) if samples > 1 else {}
+        masks = sample_masks(module, rng, (samples,), self.dtype) if samples > 1 else {}
         self.samples = max(1, samples)
         self.masks: Tensors = {name: mask.to(self.x) for name, mask in masks.items()}
         one = [victim.copies(1) for victim in service.victims]
@@ -135,7 +135,7 @@ class Viewpoint:
         rows = []
         for some in which:
             chosen = models.select(some)
-            leaves = {name: value.detach().requires_grad_() for name, value in chosen.parameters.items()}
+            leaves = {name: value.detach().requires_grad_() for name, value in chosen.moving.items()}
             open_to_slopes = Ensemble(chosen.module, leaves, chosen.buffers)
             total: Tensor | None = None
             for part in parts:
@@ -158,8 +158,8 @@ class Viewpoint:
 
         if self.masks:
             sampled = vmap(one, in_dims=(None, None, 0, None))
-            return vmap(sampled, in_dims=(0, 0, None, dim))(models.parameters, models.buffers, self.masks, x)
-        return vmap(one, in_dims=(0, 0, None, dim))(models.parameters, models.buffers, {}, x)[:, None]
+            return vmap(sampled, in_dims=(0, 0, None, dim))(models.moving, models.buffers, self.masks, x)
+        return vmap(one, in_dims=(0, 0, None, dim))(models.moving, models.buffers, {}, x)[:, None]
 
 
 def _part(x: Tensor, dim: int | None, models: slice, inputs: slice) -> Tensor:

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from data.bounds import at_most
 from data.errors import UserError
 
 Kind = Literal["gaussian_forward", "gaussian", "sphere", "orthonormal", "coordinate"]
@@ -21,7 +22,9 @@ Objective = Callable[[Tensor], Tensor]
 Projection = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
+@dataclass(
+    frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
+)
 class Estimator:
     """How grad F is estimated. Relative mean squared error for smooth F without noise, x in R^d, q directions:
 
@@ -35,7 +38,7 @@ class Estimator:
     """
 
     kind: Kind = "gaussian"
-    directions: Annotated[int, Field(ge=1)] = 20
+    directions: Annotated[int, Field(ge=1), at_most(100_000, "all are tried at once")] = 20
     smoothing: Annotated[float, Field(gt=0)] = 0.01
     ranked: bool = False
 

@@ -17,6 +17,7 @@ from data.examples import Data, Examples
 from data.files import Source, read
 from data.randomness import generator
 from data.splits import carve_stratified, fewer, stratified
+from data.standardise import report_constant, standardised, statistics
 
 URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/adult/"
 TRAIN, TEST = (
@@ -47,7 +48,7 @@ NUMERIC = {"age", "fnlwgt", "education-num", "capital-gain", "capital-loss", "ho
 Table = dict[str, list[str]]
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Adult:
     """Becker and Kohavi, UCI Machine Learning Repository, 1996; label 1 means more than 50K.
 
@@ -124,7 +125,7 @@ def encode(
     for column in columns:
         if column in NUMERIC:
             names.append(column)
-            blocks.append(_standardised(_numbers(train[column]), _numbers(test[column])))
+            blocks.append(_standardised(column, _numbers(train[column]), _numbers(test[column])))
         else:
             categories = sorted(set(train[column]))
             names.extend(f"{column}={category}" for category in categories)
@@ -138,11 +139,13 @@ def _numbers(column: list[str]) -> NDArray[np.float64]:
 
 
 def _standardised(
-    train: NDArray[np.float64], test: NDArray[np.float64]
+    name: str, train: NDArray[np.float64], test: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    mean, std = train.mean(), train.std()
-    scale = std if std > 0 else 1.0  # a constant column is only centred
-    return ((train - mean) / scale).astype(np.float32), ((test - mean) / scale).astype(np.float32)
+    learned = torch.from_numpy(train)
+    mean, std = statistics(learned, (0,))
+    report_constant(f"Adult, {name}", learned, mean, std)
+    first, second = (standardised(each, mean, std).numpy() for each in (learned, torch.from_numpy(test)))
+    return first, second
 
 
 def _one_hot(column: list[str], categories: list[str]) -> NDArray[np.float32]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,14 +14,17 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.examples import Data, Examples
+from data.files import expanded
+from data.npz import read_npz
 from data.randomness import generator
 from data.splits import carve_stratified, fewer, stratified
+from data.standardise import report_constant, standardised, statistics
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 TEST = 0.2  # of all examples
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Arrays:
     """Arrays `x` (n, ...) and `y` (n,), and optionally `x_test` and `y_test`, in the .npz file `path`.
 
@@ -45,7 +46,7 @@ class Arrays:
 
     def load(self) -> Data:
         """Inputs of shape (n, ...), float32. Raises `UserError` for whatever is wrong with the file or the shares."""
-        arrays = _read(self.path.expanduser())
+        arrays, offset = _without_offset(read_npz(expanded(self.path), ("x", "y", "x_test", "y_test")))
         train = _examples(arrays, "x", "y")
         classes = _classes(train.y)
         if "x_test" in arrays or "y_test" in arrays:
@@ -64,12 +65,14 @@ class Arrays:
             held_out = train
             parts = self._parts(train.y, self.trusted, self.auxiliary, self.test)
             train = train[parts["rest"].sort().values]
-        mean, std = _statistics(train.x)
+        mean, std = statistics(train.x, {4: (0, 2, 3), 2: (0,)}.get(train.x.ndim, tuple(range(train.x.ndim))))
+        report_constant(f"x in {self.path}", train.x, mean, std)
+        unit = 255.0 if train.x.dtype == torch.uint8 else 1.0
         if self.subset is not None:
             train = train[stratified(train.y, self.subset, generator(self.split_seed, "arrays subset"))]
 
         def ready(examples: Examples) -> Examples:
-            return Examples((_unit(examples.x) - mean) / std, examples.y)
+            return Examples(standardised(examples.x, mean, std), examples.y)
 
         test = held_out[parts["test" if "test" in parts else "rest"]]
         return Data(
@@ -79,8 +82,8 @@ class Arrays:
             trusted=ready(held_out[parts["trusted"]]),
             auxiliary=ready(held_out[parts["auxiliary"]]),
             classes=tuple(str(label) for label in range(classes)),
-            mean=mean,
-            std=std,
+            mean=((mean + offset) / unit).float(),
+            std=(std / unit).float(),
         )
 
     def _parts(self, y: Tensor, trusted: float, auxiliary: float, test: float | None) -> dict[str, Tensor]:
@@ -95,17 +98,23 @@ class Arrays:
         return carve_stratified(y, sizes, generator(self.split_seed, "arrays split"))
 
 
-def _read(path: Path) -> dict[str, NDArray[Any]]:
-    if not path.is_file():
-        raise UserError(f"data.path={path} is not a file; set it to an .npz file with the arrays x and y.")
-    try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.lib.npyio.NpzFile):
-            with file:
-                return {name: file[name] for name in ("x", "y", "x_test", "y_test") if name in file}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} cannot be read as an .npz file of plain arrays ({error}).") from error
-    raise UserError(f"{path} holds a single array; save x and y together with numpy.savez.")
+def _without_offset(arrays: dict[str, NDArray[Any]]) -> tuple[dict[str, NDArray[Any]], Tensor]:
+    """A table of integers beyond 2^53, which float64 rounds, less its first row, and that row; else the arrays and 0.
+
+    Differences of 64-bit integers are exact wherever they fit.
+    """
+    tables = {name: arrays[name] for name in ("x", "x_test") if name in arrays}
+    kept = arrays, torch.zeros(1, dtype=torch.float64)
+    if "x" not in tables or any(each.ndim != 2 or each.dtype.kind not in "iu" for each in tables.values()):
+        return kept
+    first = tables["x"][:1].astype(np.int64)
+    if any(each.shape[1] != first.shape[1] or each.size == 0 for each in tables.values()):
+        return kept
+    rough = [each.astype(np.float64) for each in tables.values()]
+    start = tables["x"][:1].astype(np.float64)
+    if max(abs(each).max() for each in rough) <= 2**53 or max(abs(each - start).max() for each in rough) >= 2**62:
+        return kept
+    return arrays | {name: each.astype(np.int64) - first for name, each in tables.items()}, torch.from_numpy(start[0])
 
 
 def _examples(arrays: dict[str, NDArray[Any]], x_name: str, y_name: str) -> Examples:
@@ -127,11 +136,13 @@ def _examples(arrays: dict[str, NDArray[Any]], x_name: str, y_name: str) -> Exam
             f"{x_name} has images of type {x.dtype}; store them as uint8 (0 to 255) or as numbers in [0, 1]."
         )
     with np.errstate(over="ignore"):  # what overflows is refused below
-        numbers = torch.from_numpy(x if x.dtype == np.uint8 else x.astype(np.float32))
-    if not bool(torch.isfinite(numbers).all()):
+        finite = bool(np.isfinite(x.astype(np.float32, copy=False)).all())
+    if not finite:
         raise UserError(
             f"{x_name} has entries that are infinite, not a number, or beyond float32; remove or replace them."
         )
+    exact = x.dtype in (np.uint8, np.float32, np.float64)
+    numbers = torch.from_numpy(x if exact else x.astype(np.float64))  # rounded to float32 when it is standardised
     return Examples(numbers, torch.from_numpy(y.astype(np.int64)))
 
 
@@ -141,16 +152,3 @@ def _classes(y: Tensor) -> int:
     if len(labels) < 2 or not torch.equal(labels, torch.arange(len(labels))):
         raise UserError(f"y must use each of the labels 0 to K-1, with K at least 2; it uses {labels.tolist()[:20]}.")
     return len(labels)
-
-
-def _unit(x: Tensor) -> Tensor:
-    return x.to(torch.float32) / 255 if x.dtype == torch.uint8 else x
-
-
-def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, by channel for (channels, height, width), by feature for (features,), else one."""
-    over = {4: (0, 2, 3), 2: (0,)}.get(x.ndim, tuple(range(x.ndim)))
-    values = _unit(x).double()
-    mean = values.mean(over, keepdim=True).squeeze(0)
-    std = values.std(over, correction=0, keepdim=True).squeeze(0)
-    return mean.float(), torch.where(std > 0, std, 1.0).float()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.examples import Data, Examples
-from data.files import Source, download, locate, members, read
+from data.files import Source, download, locate, members, read, reason
 from data.images import byte_statistics, image_data
 
 ARCHIVE = "cifar-10-binary.tar.gz"
@@ -42,7 +42,7 @@ SUBSTITUTES = Source(
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Cifar10:
     """Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009; the binary version.
 
@@ -93,8 +93,11 @@ def _archive(root: Path | None) -> Path | None:
         return download(ARCHIVE_URL, f"md5:{ARCHIVE_MD5}", "cifar10")
     path = locate("cifar10", (ARCHIVE,), root)
     if path is not None:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "md5").hexdigest()
+        try:
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "md5").hexdigest()
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({reason(error)}); make it readable.") from error
         if digest != ARCHIVE_MD5:
             raise UserError(
                 f"{path} is not the official archive: its md5 should be {ARCHIVE_MD5}, and is {digest}; "

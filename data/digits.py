@@ -16,7 +16,7 @@ from data.randomness import generator
 from data.splits import carve, stratified
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Digits:
     """Optical recognition of handwritten digits (Alpaydin and Kaynak, UCI, 1998), the copy embedded in scikit-learn.
 

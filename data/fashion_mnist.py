@@ -45,7 +45,7 @@ SOURCES = tuple(
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class FashionMnist:
     """Xiao, Rasul, Vollgraf, arXiv:1708.07747.
 

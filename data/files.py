@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import tarfile
 import zlib
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from data.errors import UserError
 
 CACHE = "unlearning-games"
+DIMENSIONS = 4  # of the arrays in IDX files, at most
+LARGEST = 2**28  # bytes of one decompressed file; the largest that there is has 47 MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,33 +65,74 @@ def read(source: Source, root: Path | None) -> bytes:
 
 def locate(folder: str, names: Sequence[str], root: Path) -> Path | None:
     """The first of `names` that exists in `root/<folder>/` or `root/`, or None. A `root` that is no folder raises."""
-    root = root.expanduser()
-    if not root.is_dir():
+    root = expanded(root)
+    if not is_folder(root):
         raise UserError(f"data.root={root} is not a folder; set data.root=FOLDER or data.root=null to download.")
     candidates = (place / name for place in (root / folder, root) for name in names)
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if is_file(path)), None)
 
 
 def missing(folder: str, names: Sequence[str], root: Path) -> str:
     """The sentence that says which file is missing, where it was looked for, and what to do."""
-    root = root.expanduser()
+    root = expanded(root)
     return (
         f"Neither {' nor '.join(names)} is in {root / folder} or {root}; "
         "set data.root=FOLDER to a folder that holds the file, or data.root=null to download it."
     )
 
 
-def decompressed(path: Path) -> bytes:
-    """The content of a file, decompressed if its name ends in `.gz`; `UserError` if it cannot be read to its end."""
+def expanded(path: Path) -> Path:
+    """The path with `~` and `~user` as the folders that they stand for; a user who is not here stays as written."""
     try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if path.suffix == ".gz" else content
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def is_file(path: Path) -> bool:
+    """Whether this is a regular file; a path that the system cannot even look up is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether this is a folder; a path that the system cannot even look up is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def reason(error: BaseException) -> str:
+    """What an error of reading says, in one line, or what it is where it says nothing."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).strip().splitlines()
+    return lines[0].strip().removesuffix(".") if lines else type(error).__name__
+
+
+def decompressed(path: Path) -> bytes:
+    """The content of a file, decompressed if its name ends in `.gz`; `UserError` if it cannot be read to its end.
+
+    No more than `LARGEST` bytes are read, whatever a few compressed ones stand for.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            content = stream.read(LARGEST + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path} is truncated or damaged ({error}); delete it and fetch it again.") from error
+        raise UserError(f"{path} is truncated or damaged ({reason(error)}); delete it and fetch it again.") from error
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read ({error}); make it readable or set data.root to another folder."
+            f"{path} cannot be read ({reason(error)}); make it readable or set data.root to another folder."
         ) from error
+    if len(content) > LARGEST:
+        raise UserError(
+            f"{path} holds more than {LARGEST:,} bytes, which no file of these data sets does; "
+            "delete it and fetch it again."
+        )
+    return content
 
 
 def download(url: str, known_hash: str | None, folder: str) -> Path:
@@ -120,11 +164,14 @@ def members(archive: Path, names: Sequence[str]) -> list[bytes]:
         with tarfile.open(archive) as tar:
             for member in tar:  # in the archive's order: a compressed archive cannot be rewound cheaply
                 base = member.name.rsplit("/", 1)[-1]
+                if base in names and member.size > LARGEST:
+                    raise UserError(f"{archive} is damaged: {base} is too large in it; delete it and fetch it again.")
                 stream = tar.extractfile(member) if base in names else None
                 if stream is not None:
                     contents[base] = stream.read()
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise UserError(f"{archive} is truncated or damaged ({error}); delete it and fetch it again.") from error
+        why = reason(error)
+        raise UserError(f"{archive} is truncated or damaged ({why}); delete it and fetch it again.") from error
     absent = [name for name in names if name not in contents]
     if absent:
         raise UserError(f"{archive} does not hold {', '.join(absent)}; delete it and fetch it again.")
@@ -140,8 +187,10 @@ def idx(content: bytes) -> NDArray[np.uint8]:
     header = 4 + 4 * content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else None
     if header is None or len(content) < header:
         raise UserError("This is not an IDX file of unsigned bytes; fetch it again.")
-    sizes = np.frombuffer(content[4:header], dtype=">u4").astype(int)
+    sizes = np.frombuffer(content[4:header], dtype=">u4").tolist()
     body = np.frombuffer(content, dtype=np.uint8, offset=header)
-    if body.size != sizes.prod():
-        raise UserError(f"This IDX file should hold {sizes.tolist()} entries and holds {body.size}; fetch it again.")
+    if body.size != math.prod(sizes):
+        raise UserError(f"This IDX file should hold {sizes[:4]} entries and holds {body.size}; fetch it again.")
+    if not 1 <= len(sizes) <= DIMENSIONS:
+        raise UserError(f"This IDX file has {len(sizes)} dimensions; fetch it again.")
     return body.reshape(sizes).copy()  # a copy, because bytes are read-only and tensors are not

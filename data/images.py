@@ -10,12 +10,14 @@ from data.examples import Data, Examples
 from data.randomness import generator
 from data.splits import carve_stratified, fewer, stratified
 
+ROWS = 4096  # images whose pixels are looked up at once
+
 
 def byte_statistics(pixels: Tensor, *, per_channel: bool) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of byte images, where 255 counts as 1.
 
-    `pixels` is uint8 of shape (n, channels, height, width); both results are float32 of shape (channels, 1, 1) or
-    (1, 1, 1). They are computed in float64 from the counts of the 256 values, so no order of summing matters.
+    `pixels` is uint8 of shape (n, channels, height, width); both results are float64 of shape (channels, 1, 1) or
+    (1, 1, 1). They are computed from the counts of the 256 values, so no order of summing matters.
     """
     groups = [pixels[:, channel] for channel in range(pixels.shape[1])] if per_channel else [pixels]
     counts = torch.stack([torch.bincount(group.reshape(-1), minlength=256) for group in groups]).double()
@@ -23,12 +25,17 @@ def byte_statistics(pixels: Tensor, *, per_channel: bool) -> tuple[Tensor, Tenso
     share = counts / counts.sum(dim=1, keepdim=True)
     mean = share @ values
     variance = (share * (values - mean[:, None]) ** 2).sum(dim=1)
-    return mean.float().reshape(-1, 1, 1), variance.sqrt().float().reshape(-1, 1, 1)
+    return mean.reshape(-1, 1, 1), variance.sqrt().reshape(-1, 1, 1)
 
 
 def normalised(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Byte images as float32: (pixels / 255 - mean) / std."""
-    return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
+    """Byte images as float32: (pixels / 255 - mean) / std in float64, of each of the 256 values, and rounded then."""
+    table = ((torch.arange(256, dtype=torch.float64) / 255 - mean.flatten(1)) / std.flatten(1)).float()
+    ready = torch.empty(pixels.shape, dtype=torch.float32)
+    for some, into in zip(pixels.split(ROWS), ready.split(ROWS), strict=True):
+        for channel in range(pixels.shape[1]):
+            into[:, channel] = table[min(channel, len(table) - 1)][some[:, channel].int()]
+    return ready
 
 
 def image_data(
@@ -72,6 +79,6 @@ def image_data(
         trusted=ready(test[parts["trusted"]]),
         auxiliary=ready(test[parts["auxiliary"]]),
         classes=classes,
-        mean=statistics[0],
-        std=statistics[1],
+        mean=statistics[0].float(),
+        std=statistics[1].float(),
     )

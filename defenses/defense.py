@@ -1,13 +1,15 @@
-"""The nouns and the role of a request filter: `Context`, `Calibration`, `Verdict` and `Filter`."""
+"""The nouns and the roles of a request filter: `Context`, `Calibration`, `Verdict`, `Filter` and `Calibrated`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
+from data.errors import UserError
 from data.examples import Examples
 from models.victim import Victim
 from unlearning.procedure import Task
@@ -26,7 +28,9 @@ class Context:
     """What a provider has when it reviews a batch of requests.
 
     `candidate` is the victim after the whole batch, computed on trial; `trusted` are examples of its own;
-    `calibration` are benign batches of about the size of live ones. Which requests are malicious is not in it.
+    `calibration` are benign batches of about the size of live ones, of records that no live batch names. Which requests
+    are malicious is not in it. `threshold` is what `Calibrated.threshold` gave for this calibration, where it was asked
+    before, so that many batches are calibrated once.
     """
 
     task: Task
@@ -34,6 +38,7 @@ class Context:
     candidate: Victim
     trusted: Examples
     calibration: Sequence[Calibration] = ()
+    threshold: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,19 +54,40 @@ class Verdict:
 
 
 class Filter(Protocol):
-    """A request filter: a frozen, validated configuration with three verbs."""
+    """A request filter: a frozen, validated configuration. `review` decides; a game does what its verdict says."""
 
     @property
     def name(self) -> str: ...
-
-    def scores(self, context: Context, indices: Tensor) -> Tensor:
-        """Suspicion of each requested record (m,), higher = more suspicious."""
-        ...
+    @property
+    def game(self) -> str: ...
 
     def review(self, context: Context, indices: Tensor) -> Verdict:
         """Accept or quarantine each requested record (m,) of one batch."""
         ...
 
+
+@runtime_checkable
+class Calibrated(Protocol):
+    """A filter that compares with a threshold, which a game calibrates once and hands on in the context."""
+
     def threshold(self, context: Context) -> float:
         """The score that a request may not exceed, from the calibration batches of `context`."""
         ...
+
+
+def reviewed(defense: Filter, context: Context, indices: Tensor) -> Verdict:
+    """The verdict of a filter on one batch of requested records (m,), checked.
+
+    Raises UserError where it is no verdict on m records: `accepted` bool (m,), `scores` finite numbers (m,).
+    """
+    verdict = defense.review(context, indices)
+    wrong = None
+    if not isinstance(verdict, Verdict):
+        wrong = f"gave {type(verdict).__name__} instead of a Verdict"
+    elif verdict.accepted.shape != indices.shape or verdict.accepted.dtype != torch.bool:
+        wrong = f"accepted {tuple(verdict.accepted.shape)} {verdict.accepted.dtype} instead of bool ({len(indices)},)"
+    elif verdict.scores.shape != indices.shape or not bool(torch.isfinite(verdict.scores).all()):
+        wrong = f"gave scores that are not {len(indices)} finite numbers"
+    if wrong:
+        raise UserError(f"defense={defense.name}: review() of {len(indices)} requested records {wrong}.")
+    return verdict

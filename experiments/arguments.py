@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
+
+from data.errors import UserError
 
 MULTIRUN = ("-m", "--multirun")
 
@@ -37,3 +43,70 @@ def parse(arguments: Sequence[str]) -> Arguments:
         else:
             overrides.append(argument)
     return Arguments(tuple(overrides), tuple(folders), tuple(flags))
+
+
+def checked(arguments: Sequence[str]) -> list[str]:
+    """The arguments with all flags first, as Hydra wants them, when they are right.
+
+    Every flag must be one of Hydra's, used as it can be, and every folder of options must be there.
+
+    Raises:
+        UserError: where Hydra would print its usage, or would not say a word.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(_flag(message))
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    typed = parser.parse_intermixed_args(list(arguments))
+    if typed.experimental_rerun is not None:
+        raise UserError("--experimental-rerun would run what a file says, and is not supported; type the overrides.")
+    for folder in parse(arguments).folders:
+        if not _is_folder(folder):
+            raise UserError(f"--config-dir={folder} is not a folder; name the one that holds your options.")
+    left, flags = deque(typed.overrides), []
+    for argument in arguments:
+        if left and argument == left[0]:
+            left.popleft()
+        else:
+            flags.append(argument)
+    return [*flags, *typed.overrides]
+
+
+def _flag(message: str) -> str:
+    """What argparse says about flags, as a sentence of ours."""
+    unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0]
+    if message.startswith("unrecognized arguments: "):
+        name = unknown.partition("=")[0]
+        hint = f": {unknown.lstrip('-')}" if "=" in unknown else " (KEY=VALUE)"
+        return f"There is no flag {name}; overrides are written without dashes{hint}, and --help shows all."
+    return f"{message[:1].upper()}{message[1:]}; --help shows how the command is written."
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that the system cannot even look up
+        return False
+
+
+def make_importable(folders: Sequence[Path]) -> None:
+    """Let Python find modules in the folders of `--config-dir`, and beside one that is called conf, after all others.
+
+    Processes that are started from here find them too.
+    """
+    places = [place for folder in folders for place in _places(folder)]
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    for place in (str(place.resolve()) for place in places):
+        if place not in sys.path:
+            sys.path.append(place)
+        if place not in known:
+            known.append(place)
+    if places:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, known))
+
+
+def _places(folder: Path) -> tuple[Path, ...]:
+    return (folder, folder.resolve().parent) if folder.resolve().name == "conf" else (folder,)

@@ -1,15 +1,27 @@
-"""The files of one artifact of the store: their names, their lock, and reading them with nothing taken on trust."""
+"""The files of one artifact of the store: their names, their lock, and reading them with nothing taken on trust.
+
+What is read here is data: it is parsed as JSON or as bytes and compared with its check sums, never built or run.
+"""
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from experiments.records import plain_json, sha256
+from experiments.records import canonical_json, plain_json, sha256
 
 FORMAT = 1  # part of every digest: raise it when the layout of the files changes
+KINDS = {  # every kind of artifact that the toolkit keeps, in words
+    "victim": "trained models",
+    "attack": "crafted requests",
+    "game": "finished games",
+    "step": "slow steps of unfinished games",
+}
+PAYLOAD = b',"payload":'  # begins the last entry of a record
+UNREADABLE = (ValueError, RecursionError)  # what parsing raises for text that is no JSON, or nested without end
 
 
 class Damaged(Exception):
@@ -33,22 +45,52 @@ def sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
+def sealed(description: Mapping[str, Any]) -> dict[str, Any]:
+    """A description with a check sum of all of it but the key, which the file's name belongs to: `seal`."""
+    return {**description, "seal": sha256(canonical_json({**description, "key": None}))}
+
+
+def envelope(description: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as it is written: its sealed description, and the content last.
+
+    `sha256` is that of the content as canonical JSON; `text` that of its JSON as it stands in the file, without spaces,
+    which can be checked without parsing it.
+    """
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return {**sealed({**description, "sha256": sha256(canonical_json(value)), "text": sha256(text)}), "payload": value}
+
+
 def read_description(path: Path) -> dict[str, Any] | None:
-    """What was written about the artifact whose main file is `path`, unchecked; None where it is absent.
+    """What was written about the artifact whose main file is `path`, verified but for its key; None where it is absent.
 
     Raises:
-        Damaged: when it is not a JSON object.
+        Damaged: when it is not a JSON object, or has changed.
         OSError: when it cannot be read.
     """
     try:
-        description = json.loads((sidecar(path) if path.suffix == ".safetensors" else path).read_bytes())
+        raw = (sidecar(path) if path.suffix == ".safetensors" else path).read_bytes()
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise Damaged("it is not JSON") from error
-    if not isinstance(description, dict):
-        raise Damaged("it is not a JSON object")
-    return description
+    return _parts(raw)[0] if path.suffix != ".safetensors" else _unsealed(_object(raw))
+
+
+def read_record(path: Path, key_text: str | None = None) -> tuple[dict[str, Any], bytes] | None:
+    """The description of a record, and its verified content as JSON text; None where it is absent.
+
+    The arguments and errors are those of `read_content`.
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    description, text = _parts(raw)
+    if text is None or description.get("text") != sha256(text):  # older, or laid out anew: the content is compared
+        content = _object(raw).get("payload")
+        if not isinstance(content, dict) or _sum(content) != description.get("sha256"):
+            raise Damaged("its content has changed")
+        text = json.dumps(content, allow_nan=False).encode()
+    _check_key(path, description, key_text)
+    return description, text
 
 
 def read_content(path: Path, key_text: str | None = None) -> bytes | dict[str, Any] | None:
@@ -62,20 +104,63 @@ def read_content(path: Path, key_text: str | None = None) -> bytes | dict[str, A
         Damaged: when the content, or the key, is not what it must be.
         OSError: when a file cannot be read.
     """
+    if path.suffix != ".safetensors":
+        found = read_record(path, key_text)
+        return None if found is None else _object(found[1])
     description = read_description(path)
     if description is None:
         return None  # a file of tensors without its description is a write that was cut short
-    stored = plain_json(description.get("key"))
-    if stored != key_text and (key_text is not None or digest(path.parent.parent.name, stored) != path.name[:64]):
-        raise Damaged("it belongs to another key")
-    content: Any
-    if path.suffix == ".safetensors":
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError as error:
-            raise Damaged("its tensors are missing") from error
-    else:
-        content = description.get("payload")
-    if sha256(content if isinstance(content, bytes) else plain_json(content)) != description.get("sha256"):
+    _check_key(path, description, key_text)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise Damaged("its tensors are missing") from error
+    if sha256(content) != description.get("sha256"):
         raise Damaged("its content has changed")
-    return content  # type: ignore[no-any-return]
+    return content
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(raw)
+    except UNREADABLE as error:
+        raise Damaged("it is not JSON") from error
+    if not isinstance(found, dict):
+        raise Damaged("it is not a JSON object")
+    return found
+
+
+def _parts(raw: bytes) -> tuple[dict[str, Any], bytes | None]:
+    """The description of a record and the text of its content, None where that does not stand in its place."""
+    place, end = raw.find(PAYLOAD), -2 if raw.endswith(b"}\n") else -1
+    try:
+        return _unsealed(_object(raw[:place] + b"}")), raw[place + len(PAYLOAD) : end] if place > 0 else None
+    except Damaged:
+        description = _object(raw)
+        return _unsealed({key: value for key, value in description.items() if key != "payload"}), None
+
+
+def _unsealed(description: dict[str, Any]) -> dict[str, Any]:
+    """The description without its seal, which is compared; older artifacts have none."""
+    seal = description.pop("seal", None)
+    if seal is not None and seal != _sum({**description, "key": None}):
+        raise Damaged("its description has changed")
+    return description
+
+
+def _sum(content: Any) -> str | None:
+    """The check sum of what was read from JSON; None where it holds what our JSON never does, such as NaN."""
+    try:
+        return sha256(plain_json(content))
+    except UNREADABLE:
+        return None
+
+
+def _check_key(path: Path, description: Mapping[str, Any], key_text: str | None) -> None:
+    try:
+        stored = plain_json(description.get("key"))
+        fits = stored == key_text if key_text is not None else digest(path.parent.parent.name, stored) == path.stem
+    except UNREADABLE:  # also where the folder's name is no kind
+        fits = False
+    if not fits:
+        raise Damaged("it belongs to another key")

@@ -24,9 +24,11 @@ def build(node: Any, where: str, **extra: Any) -> Any:
     from hydra.utils import instantiate
 
     from experiments.explain import construction, instantiation
+    from experiments.roles import check_options
 
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise UserError(f"{where} must be a component with a _target_, got {node!r:.80}.")
+    check_options(node, where)
     try:
         if not extra:
             return instantiate(node, _convert_="all")

@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
 from experiments.access import settled
+from experiments.choices import named
 from experiments.command import check_keys, known_keys
+from experiments.options import Options, composed
 from experiments.records import canonical_json, sha256
+from experiments.surroundings import check_surroundings
+from experiments.sweep_size import check_count
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -69,6 +73,7 @@ def expand(
         parsed = OverridesParser.create(config_loader=loader).parse_overrides([*overrides, *extra])
         hydra_overrides = [each.input_line for each in parsed if each.is_hydra_override()]
         choices: dict[str, list[str]] = {}
+        check_count(parsed)
         for each in (each for each in parsed if not each.is_hydra_override()):
             if each.is_sweep_override() and not each.is_discrete_sweep():
                 raise UserError(f"{each.input_line} has no finite list of values; write key=a,b,c or key=range(5).")
@@ -77,27 +82,28 @@ def expand(
             choices[key] = [f"{key}={value}" for value in each.sweep_string_iterator()] if swept else [typed]
             if not choices[key]:
                 raise UserError(f"{typed} gives no value at all; write key=a,b,c or key=range(5).")
-        return _product(choices, [str(each) for each in hydra_overrides], config_name, schema)
+        options = Options((Path(config_path), *map(Path, folders)))
+        return _product(choices, [str(each) for each in hydra_overrides], config_name, schema, options)
 
 
 def _product(
-    choices: Mapping[str, list[str]], hydra_overrides: list[str], config_name: str, schema: Mapping[str, Any]
-) -> list[Cell]:
-    from hydra import compose
+    choices: Mapping[str, list[str]], hydra_overrides: list[str], config_name: str, schema: Mapping[str, Any],
+    options: Options,
+) -> list[Cell]:  # fmt: skip
     from omegaconf import OmegaConf
 
     swept = [key for key, values in choices.items() if len(values) > 1]
     initial = [values[0] for values in choices.values()]
-    first = compose(config_name, [*initial, *hydra_overrides])
-    simple = {key for key in swept if _is_value(first, key)}
-    composed = {tuple(t for key, t in zip(choices, initial, strict=True) if key not in simple): first}
+    first = composed(config_name, [*initial, *hydra_overrides], options)
+    simple = {key for key in swept if _is_value(first[0], key)}
+    made = {tuple(t for key, t in zip(choices, initial, strict=True) if key not in simple): first}
     cells: dict[str, Cell] = {}
     for combination in itertools.product(*choices.values()):
         chosen = dict(zip(choices, combination, strict=True))
         slow = tuple(text for key, text in chosen.items() if key not in simple)
-        if slow not in composed:
-            composed[slow] = compose(config_name, [*slow, *hydra_overrides])
-        cfg = copy.deepcopy(composed[slow])
+        if slow not in made:
+            made[slow] = composed(config_name, [*slow, *hydra_overrides], options)
+        cfg, typed = copy.deepcopy(made[slow][0]), made[slow][1]
         for key in choices:  # in the order typed
             if key in simple:
                 _set(cfg, key, chosen[key])
@@ -105,9 +111,12 @@ def _product(
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         assert isinstance(config, dict)
         cell = settled({str(key): value for key, value in config.items()})
+        check_surroundings(cell)
         cell["figures"] = cell["figures"] is True
+        same = canonical_json(cell)
+        cell = named(cell, typed, combination)
         name = _name([chosen[key] for key in swept] or list(combination))
-        cells.setdefault(canonical_json(cell), Cell(name, combination, cell))
+        cells.setdefault(same, Cell(name, combination, cell))
     return list(cells.values())
 
 

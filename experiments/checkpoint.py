@@ -20,7 +20,7 @@ from data.examples import Examples
 from experiments.kept_models import ensemble_of, tensors_of
 from experiments.store import Store
 from models.victim import Ensemble, Victim
-from unlearning.procedure import Differentiable, Procedure, Task
+from unlearning.procedure import Differentiable, Procedure, Task, unlearned
 
 KIND = "step"
 SLOW = 1.0  # seconds; repeating what took less is cheaper than keeping it
@@ -73,7 +73,7 @@ class Checkpointed:
     ) -> Ensemble:
         """The models after each row of `deleted`, from an earlier run where it is kept."""
         if not self.store.enabled or self.secret:
-            return self.procedure.forget(task, victim, deleted, seed, submitted)
+            return unlearned(self.procedure, task, victim, deleted, seed, submitted)
         key = {"victim": dict(self.key), "seed": seed, "asked": _digest(task, victim, deleted, submitted)}
         found = self.store.find_tensors(KIND, key)
         if found is not None:
@@ -81,7 +81,7 @@ class Checkpointed:
             self._kept.add(path)
             return ensemble_of(tensors, victim)
         began = perf_counter()
-        models = self.procedure.forget(task, victim, deleted, seed, submitted)
+        models = unlearned(self.procedure, task, victim, deleted, seed, submitted)
         if perf_counter() - began >= self.slow:
             kept = self.store.keep_tensors(KIND, key, tensors_of(models))
             if kept is not None:

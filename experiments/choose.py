@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +12,7 @@ from attacks.attack import Aim, Attacker
 from data.errors import UserError
 from data.randomness import derive, generator
 from experiments.kept_models import tensors_of, victim_of
-from experiments.setup import Setup, Targets, pool_size
+from experiments.setup import Setup, Targets, pool_size, reserved_count
 from metrics.uncertainty import confidence
 from models.training import initialise
 from models.victim import Victim
@@ -97,35 +96,24 @@ def choose_targets(targets: Targets, probabilities: Tensor, x: Tensor, seed: int
     return Chosen(every, labels, tuple(directions), aim_of, aims, aim_directions)
 
 
+def reserved_records(setup: Setup, seed: int) -> Tensor:
+    """The records that the provider's calibration is drawn from, and that no request names; sorted positions.
+
+    They stand for records whose owners the provider knows, such as its own.
+    """
+    n = len(setup.task.records)
+    count = reserved_count(setup.settings.stream, n)
+    return torch.randperm(n, generator=generator(seed, "reserved"))[:count].sort().values
+
+
 def choose_attacker(setup: Setup, seed: int) -> Attacker:
     """The records that the attacker owns, its candidates among them, and its reference examples."""
     records = setup.task.records
-    owned = torch.randperm(len(records), generator=generator(seed, "owned"))[: round(setup.attack.owned * len(records))]
-    order = torch.randperm(len(owned), generator=generator(seed, "pool"))[: pool_size(setup.attack, len(records))]
-    pool = owned[order].sort().values.to(records.x.device)
+    free = torch.ones(len(records), dtype=torch.bool)
+    free[reserved_records(setup, seed)] = False
+    order = torch.randperm(len(records), generator=generator(seed, "owned"))
+    owned = order[free[order]][: round(setup.attack.owned * len(records))]
+    size = pool_size(setup.attack, setup.settings.stream, len(records))
+    chosen = torch.randperm(len(owned), generator=generator(seed, "pool"))[:size]
+    pool = owned[chosen].sort().values.to(records.x.device)
     return Attacker(pool, records[pool], setup.data.auxiliary)
-
-
-def benign_batches(setup: Setup, seed: int, name: str, count: int, size: int) -> list[Tensor]:
-    """`count` batches of `size` distinct records, drawn from all of the training set."""
-    n = len(setup.task.records)
-    return [torch.randperm(n, generator=generator(seed, name, i))[:size].to(setup.device) for i in range(count)]
-
-
-def streams(setup: Setup, seed: int, requests: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Each malicious request mixed with its benign share, in random order: positions and which of them are malicious.
-
-    An empty request gives a benign stream of the size that a full one would have.
-    """
-    mixed, share = [], setup.settings.stream.benign_per_malicious
-    for i, request in enumerate(requests):
-        rng = generator(seed, "stream", i)
-        outside = torch.ones(len(setup.task.records), dtype=torch.bool)
-        outside[request.cpu()] = False
-        others = outside.nonzero()[:, 0]
-        size = share * len(request) if len(request) else (1 + share) * setup.attack.budget
-        benign = others[torch.randperm(len(others), generator=rng)[:size]]
-        both = torch.cat([request.cpu(), benign])
-        order = torch.randperm(len(both), generator=rng)
-        mixed.append((both[order].to(setup.device), (order < len(request)).to(setup.device)))
-    return mixed

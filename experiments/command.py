@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
-from experiments.arguments import parse
+from experiments import output
+from experiments.arguments import checked, make_importable, parse
 from experiments.help import help_text
 from experiments.machine import DISTRIBUTION, toolkit_version
+from experiments.options import Options
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,6 +32,7 @@ def run(entry: Entry, config_name: str, config_path: Path, sweeps: bool = False)
     2 and `Error: <one sentence>` after a user's mistake, 130 after Ctrl-C, and 1 with a traceback after a defect of
     ours. With HYDRA_FULL_ERROR=1 in the environment every error shows its traceback.
     """
+    output.ready()
     if "--version" in sys.argv[1:]:
         print(f"{DISTRIBUTION} {toolkit_version()}")
         return
@@ -37,6 +40,8 @@ def run(entry: Entry, config_name: str, config_path: Path, sweeps: bool = False)
     games: list[str] = []  # not empty once a game has begun: what then goes wrong is not Hydra's doing
     arguments = parse(sys.argv[1:])
     try:
+        sys.argv[1:] = checked(sys.argv[1:])
+        make_importable(arguments.folders)
         if arguments.is_sweep and sweeps:
             from experiments import sweep_command
 
@@ -51,7 +56,7 @@ def run(entry: Entry, config_name: str, config_path: Path, sweeps: bool = False)
         error = raised.__cause__ if isinstance(raised, _Ended) else raised
         assert error is not None
         if isinstance(error, BrokenPipeError):  # the reader of our output has left, as `head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            output.forget_output()
             sys.exit(1)
         from experiments.explain import sentence
 
@@ -75,14 +80,21 @@ def _play(entry: Entry, config_name: str, config_path: Path, games: list[str]) -
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    from experiments import folders
     from experiments.explain import sentence
 
+    folders.register()
     schema = known_keys(config_path, config_name)
+    own = parse(sys.argv[1:]).folders
+    options = Options((Path(config_path), *own))
 
     @functools.wraps(entry)
     def game(cfg: "DictConfig") -> float | None:
         games.append(config_name)
         try:
+            own_node = HydraConfig.get()
+            every = {str(key): value for key, value in cfg.items()} | {"hydra": own_node}
+            options.check(every, own_node.runtime.choices, config_name)
             check_keys(cfg, schema)
             resolve(cfg)
             return entry(cfg)
@@ -97,6 +109,9 @@ def _play(entry: Entry, config_name: str, config_path: Path, games: list[str]) -
     # Hydra prints its errors in its own way and exits with 1, unless this variable lets them through
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    if len(own) > 1:  # of several, Hydra takes the last
+        search = ",".join(f'"file://{folder.resolve()}"' for folder in own[:-1])
+        sys.argv.append(f"hydra.searchpath=[{search}]")
     try:
         hydra.main(version_base="1.3", config_path=str(Path(config_path).resolve()), config_name=config_name)(game)()
     finally:

@@ -1,113 +1,128 @@
-"""The filter at work: every stream reviewed, and how well malicious requests were told from benign ones."""
+"""The filter at work: every batch reviewed, and how well malicious requests were told from benign ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from defenses.defense import Calibration, Context
+from defenses.defense import Calibrated, Calibration, Context, Verdict, reviewed
 from defenses.filters.influence import Influence
-from defenses.filters.none import NoDefense
 from experiments.choose import Chosen
+from experiments.judge import Look
 from experiments.setup import Setup
-from metrics.detection import Roc, auroc, benign_rejected, malicious_caught, roc_curve, tpr_at_fpr
+from experiments.traffic import Stream
+from metrics.clustered import clustered_auroc, clustered_rate, clustered_tpr
+from metrics.detection import Roc, roc_curve
 from models.victim import Ensemble, Victim
 
-ALWAYS = ("S1", "S8")  # reported beside whatever score decides (reporting protocol)
+ALWAYS = ("S1", "S8")  # scores reported beside what decides (reporting protocol)
+STREAM = "stream"  # the group whose records are told apart; of the other groups only the verdicts count
 
 
 class Review:
-    """The filter's work on one stream after the other, so that of the models after them only one is needed at a time.
+    """The filter's work on one batch after the other, so that of the models after them only one is needed at a time.
 
-    Its methods but the last are what a judge shows models to. Those after the calibration batches come first, and are
-    kept; the threshold is calibrated once.
+    `groups` are the batches by name. `calibrate` and `look(name)` are what a judge shows models to: those after the
+    calibration batches come first, and are kept; a threshold is calibrated once. What counts is the filter's verdict.
     """
 
-    def __init__(
-        self, setup: Setup, victim: Victim, calibration: Sequence[Tensor], mixed: Sequence[tuple[Tensor, Tensor]],
-        benign: Sequence[Tensor],
-    ) -> None:  # fmt: skip
-        self.setup, self.victim = setup, victim
-        self.batches, self.streams, self.alone = calibration, mixed, benign
+    def __init__(self, setup: Setup, victim: Victim, batches: Sequence[Tensor], groups: Mapping[str, Any]) -> None:
+        self.setup, self.victim, self.batches = setup, victim, batches
+        self.groups: Mapping[str, Sequence[Tensor]] = groups
         self.calibration: list[Calibration] = []
         self.threshold: float | None = None
-        self.scores: dict[str, list[Tensor]] = {name: [] for name in scorers(setup)}
-        self.flagged: list[Tensor] = []
-        self.rejected: list[float] = []
+        self.verdicts: dict[str, list[Verdict]] = {name: [] for name in groups}
+        self.beside: dict[str, list[Tensor]] = {} if setup.unfiltered else {name: [] for name in ALWAYS}
 
-    def calibrate(self, models: Ensemble, which: slice, predictions: Tensor) -> None:
+    def calibrate(self, models: Sequence[Ensemble], which: slice, predictions: Tensor) -> None:
         """Keep the models after some of the calibration batches."""
         for k, batch in enumerate(self.batches[which]):
-            self.calibration.append(Calibration(batch, models[k].clone()))
+            self.calibration.append(Calibration(batch, models[0][k].clone()))
 
-    def _context(self, candidate: Victim) -> tuple[Context, float]:
+    def look(self, name: str) -> Look:
+        """Reviews batches of the group `name`, after which the victim is one of the models shown."""
+
+        def review(models: Sequence[Ensemble], which: slice, predictions: Tensor) -> None:
+            for k, batch in enumerate(self.groups[name][which]):
+                context = self._context(models[0][k])
+                self.verdicts[name].append(reviewed(self.setup.defense, context, batch))
+                if name == STREAM:
+                    for score, found in self.beside.items():
+                        found.append(Influence(score=score).scores(context, batch))  # type: ignore[arg-type]
+
+        return review
+
+    def _context(self, candidate: Victim) -> Context:
         setup = self.setup
-        context = Context(setup.task, self.victim, candidate, setup.data.filter_trusted, self.calibration)
-        if self.threshold is None:
-            self.threshold = setup.defense.threshold(context)
-        return context, self.threshold
+        parts = (setup.task, self.victim, candidate, setup.data.filter_trusted, self.calibration)
+        if self.threshold is None and isinstance(setup.defense, Calibrated):
+            self.threshold = setup.defense.threshold(Context(*parts))
+        return Context(*parts, self.threshold)
 
-    def mixed(self, models: Ensemble, which: slice, predictions: Tensor) -> None:
-        """Score some of the mixed streams, after which the victim is one of the `models`."""
-        for k, (stream, _) in enumerate(self.streams[which]):
-            context, threshold = self._context(models[k])
-            for name, scorer in scorers(self.setup).items():
-                self.scores[name].append(scorer.scores(context, stream))
-            self.flagged.append(self.scores["decision"][-1] > threshold)
+    def accepted(self, name: str) -> list[Tensor]:
+        """Of every batch of a group the positions that were accepted."""
+        return [batch[found.accepted] for batch, found in zip(self.groups[name], self.verdicts[name], strict=True)]
 
-    def benign(self, models: Ensemble, which: slice, predictions: Tensor) -> None:
-        """Score some of the benign batches."""
-        for k, batch in enumerate(self.alone[which]):
-            context, threshold = self._context(models[k])
-            self.rejected.append(float((self.setup.defense.scores(context, batch) > threshold).double().mean()))
-
-    def report(self, chosen: Chosen) -> dict[str, Any]:
-        """The metrics, and the accepted positions per stream under `accepted`."""
-        pairs = list(zip(self.streams, self.flagged, strict=True))
+    def report(self, chosen: Chosen, streams: Sequence[Stream], benign: Mapping[str, str]) -> dict[str, Any]:
+        """What the filter did: by direction over its streams, and on benign batches, whose groups are given by kind."""
+        verdicts = self.verdicts[STREAM]
+        pairs = list(zip(streams, verdicts, strict=True))
         report: dict[str, Any] = {
-            "accepted": [stream[~hit] for (stream, _), hit in pairs],
-            "threshold": self.threshold, "defense": self.setup.defense.name,
-            "quarantined": [stream[hit].tolist() for (stream, _), hit in pairs],
+            "threshold": self.threshold if self.threshold is not None else verdicts[0].threshold,
+            "defense": self.setup.defense.name,
+            "quarantined": [stream.positions[~found.accepted].tolist() for stream, found in pairs],
         }  # fmt: skip
+        scores = {"decision": [found.scores for found in verdicts], **self.beside}
         for direction in self.setup.settings.targets.directions:
             mine = [i for i, each in enumerate(chosen.aim_directions) if each == direction]
-            report[direction] = measured(self.scores, self.flagged, [m for _, m in self.streams], mine)
-        report["benign_only_rejected"] = self.rejected
+            report[direction] = measured(
+                {name: [values[i] for i in mine] for name, values in scores.items()},
+                [~verdicts[i].accepted for i in mine], [streams[i] for i in mine],
+            )  # fmt: skip
+        report["benign_rejected"] = {kind: self._rejected(name) for kind, name in benign.items()}
         return report
 
-
-def scorers(setup: Setup) -> dict[str, Any]:
-    """The filter that decides, and the scores that are reported beside it."""
-    if isinstance(setup.defense, NoDefense):
-        return {"decision": setup.defense}
-    return {"decision": setup.defense, **{name: Influence(score=name) for name in ALWAYS}}  # type: ignore[arg-type]
+    def _rejected(self, name: str) -> list[float]:
+        return [float((~found.accepted).double().mean()) for found in self.verdicts[name]]
 
 
 def measured(
-    scores: dict[str, list[Tensor]], flagged: Sequence[Tensor], malicious: Sequence[Tensor], mine: Sequence[int]
+    scores: Mapping[str, Sequence[Tensor]], flagged: Sequence[Tensor], streams: Sequence[Stream]
 ) -> dict[str, Any] | None:
-    """Detection over the streams `mine`, pooled; None without malicious requests in them."""
-    truth = torch.cat([malicious[i] for i in mine]).cpu()
+    """Detection over all records of the streams, with intervals over streams; None without malicious requests in them.
+
+    The records of one stream are judged by one model, so streams are what counts as independent.
+    """
+    truth = torch.cat([stream.malicious for stream in streams]).cpu()
     if not truth.any() or truth.all():
         return None
-    hits = torch.cat([flagged[i] for i in mine]).cpu()
+    positions = torch.cat([stream.positions for stream in streams]).cpu()
+    number = torch.cat([torch.full((len(s.positions),), i) for i, s in enumerate(streams)])
+    hits = torch.cat(list(flagged)).cpu()
     report: dict[str, Any] = {
-        "caught": malicious_caught(hits, truth).as_dict(),
-        "benign_rejected": benign_rejected(hits, truth).as_dict(),
-    }
+        "caught": _share(hits[truth], number[truth]), "benign_rejected": _share(hits[~truth], number[~truth]),
+        "streams": len(number[truth].unique()),
+        "malicious": int(truth.sum()), "malicious_distinct": len(positions[truth].unique()),
+        "benign": int((~truth).sum()), "benign_distinct": len(positions[~truth].unique()),
+    }  # fmt: skip
     for name, values in scores.items():
-        pooled = torch.cat([values[i] for i in mine]).double().cpu()
+        pooled = torch.cat(list(values)).double().cpu()
         report[name] = {
-            "auroc": auroc(pooled, truth).as_dict(),
-            "tpr_at_1": tpr_at_fpr(pooled, truth, 0.01).as_dict(),
-            "tpr_at_5": tpr_at_fpr(pooled, truth, 0.05).as_dict(),
+            "auroc": clustered_auroc(pooled, truth, number).as_dict(),
+            "tpr_at_1": clustered_tpr(pooled, truth, number, 0.01).as_dict(),
+            "tpr_at_5": clustered_tpr(pooled, truth, number, 0.05).as_dict(),
         }
         if name == "decision":
             report["roc"] = corners(roc_curve(pooled, truth))
     return report
+
+
+def _share(hits: Tensor, number: Tensor) -> dict[str, Any]:
+    found = clustered_rate(hits, number)
+    return {"value": found.mean, "n": found.n, "settings": {"low": found.low, "high": found.high}}
 
 
 def corners(curve: Roc) -> dict[str, list[float]]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from experiments.wording import bracketed, heading
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,7 +20,6 @@ if TYPE_CHECKING:
 # Okabe-Ito, told apart by readers with any common colour vision
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
 COLOUR = {"over": ORANGE, "under": BLUE}
-NAME = {"over": "over-confidence", "under": "under-confidence"}
 SHOWN = 10  # selected examples per row of the image grid
 GAP, ROOM = 1.25, 1.4  # distance of images in the grid, in widths and heights
 
@@ -28,6 +31,7 @@ STYLE = {
     "pdf.fonttype": 42,
     "savefig.dpi": 200,
 }
+KEPT = ("backend", "backend_fallback", "toolbar")  # what concerns windows, and would look for a display
 
 
 def draw(result: Mapping[str, Any], data: Data, folder: Path) -> dict[str, Path]:
@@ -45,16 +49,12 @@ def draw(result: Mapping[str, Any], data: Data, folder: Path) -> dict[str, Path]
 
 @contextmanager
 def figures(result: Mapping[str, Any], data: Data | None = None) -> Iterator[Iterator[tuple[str, Figure]]]:
-    """The figures that the game supports, by name, in our style, one at a time; each is closed when the next is made.
+    """The figures that the game supports, by name, in our style, one at a time.
 
     Args:
         result: `games` (records) and their `summary`, as `experiments.game.play_config` returns them.
         data: the data set that was played; without it the figure of selected examples is left out.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
     def made() -> Iterator[tuple[str, Figure]]:
         drawings: dict[str, Callable[[], Figure | None]] = {
@@ -66,24 +66,41 @@ def figures(result: Mapping[str, Any], data: Data | None = None) -> Iterator[Ite
         for name, drawing in drawings.items():
             figure = drawing()
             if figure is not None:
-                try:
-                    yield name, figure
-                finally:
-                    pyplot.close(figure)
+                yield name, figure
 
-    with pyplot.rc_context(STYLE):  # type: ignore[arg-type]
+    with our_style():
         yield made()
+
+
+@contextmanager
+def our_style() -> Iterator[None]:
+    """Matplotlib with its own defaults and our style, whatever the user's settings and environment say.
+
+    Nothing here needs pyplot, and so no backend: figures are drawn for files only.
+    """
+    before = os.environ.pop("MPLBACKEND", None)  # matplotlib would refuse to be imported with one that it lacks
+    try:
+        import matplotlib
+    finally:
+        if before is not None:
+            os.environ["MPLBACKEND"] = before
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", matplotlib.MatplotlibDeprecationWarning)
+        ours: dict[Any, Any] = {k: v for k, v in matplotlib.rcParamsDefault.items() if k not in KEPT} | STYLE
+        matplotlib.rcParams.update(ours)
+        yield
 
 
 def _targets(result: Mapping[str, Any]) -> Figure:
     """Confidence and entropy of every target before, after, after the defense, and under the random control."""
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     directions = list(result["summary"])
-    figure, axes = pyplot.subplots(
-        2, len(directions), figsize=(3.4 * len(directions), 4.6), squeeze=False, sharey="row"
-    )
-    states = (("before", "before"), ("after", "after"), ("defended", "after +\ndefense"), ("random", "random\ncontrol"))
+    states = [("before", "before"), ("after", "after"), ("random", "random\ncontrol"), ("nearest", "nearest\ncontrol")]
+    if result["games"][0]["detection"]["defense"] != "none":
+        states += [("defended", "after +\ndefense"), ("defended_random", "control,\nlikewise")]
+    figure = Figure(figsize=(0.85 * len(states) * len(directions), 4.6))
+    axes = figure.subplots(2, len(directions), squeeze=False, sharey="row")
     for column, direction in enumerate(directions):
         for row, (quantity, label) in enumerate(
             (("confidence", "confidence in the label"), ("entropy", "entropy (nats)"))
@@ -103,7 +120,7 @@ def _targets(result: Mapping[str, Any]) -> Figure:
             if column == 0:
                 axis.set_ylabel(label)
             if row == 0:
-                axis.set_title(f"{NAME[direction]} (n = {result['summary'][direction]['targets']})")
+                axis.set_title(f"{_name(result, direction)} (n = {result['summary'][direction]['targets']})")
     figure.align_ylabels()
     figure.tight_layout()
     return figure
@@ -111,15 +128,16 @@ def _targets(result: Mapping[str, Any]) -> Figure:
 
 def _reliability(result: Mapping[str, Any]) -> Figure:
     """Accuracy against confidence on the test set, before and after the attack of each direction (first seed)."""
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     diagrams = result["games"][0]["victim_seed"]["reliability"]
-    figure, axis = pyplot.subplots(figsize=(3.6, 3.4))
+    figure = Figure(figsize=(3.6, 3.4))
+    axis = figure.subplots()
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--", label="calibrated")
-    styles = {"before": ("black", "o", "before"), "over": (ORANGE, "^", "after, over-confidence"),
-              "under": (BLUE, "s", "after, under-confidence")}  # fmt: skip
+    styles = {"before": ("black", "o"), "over": (ORANGE, "^"), "under": (BLUE, "s")}
     for name, diagram in diagrams.items():
-        colour, marker, label = styles[name]
+        colour, marker = styles[name]
+        label = name if name == "before" else f"after, {_name(result, name)}"
         filled = [i for i, count in enumerate(diagram["count"]) if count > 0]
         x, y = ([float(diagram[key][i]) for i in filled] for key in ("confidence", "accuracy"))
         axis.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1, label=label, alpha=0.85)
@@ -137,7 +155,7 @@ def _reliability(result: Mapping[str, Any]) -> Figure:
 
 def _roc(result: Mapping[str, Any]) -> Figure | None:
     """ROC of the filter's score per direction and seed; None without a filter or without malicious requests."""
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     curves = [
         (direction, game["detection"][direction])
@@ -147,11 +165,13 @@ def _roc(result: Mapping[str, Any]) -> Figure | None:
     ]
     if not curves:
         return None
-    figure, axis = pyplot.subplots(figsize=(3.6, 3.4))
+    figure = Figure(figsize=(3.6, 3.4))
+    axis = figure.subplots()
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--", label="chance")
     named = set()
     for direction, found in curves:
-        label = None if direction in named else f"{NAME[direction]}, AUROC {found['decision']['auroc']['value']:.2f}"
+        auroc = bracketed(result["summary"][direction]["filter"]["auroc"])
+        label = None if direction in named else f"{_name(result, direction)}, AUROC {auroc}"
         named.add(direction)
         axis.step(
             found["roc"]["fpr"], found["roc"]["tpr"], where="post", color=COLOUR[direction], linewidth=1.2, label=label
@@ -172,7 +192,7 @@ def _selected(result: Mapping[str, Any], data: Data) -> Figure | None:
     """For the first targets of each direction, the target and the training examples that were requested, as images."""
     if not data.is_image:
         return None
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     game = result["games"][0]
     rows = []
@@ -182,7 +202,8 @@ def _selected(result: Mapping[str, Any], data: Data) -> Figure | None:
         rows += [(direction, i) for i in filled[:3]]
     if not rows:
         return None
-    figure, axis = pyplot.subplots(figsize=(0.62 * (SHOWN + 1), 0.78 * len(rows) + 0.3))
+    figure = Figure(figsize=(0.62 * (SHOWN + 1), 0.78 * len(rows) + 0.3))
+    axis = figure.subplots()
     height, width = data.shape[1:]
     for line, (direction, i) in enumerate(rows):
         position, label = game["targets"]["position"][i], game["targets"]["label"][i]
@@ -195,6 +216,11 @@ def _selected(result: Mapping[str, Any], data: Data) -> Figure | None:
     axis.set_title("target (left) and the first training examples requested for it, with labels", fontsize=8)
     figure.tight_layout()
     return figure
+
+
+def _name(result: Mapping[str, Any], direction: str) -> str:
+    name = heading(direction, result["games"][0]["criterion"])
+    return name[0].lower() + name[1:]
 
 
 def _image(axis: Any, data: Data, x: Any, line: int, place: int, label: str) -> None:

@@ -16,7 +16,7 @@ from metrics.forgetting import disagreement, relative_distance, total_variation
 from models.training import train
 from models.victim import Ensemble, Victim
 from unlearning.certificate import Certifying
-from unlearning.procedure import Procedure, Task
+from unlearning.procedure import Procedure, Task, unlearned
 from unlearning.retrain import Retrain
 
 Lists = dict[str, list[float]]
@@ -86,7 +86,7 @@ class Forgetting:
         """The certificate after forgetting `deleted` (1, n), with a line that says it; None where there is none."""
         if not isinstance(self.procedure, Certifying):
             return None
-        model = self.procedure.forget(self.task, self.victim, deleted, self.seed)[0]
+        model = unlearned(self.procedure, self.task, self.victim, deleted, self.seed)[0]
         found = self.procedure.certificate(self.task, model)
         return {**found.as_dict(), "line": found.describe()}
 
@@ -101,7 +101,7 @@ class Forgetting:
         By a provider who has prepared nothing: what procedures keep for a victim, they keep for that very object.
         """
         victim = replace(self.victim)
-        found = {"forget_one": _timed(lambda: self.procedure.forget(self.task, victim, deleted, self.seed))}
+        found = {"forget_one": _timed(lambda: unlearned(self.procedure, self.task, victim, deleted, self.seed))}
         return found | {"retrain_one": _timed(lambda: self.retrained(deleted))} if self.compared else found
 
     def in_sequence(self, request: Sequence[int]) -> dict[str, float]:
@@ -117,7 +117,7 @@ class Forgetting:
         task, victim, half = self.task, self.victim, len(request) // 2
         rows = [self._row(part) for part in (request[:half], request[half:])]
         for row in rows:
-            victim = self.procedure.forget(task, victim, row, self.seed)[0]
+            victim = unlearned(self.procedure, task, victim, row, self.seed)[0]
             task = Task(task.records, task.build, task.training, task.total(row)[0])
         exact = self.retrained(torch.maximum(*rows))[0].flat()
         if exact.shape != victim.flat().shape:

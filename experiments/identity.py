@@ -11,6 +11,7 @@ from typing import Any
 from data.errors import UserError
 from data.examples import Data
 from experiments.code_version import code_version
+from experiments.named_files import contents
 
 VICTIM = ("model", "training", "unlearning")  # the parts of a configuration that a victim depends on, beside its data
 GAME = ("attack", "defense", "targets", "stream", "fresh_seeds", "judge")  # what a game depends on beside its victim
@@ -33,21 +34,33 @@ class Machine:
 def victim_key(config: Mapping[str, Any], fingerprint: str, machine: Machine) -> dict[str, Any]:
     """What determines a trained victim, but for its seed; `fingerprint` is that of the data set."""
     parts = {part: config[part] for part in VICTIM}
-    return {**parts, "data": fingerprint, "code": component_code(parts), **machine.as_dict()}
+    return {**parts, **_files(parts), "data": fingerprint, "code": _code_of(config, parts), **machine.as_dict()}
 
 
 def attack_key(config: Mapping[str, Any], fingerprint: str, machine: Machine) -> dict[str, Any]:
     """What determines the requests that an attack crafts, but for the seed: no defense takes part in it."""
     parts = {part: config[part] for part in ("attack", "targets")}
+    parts["reserved"] = config["stream"]["reserved"]  # records that the attack cannot name
     victim = victim_key(config, fingerprint, machine)
-    return {"victim": victim, **parts, "attack code": component_code(parts, "experiments.crafting")}
+    return {"victim": victim, **parts, **_files(parts), "attack code": _code_of(config, parts, "experiments.crafting")}
 
 
 def game_key(config: Mapping[str, Any], fingerprint: str, machine: Machine) -> dict[str, Any]:
     """What determines the record of a game, but for its seed."""
     parts = {part: config[part] for part in GAME if part in config or part != "judge"}  # older records have no judge
     victim = victim_key(config, fingerprint, machine)
-    return {"victim": victim, **parts, "game code": component_code(parts, "experiments.play_one")}
+    return {"victim": victim, **parts, **_files(parts), "game code": _code_of(config, parts, "experiments.play_one")}
+
+
+def _files(parts: Mapping[str, Any]) -> dict[str, Any]:
+    found = contents(parts)
+    return {"files": found} if found else {}
+
+
+def _code_of(config: Mapping[str, Any], parts: Mapping[str, Any], *modules: str) -> str:
+    """The code version; with the store turned off nothing is kept under a key, and code without a file may play."""
+    kept = config.get("store", {}).get("enabled", True)
+    return component_code(parts, *modules) if kept else "not kept"
 
 
 def component_code(parts: Mapping[str, Any], *modules: str) -> str:

@@ -1,11 +1,15 @@
 """An index of a store's games: their rows in one SQLite file, brought up to date with the records whenever it is read.
 
-The records are the truth. The index is a cache that may be deleted at any time; a record whose file has changed since
-(by time or size) is read again, one that is gone is dropped, and a new version of `experiments.row` starts it anew.
+The records are the truth, and each is verified when its rows are taken from it. The index is a cache that may be
+deleted at any time: a record whose file is another since, or has changed (by identity, times or size), is read again,
+one that is gone is dropped, and a new version of `experiments.row` starts it anew. So does any doubt: every row is
+compared with a check sum whenever it is read.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import multiprocessing
 import os
 import re
@@ -14,28 +18,43 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import orjson  # several times faster than the standard library
 
-from experiments.row import VERSION, rows
+from experiments.artifact import Damaged, read_record
+from experiments.row import GROUPS, VERSION, Row, rows
 from models.progress import progress
 
 RECORD = re.compile(r"[0-9a-f]{64}\.json")
 BATCH = 250  # records that are read between two writings of the index
 MANY = 6  # batches from which on it pays to start processes
 NAME = "games.sqlite"
-# A row is the list of its values; the names of its columns, which thousands of rows share, are kept once, as a shape.
+# What a record that is whole, and yet no game of this version, makes `rows` raise.
+UNFIT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+PLAIN = {str, bool, int, float, type(None)}
+LAYOUT = 3  # raise it when the tables below change
+# A row is the list of its values; the names of its columns, which thousands of rows share, are kept once, as a shape
+# that is named by its check sum.
 TABLES = """
 DROP TABLE IF EXISTS games; DROP TABLE IF EXISTS shapes; DROP TABLE IF EXISTS contents;
-CREATE TABLE games (name TEXT PRIMARY KEY, time INTEGER, size INTEGER);
-CREATE TABLE shapes (id INTEGER PRIMARY KEY, columns TEXT UNIQUE);
-CREATE TABLE contents (name TEXT, shape INTEGER, content TEXT);
+CREATE TABLE games (name TEXT PRIMARY KEY, stamp TEXT, checksum BLOB);
+CREATE TABLE shapes (id BLOB PRIMARY KEY, columns BLOB);
+CREATE TABLE contents (name TEXT, shape BLOB, content BLOB);
 CREATE INDEX of_game ON contents (name);
 """
+# What SQLite cannot do here, whatever is in the file; anything else that it raises is the file's doing.
+SURROUNDINGS = {
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_PERM, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_READONLY,
+}  # fmt: skip
 
-Stamp = tuple[int, int]
+
+class _Doubt(Exception):
+    """The index holds something that was not written into it."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +62,7 @@ class Made:
     """What was read from one record: pairs of columns and values, both as JSON; or why it could not be read."""
 
     path: Path
-    rows: tuple[tuple[str, str], ...] = ()
+    rows: tuple[tuple[bytes, bytes], ...] = ()
     error: str | None = None
 
 
@@ -51,7 +70,7 @@ class Made:
 class Indexed:
     """All rows of a store: for every shape its columns and its rows' values as JSON; and what could not be read."""
 
-    parts: tuple[tuple[str, tuple[str, ...]], ...]
+    parts: tuple[tuple[bytes, tuple[bytes, ...]], ...]
     unreadable: tuple[tuple[Path, str], ...]
 
 
@@ -63,20 +82,31 @@ def read(folder: Path, notify: Callable[[str], None]) -> Indexed:
     found, path = dict(_records(folder)), folder / NAME
     try:
         return _read(path, folder, found)
-    except sqlite3.OperationalError as error:  # read-only, full, or locked by a file system without locks
-        notify(f"The index of the games cannot be kept in {path} ({error}); every record is read instead.")
+    except (sqlite3.Error, _Doubt, MemoryError) as error:
+        if _is_damage(error):
+            notify(f"The index of the games in {path} is damaged ({error}); it is made anew.")
+            try:
+                path.unlink(missing_ok=True)
+                return _read(path, folder, found)
+            except (sqlite3.Error, _Doubt, OSError) as again:
+                reason: Exception = again
+        else:
+            reason = error
+        notify(f"The index of the games cannot be kept in {path} ({reason}); every record is read instead.")
         return _read(Path(":memory:"), folder, found)
-    except sqlite3.DatabaseError as error:
-        notify(f"The index of the games in {path} is damaged ({error}); it is made anew.")
-        path.unlink(missing_ok=True)
-        return _read(path, folder, found)
 
 
-def _read(path: Path, folder: Path, found: dict[str, Stamp]) -> Indexed:
+def _is_damage(error: Exception) -> bool:
+    """Whether the file is at fault, and not that it is read-only, full, or locked by a file system without locks."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in SURROUNDINGS
+
+
+def _read(path: Path, folder: Path, found: dict[str, str]) -> Indexed:
     with closing(sqlite3.connect(path, timeout=30)) as base:
-        if base.execute("PRAGMA user_version").fetchone()[0] != VERSION:
-            base.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
-        known = {name: (time, size) for name, time, size in base.execute("SELECT name, time, size FROM games")}
+        version = VERSION * 1000 + LAYOUT
+        if base.execute("PRAGMA user_version").fetchone()[0] != version:
+            base.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {version}; COMMIT;")
+        known = dict(base.execute("SELECT name, stamp FROM games"))
         with base:
             for name in known.keys() - found.keys():
                 _drop(base, name)
@@ -92,11 +122,50 @@ def _read(path: Path, folder: Path, found: dict[str, Stamp]) -> Indexed:
                         _keep(base, made, found[made.path.stem])
                     else:
                         unreadable.append((made.path, made.error))
-        parts: dict[int, list[str]] = {}
-        for shape, content in base.execute("SELECT shape, content FROM contents ORDER BY name, rowid"):
+        wanted = found.keys() - {path.stem for path, _ in unreadable}
+        return Indexed(_verified(base, wanted), tuple(unreadable))
+
+
+def _verified(base: sqlite3.Connection, wanted: set[str]) -> tuple[tuple[bytes, tuple[bytes, ...]], ...]:
+    """The rows of the games `wanted`, by shape; raises _Doubt where one of them is not what was written."""
+    base.execute("BEGIN")  # one state of the base, whatever other processes write meanwhile
+    stamped = {name: (stamp, kept) for name, stamp, kept in base.execute("SELECT name, stamp, checksum FROM games")}
+    columns = dict(base.execute("SELECT id, columns FROM shapes"))
+    every = base.execute("SELECT name, shape, content FROM contents ORDER BY name, rowid").fetchall()
+    base.rollback()
+    if any(not isinstance(text, bytes) or _checksum(text) != shape for shape, text in columns.items()):
+        raise _Doubt("the names of its columns have changed")
+    if wanted - stamped.keys():
+        raise _Doubt("a game is missing")
+    parts: dict[bytes, list[bytes]] = {}
+    for name, group in groupby(every, key=itemgetter(0)):
+        if name not in wanted:
+            continue
+        found = [(shape, content) for _, shape, content in group]
+        stamp, kept = stamped.pop(name, ("", b""))
+        if _of_game(name, stamp, found) != kept or any(shape not in columns for shape, _ in found):
+            raise _Doubt("a row has changed")
+        for shape, content in found:
             parts.setdefault(shape, []).append(content)
-        columns = dict(base.execute("SELECT id, columns FROM shapes"))
-        return Indexed(tuple((columns[shape], tuple(texts)) for shape, texts in parts.items()), tuple(unreadable))
+    if stamped.keys() & wanted:
+        raise _Doubt("rows are missing")
+    return tuple((columns[shape], tuple(texts)) for shape, texts in parts.items())
+
+
+def _checksum(*parts: bytes) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.digest()
+
+
+def _of_game(name: str, stamp: str, found: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The check sum of a game: its name, its file, and its rows in their order."""
+    parts = [part for row in found for part in row]
+    if not isinstance(stamp, str) or not all(isinstance(part, bytes) for part in parts):
+        return b"damaged"
+    return _checksum(name.encode(errors="replace"), stamp.encode(errors="replace"), *parts)
 
 
 def _drop(base: sqlite3.Connection, name: str) -> None:
@@ -104,22 +173,22 @@ def _drop(base: sqlite3.Connection, name: str) -> None:
     base.execute("DELETE FROM contents WHERE name = ?", (name,))
 
 
-def _keep(base: sqlite3.Connection, made: Made, stamp: Stamp) -> None:
-    base.execute("INSERT INTO games VALUES (?, ?, ?)", (made.path.stem, *stamp))
-    for columns, content in made.rows:
-        base.execute("INSERT OR IGNORE INTO shapes (columns) VALUES (?)", (columns,))
-        [shape] = base.execute("SELECT id FROM shapes WHERE columns = ?", (columns,)).fetchone()
-        base.execute("INSERT INTO contents VALUES (?, ?, ?)", (made.path.stem, shape, content))
+def _keep(base: sqlite3.Connection, made: Made, stamp: str) -> None:
+    name, found = made.path.stem, [(_checksum(columns), content) for columns, content in made.rows]
+    base.execute("INSERT INTO games VALUES (?, ?, ?)", (name, stamp, _of_game(name, stamp, found)))
+    for (columns, _), (shape, content) in zip(made.rows, found, strict=True):
+        base.execute("INSERT OR IGNORE INTO shapes VALUES (?, ?)", (shape, columns))
+        base.execute("INSERT INTO contents VALUES (?, ?, ?)", (name, shape, content))
 
 
-def _records(folder: Path) -> Iterator[tuple[str, Stamp]]:
-    """The name and the stamp (time in ns, bytes) of every record of a game."""
+def _records(folder: Path) -> Iterator[tuple[str, str]]:
+    """The name of every record of a game and a stamp of its file, which any writing or replacing of it changes."""
     games = folder / "game"
     for part in sorted(os.scandir(games), key=lambda entry: entry.name) if games.is_dir() else ():
         for entry in os.scandir(part.path) if part.is_dir() else ():
             if RECORD.fullmatch(entry.name):
                 stat = entry.stat()
-                yield entry.name[:64], (stat.st_mtime_ns, stat.st_size)
+                yield entry.name[:64], f"{stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino} {stat.st_size}"
 
 
 def _made(paths: Sequence[Path]) -> Iterator[list[Made]]:
@@ -140,19 +209,25 @@ def _read_batch(paths: Sequence[Path]) -> list[Made]:
     made = []
     for path in paths:
         try:
-            envelope: dict[str, Any] = orjson.loads(path.read_bytes())
-            found = rows(envelope["payload"], path.stem, str(path.resolve()), envelope["created"])
-            made.append(Made(path, tuple((_text([*row]), _text([*row.values()])) for row in found)))
-        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            made.append(Made(path, error=_why(error)))
+            found = read_record(path)
+            if found is None:
+                raise FileNotFoundError(errno.ENOENT, "it is gone")
+            description, text = found
+            record: dict[str, Any] = orjson.loads(text)
+            where = {"digest": path.stem, "path": str(path.resolve()), "created": str(description["created"])}
+            made.append(Made(path, tuple(_row({**row, **where}) for row in rows(record))))
+        except (Damaged, OSError) as error:
+            made.append(Made(path, error=getattr(error, "strerror", None) or str(error)))
+        except UNFIT:
+            made.append(Made(path, error="it has not the form of a game, or an older one"))
     return made
 
 
-def _text(values: list[Any]) -> str:
-    return orjson.dumps(values).decode()
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return "it is not JSON" if isinstance(error, ValueError) else "it has not the form of a game, or an older one"
+def _row(row: Row) -> tuple[bytes, bytes]:
+    """The columns and the values of a row as JSON; raises ValueError for values of other types than views need."""
+    texts = ("mode", "direction", *GROUPS)
+    if type(row["seed"]) is not int or not all(isinstance(row[name], str) for name in texts):
+        raise ValueError("a row of other types")
+    if row["direction"] not in ("over", "under") or not set(map(type, row.values())) <= PLAIN:
+        raise ValueError("a row of other values")
+    return orjson.dumps([*row]), orjson.dumps([*row.values()])

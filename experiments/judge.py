@@ -11,15 +11,15 @@ from torch import Tensor
 
 from data.examples import Data
 from metrics.classification import accuracy
-from metrics.conformal import coverage, mean_set_size, prediction_sets, quantile, scores
+from metrics.conformal import coverage, empty_share, mean_set_size, prediction_sets, quantile, scores
 from metrics.uncertainty import adaptive_ece, auroc_of_confidence, brier, confidence, ece, entropy, nll, reliability
 from models.progress import progress
 from models.victim import Ensemble, Victim, concatenate, models_at_once
-from unlearning.procedure import Procedure, Task
+from unlearning.procedure import Procedure, Task, unlearned
 
 ALPHA = 0.1  # miscoverage of the conformal sets that are reported
-# models of the first victim after some requests of a group, which these are, and what the models predict
-Look = Callable[[Ensemble, slice, Tensor], None]
+# the models of every victim after some requests of a group, which these are, and what they predict together
+Look = Callable[[Sequence[Ensemble], slice, Tensor], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class Judge:
                     predictions = nothing if name in unseen else self.predict(own)
                     found[name].append(predictions)
                     if looks is not None and name in looks:
-                        looks[name](own[0], its, predictions)
+                        looks[name](own, its, predictions)
                 del models, own  # before the next batch is made
                 tick(len(batch))
         return {name: torch.cat([nothing, *parts]) for name, parts in found.items()}
@@ -83,7 +83,7 @@ class Judge:
             if empty.all():
                 results.append(victim.copies(len(deleted)))
                 continue
-            changed = self.procedure.forget(self.task, victim, deleted[~empty], seed)
+            changed = unlearned(self.procedure, self.task, victim, deleted[~empty], seed)
             if empty.any():
                 joined = concatenate([changed, victim.copies(int(empty.sum()))])
                 order = torch.cat([(~empty).nonzero()[:, 0], empty.nonzero()[:, 0]]).argsort()
@@ -108,7 +108,7 @@ class Judge:
         measured = {
             "accuracy": accuracy(p, y), "ece": ece(p, y), "adaptive_ece": adaptive_ece(p, y), "brier": brier(p, y),
             "nll": nll(p, y), "auroc_of_confidence": auroc_of_confidence(p, y), "conformal_coverage": coverage(sets, y),
-            "conformal_set_size": mean_set_size(sets),
+            "conformal_empty": empty_share(sets, ALPHA), "conformal_set_size": mean_set_size(sets),
         }  # fmt: skip
         return {
             **{name: each.value for name, each in measured.items()},
@@ -143,9 +143,3 @@ def on_targets(probabilities: Tensor, positions: Tensor, labels: Tensor) -> dict
         "entropy": entropy(p).tolist(),
         "kept": (p.argmax(-1) == labels).double().tolist(),
     }
-
-
-def averaged_on_targets(probabilities: Tensor, positions: Tensor, labels: Tensor) -> dict[str, list[float]]:
-    """The same for every target under all models (m, n, K), averaged over the models."""
-    rows = [on_targets(p.expand(len(positions), *p.shape), positions, labels) for p in probabilities]
-    return {name: torch.tensor([row[name] for row in rows]).mean(0).tolist() for name in rows[0]}

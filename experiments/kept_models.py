@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.victim import Ensemble, Tensors, Victim
 
-PARTS = {"parameter": "parameters", "buffer": "buffers", "history": "history", "ledger": "ledger"}
+PARTS = {"parameter": "moving", "buffer": "buffers", "history": "history", "ledger": "ledger"}
 
 
 def tensors_of(models: Victim | Ensemble) -> Tensors:
@@ -24,7 +24,7 @@ def tensors_of(models: Victim | Ensemble) -> Tensors:
 
 def victim_of(tensors: Mapping[str, Tensor], module: nn.Module, device: torch.device) -> Victim:
     """The victim whose tensors these are; `module` gives its structure."""
-    return Victim(module, **{part: _those(tensors, kind, device) for kind, part in PARTS.items()})
+    return Victim(module, *(_those(tensors, kind, device) for kind in PARTS))
 
 
 def ensemble_of(tensors: Mapping[str, Tensor], victim: Victim) -> Ensemble:

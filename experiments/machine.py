@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 DISTRIBUTION = "unlearning-games"
+MOST_THREADS = 1024
 RECORDED = ("torch", "numpy", "scipy", "nevergrad")
 
 
@@ -55,6 +56,8 @@ def use_threads(threads: int | str = "auto") -> int:
     number = 1 if threads == "auto" else threads
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise UserError(f"threads={threads} is not possible; use threads=auto or a whole number from 1 on.")
+    if number > MOST_THREADS:
+        raise UserError(f"threads={number} is not possible: {MOST_THREADS} is the most, and no machine has more cores.")
     torch.set_num_threads(number)
     if torch.get_num_interop_threads() != 1:
         # torch refuses once work has run in parallel (a notebook, say); the games never use inter-op threads anyway

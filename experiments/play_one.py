@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from attacks.criterion import criterion_of, described
 from data.randomness import derive, generator
-from defenses.filters.none import NoDefense
 from experiments.checkpoint import Checkpointed
-from experiments.choose import Chosen, benign_batches, choose_attacker, choose_targets, learn, member_seeds, streams
+from experiments.choose import Chosen, choose_targets, learn, member_seeds
 from experiments.crafting import craft
 from experiments.detection import Review
 from experiments.forgetting import Forgetting, Lists
-from experiments.judge import Judge, Look, averaged_on_targets, on_targets
+from experiments.judge import Judge, Look
 from experiments.machine import peak_gpu_memory_mb, peak_memory_mb
+from experiments.objective import AttackedObjective
 from experiments.setup import Setup
+from experiments.states import Observer, mean_of_models
+from experiments.traffic import Stream, Traffic, probe, traffic
 from metrics.uncertainty import ece_floor
 from models.victim import Ensemble, Victim
 from unlearning.retrain import Retrain
@@ -28,35 +32,53 @@ log = logging.getLogger(__name__)
 QUICK = ("the distance to retraining", "a request in two halves", "fresh seeds")  # what judge=quick leaves out
 
 
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Who is attacked and who judges: the victims with their seeds, and what describes the targets."""
+
+    setup: Setup
+    seed: int
+    victims: Sequence[Victim]
+    seeds: Sequence[int]
+    judge: Judge
+    observer: Observer
+
+    @property
+    def chosen(self) -> Chosen:
+        """The targets."""
+        return self.observer.chosen
+
+
 def play_one(setup: Setup, seed: int) -> dict[str, Any]:
-    """Play the game of `setup` with the root seed `seed`; see the README for the fields of the record."""
+    """Play the game of `setup` with the root seed `seed`; docs/reading.md explains the fields of the record."""
     began = perf_counter()
     seeds = member_seeds(setup, seed)
     victims = [learn(setup, each) for each in seeds]
     steps = Checkpointed(setup.procedure, setup.store, setup.victim_key())
     judge = Judge(setup.task, steps, setup.data)
     start = judge.predict([victim.copies(1) for victim in victims])[0]
-    n = len(setup.data.test)
+    n, criterion = len(setup.data.test), criterion_of(setup.attack)
     chosen = choose_targets(setup.settings.targets, start[:n], setup.data.test.x, seed)
+    scene = Scene(setup, seed, victims, seeds, judge, Observer(judge, chosen, criterion, start))
     learned = perf_counter()
     turn = craft(setup, seed, victims, seeds, chosen)
     log.info("Crafted %d requests with %d runs of the procedure.", len(turn.crafted), turn.meter.operator_calls)
     attacked = perf_counter()
-    requests = [torch.tensor(each.request.indices, dtype=torch.long) for each in turn.crafted]
+    asked = traffic(setup, seed, chosen, [torch.tensor(c.request.indices, dtype=torch.long) for c in turn.crafted])
     full = setup.settings.judge == "full"
     forgetting = Forgetting(setup.task, setup.procedure, victims[0], seeds[0], setup.data.test.x, compared=full)
-    own, detection = judge_with_own_seed(setup, judge, forgetting, seed, victims, seeds, chosen, start, requests)
-    accepted = detection.pop("accepted")
-    fresh = judge_with_fresh_seeds(setup, judge, seed, victims, chosen, requests, accepted) if full else None
-    truth = setup.data.test.y[chosen.positions]
-    control = random_controls(setup, seed, requests)[0]
-    in_sequence, alone = forgetting.in_sequence(control.tolist()), forgetting.seconds(judge.rows([control]))
-    certificate = forgetting.certificate(judge.rows([control]))
+    objective = AttackedObjective(getattr(setup.attack, "functional", None), setup.data, chosen, seed)
+    own, detection, accepted = judge_with_own_seed(scene, forgetting, objective, asked)
+    fresh = judge_with_fresh_seeds(scene, asked, accepted) if full else None
+    typical = probe(setup, seed)
+    in_sequence, alone = forgetting.in_sequence(typical.tolist()), forgetting.seconds(judge.rows([typical]))
     record = {
         "seed": seed,
+        "criterion": described(criterion), "functional": objective.label,
         "targets": {
-            "position": chosen.positions.tolist(), "label": chosen.labels.tolist(), "truth": truth.tolist(),
-            "direction": list(chosen.directions), "aim": chosen.aim_of.tolist(),
+            "position": chosen.positions.tolist(), "label": chosen.labels.tolist(),
+            "truth": setup.data.test.y[chosen.positions].tolist(),
+            "direction": list(chosen.directions), "aim": chosen.aim_of.tolist(), "test": n,
         },
         "requests": [
             {"indices": list(c.request.indices), "direction": d, "objective": c.objective, "curve": list(c.curve)}
@@ -67,7 +89,7 @@ def play_one(setup: Setup, seed: int) -> dict[str, Any]:
         "detection": detection,
         "in_sequence": in_sequence,
         "left_out": list(QUICK if judge.procedure.draws else QUICK[:2]) if not full else [],
-        "certificate": certificate,
+        "certificate": forgetting.certificate(judge.rows([typical])),
         "ece_floor": ece_floor(start[:n], generator(seed, "ece floor")).value,
         "queries": turn.meter.queries, "predictions": turn.meter.predictions,
         "operator_calls": turn.meter.operator_calls,
@@ -80,116 +102,134 @@ def play_one(setup: Setup, seed: int) -> dict[str, Any]:
     return record
 
 
-def random_controls(setup: Setup, seed: int, requests: Sequence[Tensor]) -> list[Tensor]:
-    """For each request as many records of the attacker's pool at random; for an empty one as many as the budget."""
-    pool = choose_attacker(setup, seed).pool.cpu()
-    sizes = [len(request) or setup.attack.budget for request in requests]
-    draws = [torch.randperm(len(pool), generator=generator(seed, "control", i))[:size] for i, size in enumerate(sizes)]
-    return [pool[draw] for draw in draws]
+Accepted = Mapping[str, Sequence[Tensor]]  # what the filter accepted of the streams of the requests and of the controls
 
 
 def judge_with_own_seed(
-    setup: Setup, judge: Judge, forgetting: Forgetting, seed: int, victims: Sequence[Victim], seeds: Sequence[int],
-    chosen: Chosen, start: Tensor, requests: Sequence[Tensor],
-) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
-    """Every state with the victim's own seed (common random numbers), and what the filter did."""
-    stream, size = setup.settings.stream, setup.attack.budget * (1 + setup.settings.stream.benign_per_malicious)
-    mixed = streams(setup, seed, requests)
-    benign = benign_batches(setup, seed, "benign", stream.benign_batches, size)
-    batches = 0 if isinstance(setup.defense, NoDefense) else stream.calibration_batches
-    calibration = benign_batches(setup, seed, "calibration", batches, size)
-    review = Review(setup, victims[0], calibration, mixed, benign)
-    groups = {
-        "calibration": calibration, "after": requests, "random": random_controls(setup, seed, requests),
-        "stream": [stream for stream, _ in mixed], "benign": benign,
+    scene: Scene, forgetting: Forgetting, objective: AttackedObjective, asked: Traffic
+) -> tuple[dict[str, Any], dict[str, Any], Accepted]:
+    """Every state with the victim's own seed (common random numbers), what the filter did, and what it accepted."""
+    judge, observer, kinds = scene.judge, scene.observer, list(asked.benign)
+    positions = {"stream": _positions(asked.streams), "stream_random": _positions(asked.random_streams)}
+    benign = {f"benign_{kind}": batches for kind, batches in asked.benign.items()}
+    review = Review(scene.setup, scene.victims[0], asked.calibration, {**positions, **benign})
+    groups: dict[str, Sequence[Tensor]] = {
+        "calibration": asked.calibration, "after": asked.requests, "random": asked.random, "nearest": asked.nearest,
+        **positions, **benign,
     }  # fmt: skip
     forgot: dict[str, Lists] = {"after": {}, "random": {}}
-
-    def measuring(name: str) -> Look:
-        def measure(models: Ensemble, which: slice, predictions: Tensor) -> None:
-            on_test = predictions[:, : len(setup.data.test)] if len(victims) == 1 else None
-            for metric, values in forgetting.measure(models, judge.rows(groups[name][which]), on_test).items():
-                forgot[name].setdefault(metric, []).extend(values)
-
-        return measure
-
-    looks: dict[str, Look] = {"calibration": review.calibrate, "stream": review.mixed, "benign": review.benign}
-    looks |= {name: measuring(name) for name in forgot}
-    found = judge.after(victims, seeds, groups, looks, "judging with the victim's seed", unseen=("calibration",))
-    after, control, undefended, benign_only = (found[name] for name in ("after", "random", "stream", "benign"))
-    detection = review.report(chosen)
-    defended, final = undefended.clone(), undefended.clone()  # what they are where nothing was quarantined
-    held = [i for i, each in enumerate(detection["quarantined"]) if each]
-    if held:
-        accepted = {"defended": [detection["accepted"][i] for i in held]}
-        defended[held] = judge.after(victims, seeds, accepted, label="judging the defense")["defended"]
-    if held and not setup.procedure.exact:
-        final[held] = processed(setup, seeds, victims, [mixed[i] for i in held])
-    states = {"after": after, "random": control, "stream": undefended, "defended": defended, "processed": final}
-    aim = chosen.aim_of.to(start.device)
-    outcome: dict[str, Any] = {"before": state(judge, chosen, start[None], torch.zeros_like(aim))}
-    outcome |= {name: state(judge, chosen, p, aim) for name, p in states.items()}
-    for name in forgot:
-        outcome[name]["models"] |= forgot[name]
-    outcome["benign"] = averaged_on_targets(benign_only, chosen.positions, chosen.labels)
-    outcome["benign"]["models"] = judge.model_levels(benign_only)
-    outcome["reliability"] = {"before": judge.reliability([start])} | {
-        d: judge.reliability([p for p, each in zip(after, chosen.aim_directions, strict=True) if each == d])
-        for d in setup.settings.targets.directions
+    looks: dict[str, Look] = {"calibration": review.calibrate} | {name: review.look(name) for name in review.groups}
+    looks |= {name: _measuring(scene, forgetting, groups[name], found) for name, found in forgot.items()}
+    objective.before(scene.victims)
+    if objective.measured:
+        every = range(len(scene.chosen.aims))
+        of_aims = ("after", "random", "nearest", "stream", "stream_random")
+        looks |= {name: _both(looks.get(name), objective.look(name, every)) for name in of_aims}
+    label = "judging with the victim's seed"
+    found = judge.after(scene.victims, scene.seeds, groups, looks, label, unseen=("calibration",))
+    accepted = {"defended": review.accepted("stream"), "defended_random": review.accepted("stream_random")}
+    found |= _defended(scene, objective, positions, accepted, found)
+    found["processed"] = processed(scene, asked.streams, accepted["defended"], found["stream"])
+    outcome: dict[str, Any] = {"before": observer.before()}
+    whole = ("after", "random", "nearest", "stream", "defended", "processed")
+    outcome |= {name: observer.state(found[name]) for name in whole}
+    outcome |= {name: observer.targets(found[name]) for name in ("stream_random", "defended_random")}
+    for name, lists in forgot.items():
+        outcome[name]["models"] |= lists
+    for name, values in objective.values.items():
+        outcome[name]["functional"] = values
+    outcome["benign"] = observer.averaged(found[f"benign_{kinds[0]}"])
+    outcome["reliability"] = {"before": judge.reliability([observer.start])} | {
+        d: judge.reliability(
+            [p for p, each in zip(found["after"], scene.chosen.aim_directions, strict=True) if each == d]
+        )
+        for d in scene.setup.settings.targets.directions
     }
-    return outcome, detection
+    detection = review.report(scene.chosen, asked.streams, {kind: f"benign_{kind}" for kind in kinds})
+    return outcome, detection, accepted
 
 
-def processed(
-    setup: Setup, seeds: Sequence[int], victims: Sequence[Victim], mixed: Sequence[tuple[Tensor, Tensor]]
-) -> Tensor:
-    """Predictions after the quarantined requests were processed too: exact retraining without the whole stream."""
-    exact = Judge(setup.task, Retrain(), setup.data)
-    groups = {"processed": [stream for stream, _ in mixed]}
-    return exact.after(victims, seeds, groups, label="processing the quarantine")["processed"]
+def _positions(streams: Sequence[Stream]) -> list[Tensor]:
+    return [stream.positions for stream in streams]
 
 
-def state(judge: Judge, chosen: Chosen, probabilities: Tensor, row_of_target: Tensor) -> dict[str, Any]:
-    """One state: per-target numbers under each target's own model, and each metric as a list over the models."""
-    return {
-        **on_targets(probabilities[row_of_target], chosen.positions, chosen.labels),
-        "models": judge.model_levels(probabilities),
+def _measuring(scene: Scene, forgetting: Forgetting, requests: Sequence[Tensor], found: Lists) -> Look:
+    """A look that measures how well the models forgot their requests, and adds it to `found`."""
+    test = len(scene.setup.data.test)
+
+    def measure(models: Sequence[Ensemble], which: slice, predictions: Tensor) -> None:
+        on_test = predictions[:, :test] if len(scene.victims) == 1 else None
+        for metric, values in forgetting.measure(models[0], scene.judge.rows(requests[which]), on_test).items():
+            found.setdefault(metric, []).extend(values)
+
+    return measure
+
+
+def _both(first: Look | None, second: Look) -> Look:
+    def look(models: Sequence[Ensemble], which: slice, predictions: Tensor) -> None:
+        if first is not None:
+            first(models, which, predictions)
+        second(models, which, predictions)
+
+    return look
+
+
+def _defended(
+    scene: Scene, objective: AttackedObjective, streams: Mapping[str, Sequence[Tensor]], accepted: Accepted,
+    found: Mapping[str, Tensor],
+) -> dict[str, Tensor]:  # fmt: skip
+    """Predictions after what was accepted; a stream that was accepted whole is not unlearned once more."""
+    whole = {"defended": "stream", "defended_random": "stream_random"}
+    left = {
+        name: [i for i, each in enumerate(parts) if len(each) < len(streams[whole[name]][i])]
+        for name, parts in accepted.items()
     }
+    groups = {name: [accepted[name][i] for i in rows] for name, rows in left.items()}
+    looks: dict[str, Look] = {}
+    if objective.measured:
+        for name in groups:
+            objective.values[name] = list(objective.values[whole[name]])
+        looks = {name: objective.look(name, rows) for name, rows in left.items()}
+    judged = scene.judge.after(scene.victims, scene.seeds, groups, looks, "judging the defense")
+    result = {}
+    for name, rows in left.items():
+        result[name] = found[whole[name]].clone()
+        result[name][rows] = judged[name]
+    return result
 
 
-def judge_with_fresh_seeds(
-    setup: Setup, judge: Judge, seed: int, victims: Sequence[Victim], chosen: Chosen, requests: Sequence[Tensor],
-    accepted: Sequence[Tensor],
-) -> dict[str, Any] | None:  # fmt: skip
+def processed(scene: Scene, streams: Sequence[Stream], accepted: Sequence[Tensor], undefended: Tensor) -> Tensor:
+    """Predictions after the quarantined requests were processed too: exact retraining without the whole stream.
+
+    A stream of which nothing was quarantined stays as it is, and with an exact procedure every one.
+    """
+    held = [i for i, stream in enumerate(streams) if len(accepted[i]) < len(stream.positions)]
+    if scene.setup.procedure.exact or not held:
+        return undefended
+    exact, result = Judge(scene.setup.task, Retrain(), scene.setup.data), undefended.clone()
+    groups = {"processed": [streams[i].positions for i in held]}
+    result[held] = exact.after(scene.victims, scene.seeds, groups, label="processing the quarantine")["processed"]
+    return result
+
+
+def judge_with_fresh_seeds(scene: Scene, asked: Traffic, accepted: Accepted) -> dict[str, Any] | None:
     """The same judged with seeds that a real provider might draw, averaged over them, beside deleting nothing.
 
     Per target every seed is kept; the metrics of a model are averaged over the seeds.
     The spread of `nothing` is the noise floor: what retraining alone does to the targets. None for a procedure that
     draws nothing, whose result does not depend on its seed.
     """
-    if not judge.procedure.draws:
+    setup, observer = scene.setup, scene.observer
+    if not scene.judge.procedure.draws:
         return None
-    fresh = [derive(seed, "fresh", i) for i in range(setup.settings.fresh_seeds)]
+    fresh = [derive(scene.seed, "fresh", i) for i in range(setup.settings.fresh_seeds)]
     groups: dict[str, Sequence[Tensor]] = {
-        "nothing": [torch.empty(0, dtype=torch.long)],
-        "after": requests,
-        "random": random_controls(setup, seed, requests),
-        "defended": accepted,
-    }
-    aim = chosen.aim_of.to(setup.device)
+        "nothing": [torch.empty(0, dtype=torch.long)], "after": asked.requests, "random": asked.random, **accepted
+    }  # fmt: skip
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in groups}
     for number, each in enumerate(fresh, 1):
-        label, own = f"judging with fresh seed {number} of {len(fresh)}", member_seeds(setup, each)
-        for name, p in judge.after(victims, own, groups, label=label, empty_too=True).items():
-            rows_used = torch.zeros_like(aim) if name == "nothing" else aim
-            found[name].append(state(judge, chosen, p, rows_used))
+        label, seeds = f"judging with fresh seed {number} of {len(fresh)}", member_seeds(setup, each)
+        for name, p in scene.judge.after(scene.victims, seeds, groups, label=label, empty_too=True).items():
+            found[name].append(observer.state(p, [0] * len(scene.chosen.aims) if name == "nothing" else None))
     averaged = {name: mean_of_models([each.pop("models") for each in states]) for name, states in found.items()}
     return {"seeds": fresh, **found, "models": averaged}
-
-
-def mean_of_models(seeds: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, list[float]]:
-    """The metrics of each model, averaged over the seeds that it was judged with."""
-    return {
-        metric: [sum(each) / len(seeds) for each in zip(*(found[metric] for found in seeds), strict=True)]
-        for metric in seeds[0]
-    }

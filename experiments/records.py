@@ -66,6 +66,18 @@ def _foreign(obj: Any) -> Any:
     raise TypeError(f"A record cannot hold a {kind.__module__}.{kind.__qualname__}: {obj!r:.80}")
 
 
+def with_nulls(plain: Any) -> Any:
+    """What `jsonable` gave, for files that others read: what is not a number is null, outside of configurations.
+
+    The records of the store keep "nan", which reads back as the number that it was.
+    """
+    if isinstance(plain, dict):
+        return {key: value if key == "config" else with_nulls(value) for key, value in plain.items()}
+    if isinstance(plain, list):
+        return [with_nulls(value) for value in plain]
+    return None if plain == "nan" else plain
+
+
 def canonical_json(obj: Any) -> str:
     """The one text of `jsonable(obj)`: sorted keys, no spaces, ASCII. Equal records have equal texts."""
     return json.dumps(jsonable(obj), sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -108,6 +120,20 @@ def write_json_atomic(path: Path, obj: Any, indent: int | None = 2) -> None:
     separators = (",", ":") if indent is None else None
     text = json.dumps(jsonable(obj), indent=indent, separators=separators, allow_nan=False)
     write_atomic(path, (text + "\n").encode())
+
+
+def checked(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What `jsonable` gave, with a check sum of all of it under `sha256`."""
+    return {**plain, "sha256": sha256(plain_json(plain))}
+
+
+def is_unchanged(plain: Mapping[str, Any]) -> bool:
+    """Whether what was read from JSON is what `checked` gave."""
+    rest = {key: value for key, value in plain.items() if key != "sha256"}
+    try:
+        return plain.get("sha256") == sha256(plain_json(rest))
+    except ValueError:  # NaN, which our JSON never holds
+        return False
 
 
 def significant(obj: Any, digits: int = 9) -> Any:

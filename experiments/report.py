@@ -8,13 +8,13 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":  # `python experiments/report.py` puts experiments/ on the path instead of the root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.errors import UserError
 from experiments.machine import DISTRIBUTION, toolkit_version, versions
+from experiments.script import Parser, ended, place, whole_number
 from experiments.store import default_folder
 
 TABLES = Path("outputs/tables")
@@ -33,33 +33,25 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0, 2 after a mistake of the user's, 130 after Ctrl-C."""
     typed = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_intermixed_args(typed)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    try:
-        _report(options, shlex.join(["python", "experiments/report.py", *typed]))
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Interrupted; the page was not written.", file=sys.stderr)
-        return 130
-    return 0
+    made_by = shlex.join(["python", "experiments/report.py", *typed])
+    return ended(lambda: _report(_parser().parse_intermixed_args(typed), made_by))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="report.py", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EXAMPLES,
         description="Write one HTML page about the finished games of a store: claims with their verdicts, a heat map "
         "of\nattacks and procedures, a table to sort and filter, figures, and the command that plays each cell again.",
     )  # fmt: skip
     add = parser.add_argument
     add("filters", nargs="*", metavar="FILTER", help="only these games, such as attack=uncertainty")
-    add("--store", type=Path, default=default_folder(), metavar="DIR", help="its games (default: %(default)s)")
-    add("--tables", type=Path, default=TABLES, metavar="DIR", help="claims of tables.py (default: %(default)s)")
-    add("--output", type=Path, default=Path("report.html"), metavar="FILE", help="the page (default: %(default)s)")
+    add("--store", type=place, default=default_folder(), metavar="DIR", help="its games (default: %(default)s)")
+    add("--tables", type=place, default=TABLES, metavar="DIR", help="claims of tables.py (default: %(default)s)")
+    add("--output", type=place, default=Path("report.html"), metavar="FILE", help="the page (default: %(default)s)")
     add(
         "--figures",
-        type=_count,
+        type=whole_number,
         default=4,
         metavar="N",
         help="games with figures, one of each cell first (%(default)s)",
@@ -68,12 +60,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--title", default="Unlearning games", help="the heading of the page")
     add("--version", action="version", version=f"{DISTRIBUTION} {toolkit_version()}")
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 on")
-    return int(text)
 
 
 def _size(text: str) -> float:
@@ -132,15 +118,17 @@ def _silent(_: str) -> None:
 
 def _overrides(path: str) -> list[str]:
     """The overrides that play the game of the record at `path` again, without its seed."""
-    import orjson
+    from experiments.reproduce import overrides, typed
+    from experiments.results import record
 
-    from experiments.reproduce import overrides
-
+    content = record(path)
     try:
-        config: dict[str, Any] = orjson.loads(Path(path).read_bytes())["payload"]["config"]
-        return list(overrides(config))
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"The record {path} cannot be read ({error!r}); play its game again.") from error
+        return list(overrides(typed(content)))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"The configuration in the record {path} is none of this version ({type(error).__name__}: {error}); leave "
+            "its game out with a filter."
+        ) from error
 
 
 if __name__ == "__main__":

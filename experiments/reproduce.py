@@ -1,4 +1,7 @@
-"""The shortest command that gives a configuration: what a report prints beside every number."""
+"""The shortest command that gives a configuration: what a report prints beside every number.
+
+A record is data: nothing that it names is imported or built here, it is only compared with the YAML files of `conf/`.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,28 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from experiments.access import unsettled
-from experiments.cells import CONF
-from experiments.row import NOT_RECORDED
+from experiments.row import AUTOMATIC, NOT_RECORDED
 
+CONF = Path(__file__).resolve().parents[1] / "conf"
+ACCESS = "attack.access"  # the one option whose `auto` is settled before a game
 PROGRAM = "python experiments/run.py"
 PLAIN = re.compile(r"[A-Za-z_/][\w./\-]*")  # text that the grammar reads as text, unquoted
 LEFT_OUT = frozenset({*NOT_RECORDED, "seed", "repetitions", "device", "threads"})
+
+
+def typed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a game's record as it was typed: with `auto` where that had been settled."""
+    config = record["config"]
+    if ACCESS not in record.get(AUTOMATIC, ()):
+        return dict(config)
+    return {**config, "attack": {**config["attack"], "access": "auto"}}
 
 
 def command(config: Mapping[str, Any], seeds: int | list[int] | None = None) -> str:
     """The shortest `python experiments/run.py ...` line that plays `config`.
 
     Args:
-        config: a resolved configuration, as a record keeps it.
+        config: a resolved configuration, as `typed` gives that of a record.
         seeds: the seed to play, several of them (as a sweep), or None for the one in `config`.
 
     What differs from the defaults of `conf/` is set key by key; an option is found by its `_target_`. Values that
@@ -40,7 +51,6 @@ def command(config: Mapping[str, Any], seeds: int | list[int] | None = None) -> 
 
 def overrides(config: Mapping[str, Any]) -> Iterator[str]:
     """The overrides that lead from the defaults of `conf/run.yaml` to `config`: groups first, then values."""
-    config = unsettled(config)
     chosen: list[str] = []
     values: list[str] = []
     for group, name in _groups().items():

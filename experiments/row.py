@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-VERSION = 2  # raise it when the rows of a record change: indexes of stores are then made anew
-STATES = ("before", "after", "random", "stream", "defended", "processed", "benign")
-SHARED = ("before", "benign")  # states whose models belong to all requests; the others have one model per request
-FRESH = ("nothing", "after", "random", "defended")
+from experiments.choices import KEY, option
+from experiments.effects import FRESH, SHARED, STATES, effects, fresh_effects
+
+VERSION = 3  # raise it when the rows of a record change: indexes of stores are then made anew
 STAGES = ("victim", "attack", "judgement")  # of a game; its other seconds are those of single requests, among these
-NOT_RECORDED = ("store", "wandb", "figures", "dry_run")  # settings that no result depends on
+AUTOMATIC = "automatic"  # lists the options for which `auto` was typed, in a settled configuration and in a record
+NOT_RECORDED = ("store", "wandb", "figures", "dry_run", AUTOMATIC)  # what no result depends on
 GROUPS = ("data", "model", "training", "unlearning", "attack", "defense")
-LEAST = 0.2  # change of confidence in the wanted direction that counts as success, where the label is kept
+SUCCEEDED = ("after", "random", "nearest", "stream", "defended", "defended_random")
 
 Row = dict[str, Any]
 
@@ -21,17 +22,18 @@ Row = dict[str, Any]
 def rows(record: Mapping[str, Any], digest: str = "", path: str = "", created: str = "") -> list[Row]:
     """The rows of a game's record: where it is, what was played, and the mean of every measurement.
 
-    Means over targets: `confidence_STATE`, `entropy_STATE` (nats), `kept_STATE` (share), `success_STATE` (share of
-    targets whose confidence moved by at least 0.2 as wanted, label kept). Means over models: `accuracy_STATE`,
-    `ece_STATE` and the other metrics of a model. `effect` = confidence after the attack minus after a random request.
-    What is not defined for a game is None.
+    Means over targets: `confidence_STATE`, `entropy_STATE` (nats), `kept_STATE` (share), `success_STATE` (share that
+    succeeded by the attack's own criterion, named in `goal`), `attained_STATE` (how much of its goal it reached). Means
+    over models: `accuracy_STATE`, `ece_STATE` and the other metrics of a model. `effect`: what the attack attained less
+    what a random request of the same size did (see `experiments.effects`); positive is as wanted. `confidence_effect`:
+    confidence after the attack minus after the random request. What is not defined for a game is None.
     """
     config = record["config"]
-    settings = dict(_leaves({key: value for key, value in config.items() if key not in ("seed", "repetitions")}))
+    settings = dict(_leaves({key: value for key, value in config.items() if key not in ("seed", "repetitions", KEY)}))
     shared: Row = {
         "digest": digest, "path": path, "created": created, "toolkit": record["versions"]["toolkit"],
         **{group: option(config, group) for group in GROUPS},
-        "seed": record["seed"], "mode": config["targets"]["mode"],
+        "seed": record["seed"], "mode": config["targets"]["mode"], "goal": record["criterion"]["goal"],
         **settings,
         "queries": record["queries"], "predictions": record["predictions"],
         "operator_calls": record["operator_calls"], "memory_mb": record["memory_mb"]["peak"],
@@ -41,11 +43,6 @@ def rows(record: Mapping[str, Any], digest: str = "", path: str = "", created: s
     }  # fmt: skip
     directions = dict.fromkeys(record["targets"]["direction"])
     return [{**shared, "direction": direction, **_measured(record, direction)} for direction in directions]
-
-
-def option(config: Mapping[str, Any], group: str) -> str:
-    """The name of what was chosen from a group: the module of its `_target_`, which is named like the option."""
-    return str(config[group]["_target_"]).rsplit(".", 2)[-2]
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -69,17 +66,19 @@ def _measured(record: Mapping[str, Any], direction: str) -> Row:
     for state in STATES:
         for quantity in ("confidence", "entropy", "kept"):
             row[f"{quantity}_{state}"] = mean(of_targets(own[state][quantity]))
-        for metric, values in own[state]["models"].items():
+        for metric, values in own[state].get("models", {}).items():
             row[f"{metric}_{state}"] = mean(values if state in SHARED else of_models(values))
-    for state in ("after", "defended", "random", "stream"):
-        row[f"success_{state}"] = mean(successes(own["before"], own[state], mine, direction))
-    row["effect"] = row["confidence_after"] - row["confidence_random"]
-    row["effect_defended"] = row["confidence_defended"] - row["confidence_random"]
+    for state in SUCCEEDED:
+        for quantity in ("success", "attained"):
+            row[f"{quantity}_{state}"] = mean(of_targets(own[state][quantity]))
+    row["effect"], row["effect_defended"] = (mean(effects(record, state, mine)) for state in ("after", "defended"))
+    row["confidence_effect"] = row["confidence_after"] - row["confidence_random"]
     for state in FRESH if fresh is not None else ():
-        for name in ("confidence", "kept"):
+        for name in ("confidence", "kept", "success"):
             row[f"fresh_{name}_{state}"] = mean([mean(of_targets(each[name])) for each in fresh[state]])
     if fresh is not None:
-        row["fresh_effect"] = row["fresh_confidence_after"] - row["fresh_confidence_random"]
+        row["fresh_effect"] = mean(fresh_effects(record, "after", mine))
+        row["fresh_effect_defended"] = mean(fresh_effects(record, "defended", mine))
     return row | _detected(record["detection"], direction)
 
 
@@ -91,20 +90,18 @@ def picker(positions: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]
 
 
 def _detected(detection: Mapping[str, Any], direction: str) -> Row:
-    row: Row = {"benign_only_rejected": mean(detection["benign_only_rejected"])}
+    row: Row = {}
     found = detection[direction]
-    if found is None or detection["defense"] == "none":
+    if detection["defense"] == "none":
+        return row
+    kinds = list(detection["benign_rejected"].values())
+    row["benign_only_rejected"] = mean(kinds[0])
+    row["harder_only_rejected"] = mean(kinds[1]) if len(kinds) > 1 else None
+    if found is None:
         return row
     row |= {"caught": number(found["caught"]["value"]), "benign_rejected": number(found["benign_rejected"]["value"])}
     row |= {name: number(found["decision"][name]["value"]) for name in ("auroc", "tpr_at_1", "tpr_at_5")}
     return row | {f"auroc_{s}": number(found[s]["auroc"]["value"]) for s in ("S1", "S8") if s in found}
-
-
-def successes(before: Mapping[str, Any], after: Mapping[str, Any], mine: Sequence[int], direction: str) -> list[float]:
-    """For each of the targets `mine`: 1 where its confidence moved by at least 0.2 as wanted and its label was kept."""
-    sign = 1 if direction == "over" else -1
-    moved = [sign * (after["confidence"][i] - before["confidence"][i]) >= LEAST for i in mine]
-    return [float(far and after["kept"][i] == 1) for far, i in zip(moved, mine, strict=True)]
 
 
 def number(value: Any) -> float | None:

@@ -5,31 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, Field, Strict, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from attacks.attack import Attack, check_budget, opened
+from attacks.black_box import check_search
+from data.bounds import at_most, exact
 from data.errors import UserError
 from data.examples import Data
 from defenses.defense import Filter
+from defenses.filters.none import NoDefense
 from experiments import identity
 from experiments.access import settled
-from experiments.build import build
+from experiments.architecture import architecture_of, is_ours
+from experiments.benign import Kind
 from experiments.explain import validation
-from experiments.machine import be_deterministic, use_device, use_threads
+from experiments.machine import MOST_THREADS, be_deterministic, use_device, use_threads
+from experiments.roles import component
 from experiments.store import Store, default_folder
 from models.dropout import dropout_layers
-from unlearning.procedure import Procedure, Task
+from models.trial import try_out
+from unlearning.procedure import Procedure, Task, architecture
 from unlearning.service import OpenService
 
-STRICT = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+NO_DEFENSE = "defenses.filters.none.NoDefense"
 # settings without a group; a record from before a setting was there is played with its default
 NAMED = ("seed", "repetitions", "fresh_seeds", "judge", "device", "threads")
+Threads = Annotated[int, Strict(), Field(ge=1), at_most(MOST_THREADS, "no machine has more cores")]
 Band = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
 
 
@@ -39,7 +46,7 @@ class Targets:
 
     mode: Literal["single", "set"] = "single"
     direction: Literal["over", "under", "both"] = "both"
-    count: Annotated[int, Field(ge=1)] = 12
+    count: Annotated[int, Field(ge=1), at_most(1_000_000, "each is attacked")] = 12
     over: Band = (0.45, 0.65)
     under: Band = (0.75, 0.95)
 
@@ -61,23 +68,28 @@ class Targets:
 class Stream:
     """What the provider sees beside the attack; see conf/run.yaml."""
 
-    benign_per_malicious: Annotated[int, Field(ge=1)] = 3
-    calibration_batches: Annotated[int, Field(ge=0)] = 8
-    benign_batches: Annotated[int, Field(ge=1)] = 4
+    benign_per_malicious: Annotated[int, Field(ge=1), at_most(1_000_000, "all are in one batch")] = 3
+    benign: Kind = "uniform"
+    harder: Kind | None = "outlier"
+    benign_batches: Annotated[int, Field(ge=1), at_most(1000, "each is a model of its own")] = 4
+    calibration_batches: Annotated[int, Field(ge=0), at_most(1000, "each is a model of its own")] = 8
+    reserved: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Settings:
     """The settings of a game that belong to no component."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
-    repetitions: Annotated[int, Field(ge=1)] = 1
-    fresh_seeds: Annotated[int, Field(ge=3)] = 3
+    seed: Annotated[int, Field(ge=0), AfterValidator(exact)] = 0
+    repetitions: Annotated[int, Field(ge=1), at_most(10_000, "each is a game of its own")] = 1
+    fresh_seeds: Annotated[int, Field(ge=3), at_most(1000, "each is a set of models of its own")] = 3
     judge: Literal["full", "quick"] = "full"
     targets: Targets = Field(default_factory=Targets)
     stream: Stream = Field(default_factory=Stream)
     device: str = "auto"
-    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    threads: (
+        Literal["auto"] | Annotated[int, Strict(), Field(ge=1), at_most(MOST_THREADS, "no machine has more cores")]
+    ) = "auto"
 
 
 @plain_dataclass(frozen=True, eq=False)
@@ -107,6 +119,11 @@ class Setup:
     def game_key(self) -> dict[str, Any]:
         """What determines the record of a game, but for its seed."""
         return identity.game_key(self.config, self.fingerprint, self.machine)
+
+    @property
+    def unfiltered(self) -> bool:
+        """Whether every request is accepted, so that there is nothing to calibrate."""
+        return self.config["defense"]["_target_"] == NO_DEFENSE
 
     @property
     def machine(self) -> identity.Machine:
@@ -141,29 +158,34 @@ def prepare(config: dict[str, Any], data: Data | None = None, impatient: frozens
     """
     config = settled(config)
     settings = settings_from(config)
-    attack, defense = build(config["attack"], "attack"), build(config["defense"], "defense")
-    procedure, training = build(config["unlearning"], "unlearning"), build(config["training"], "training")
+    attack, defense = component(config["attack"], "attack"), component(config["defense"], "defense")
+    procedure, training = component(config["unlearning"], "unlearning"), component(config["training"], "training")
     check_pairing(attack, defense, config)
     device, threads = use_device(settings.device), use_threads(settings.threads)
     be_deterministic(device)
     store = replace(store_of(config), impatient=impatient, keeps=bool(impatient))
     store.check()
     data = load(config) if data is None else data
-    factory = partial(build(config["model"], "model"), shape=data.shape, classes=len(data.classes))
-    module = factory()  # a model that does not fit the data says so here
+    factory, module = architecture_of(config["model"], data)
     if getattr(getattr(attack, "functional", None), "samples", 1) > 1 and not dropout_layers(module):
         raise UserError("The MC-dropout functional needs a model with dropout; set model.dropout above 0.")
     moved = data.to(device)
+    if not is_ours(module):
+        behaves = try_out(factory, moved.train, len(data.classes), derivatives_needed(attack, procedure, defense))
+        if procedure.secret and behaves.changes_input:
+            raise UserError(
+                "model: its forward pass changes the input that it is given. Elsewhere it gets a copy, but a procedure "
+                "with secret noise has no second run to show that this changes no number: write x = x - y in place of "
+                "x.sub_(y), or set unlearning.noise=derived."
+            )
     task = Task(moved.train, factory, training)
-    if attack.access == "white_box":
+    if attack.access == "white_box" and getattr(attack, "needs_gradient", True):
         opened([OpenService(task, procedure, (), ())], attack.name)
-    check_budget(attack.budget, pool_size(attack, len(data.train)))
-    largest = attack.budget * (1 + settings.stream.benign_per_malicious)
-    if largest > len(data.train):
-        raise UserError(
-            f"A stream of {largest} requests (attack.budget and stream.benign_per_malicious) is larger than the "
-            f"training set of {len(data.train)} records; lower one of them."
-        )
+    check_sizes(attack, settings.stream, len(data.train), calibrated=config["defense"]["_target_"] != NO_DEFENSE)
+    if attack.access == "black_box" and getattr(attack, "feedback", "score") == "score" and hasattr(attack, "search"):
+        pool = pool_size(attack, settings.stream, len(data.train))
+        check_search(attack.search, pool, attack.queries)  # type: ignore[attr-defined]
+    architecture(procedure, task)  # a committee that the records do not suffice for says so here
     return Setup(
         config, settings, moved, task, procedure, attack, defense, device, threads, identity.fingerprint(data), store
     )  # fmt: skip
@@ -177,14 +199,43 @@ def store_of(config: Mapping[str, Any]) -> Store:
 
 def load(config: Mapping[str, Any]) -> Data:
     """The data set that a configuration names, on the CPU."""
-    data: Data = build(config["data"], "data").load()
+    data = component(config["data"], "data").load()
+    if not isinstance(data, Data):
+        raise UserError(f"data: {config['data']['_target_']} loads {type(data).__name__}, not a Data of data.examples.")
     return data
 
 
-def pool_size(attack: Attack, n: int) -> int:
-    """How many of n training records the attacker may name."""
-    owned = round(attack.owned * n)
+def reserved_count(stream: Stream, n: int) -> int:
+    """How many of n training records are reserved for calibration."""
+    return round(stream.reserved * n)
+
+
+def pool_size(attack: Attack, stream: Stream, n: int) -> int:
+    """How many of n training records the attacker may name: its own, without the reserved ones."""
+    owned = min(round(attack.owned * n), n - reserved_count(stream, n))
     return owned if attack.pool is None else min(owned, attack.pool)
+
+
+def check_sizes(attack: Attack, stream: Stream, n: int, calibrated: bool) -> None:
+    """Raise UserError where n training records are too few for the attack, a stream, or a calibration batch."""
+    check_budget(attack.budget, pool_size(attack, stream, n))
+    size, reserved = attack.budget * (1 + stream.benign_per_malicious), reserved_count(stream, n)
+    # a stream, and the control of its request, share their benign records
+    if size + attack.budget > n - reserved:
+        raise UserError(
+            f"A stream of {size} requests and its control (attack.budget and stream.benign_per_malicious) are more "
+            f"than the {n - reserved} training records that are not reserved; lower one of them, or stream.reserved."
+        )
+    if calibrated and stream.calibration_batches and size > reserved:
+        raise UserError(
+            f"A calibration batch has the size of a stream, {size} records, and {reserved} of the {n} training records "
+            "are reserved for it; raise stream.reserved, or lower attack.budget or stream.benign_per_malicious."
+        )
+
+
+def derivatives_needed(attack: Attack, procedure: Procedure, defense: Filter) -> bool:
+    """Whether somebody differentiates the model in forward mode or twice, as training and retraining do not."""
+    return attack.access == "white_box" or not procedure.exact or not isinstance(defense, NoDefense)
 
 
 def check_pairing(attack: Any, defense: Any, config: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
 from experiments.cells import Cell, paths
+from experiments.folders import keep_other_sweep
 from experiments.identity import Machine, attack_key, fingerprint
 from experiments.launchers.launcher import Job, Launcher, Outcome
 from experiments.records import canonical_json, write_json_atomic
@@ -126,6 +127,7 @@ def play(
     outcomes: dict[str, Outcome] = {each.cell.name: Outcome(each.cell.name, "done") for each in todo.finished}
     outcomes |= todo.refused
     try:
+        keep_other_sweep(folder, [cell.name for cell in cells])
         _write(folder, cells, todo, outcomes)
     except OSError as error:
         raise UserError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
+from experiments import folders
 from experiments.arguments import Arguments
 from experiments.cells import Cell, expand
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from experiments.store import Store
     from experiments.sweep import Plan
 
+TRACKED = ("mode", "project", "group")
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # Hydra's default: ours for it is in this process
 
 
@@ -34,18 +36,18 @@ def main(arguments: Arguments, config_name: str, config_path: Path) -> int:
     cells = expand(arguments.overrides, config_path, config_name, arguments.folders)
     node = hydra_node(arguments, config_name, config_path)
     launcher, store = launcher_of(node.launcher), common_store(cells)
-    folder = Path(str(node.sweep.dir)).absolute()
     from experiments import sweep  # brings torch: mistakes in the overrides answer without it
     from experiments.sweep_table import show
     from experiments.tracking import check_tracking
 
-    for mode in {cell.config["wandb"]["mode"] for cell in cells}:
-        check_tracking(mode)
+    for mode, project, group in {tuple(cell.config["wandb"][key] for key in TRACKED) for cell in cells}:
+        check_tracking(mode, project, group)
     store.check()
     todo = sweep.plan(cells, store)
     if any(cell.config["dry_run"] for cell in cells):
         show_plan(todo, cells, store)
         return 0
+    folder = Path(str(node.sweep.dir)).absolute()  # which makes it, unless the user has named one
     outcomes = sweep.play(todo, cells, launcher, store, folder)
     if all(outcome.state == "failed" for outcome in outcomes.values()):
         reasons = {str(outcome.error) for outcome in outcomes.values()}
@@ -61,6 +63,7 @@ def hydra_node(arguments: Arguments, config_name: str, config_path: Path) -> Dic
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
+    folders.register()
     mine = [each for each in arguments.overrides if each.lstrip("+~").startswith(("hydra.", "hydra/"))]
     search = ",".join(f'"file://{folder.resolve()}"' for folder in arguments.folders)
     with initialize_config_dir(str(config_path.resolve()), version_base="1.3"):
@@ -74,9 +77,11 @@ def hydra_node(arguments: Arguments, config_name: str, config_path: Path) -> Dic
 
 def launcher_of(node: Mapping[str, Any]) -> Launcher:
     """The launcher of `hydra/launcher=NAME`: in this process by default."""
-    from experiments.build import build
     from experiments.launchers.in_process import InProcess
+    from experiments.roles import component
 
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise UserError(f"hydra.launcher must be a component, got {node!r:.60}; write hydra/launcher=local (a slash).")
     target = str(node["_target_"])
     if target == BASIC:
         return InProcess()
@@ -85,7 +90,7 @@ def launcher_of(node: Mapping[str, Any]) -> Launcher:
             f"The launcher {target} is a plug-in of Hydra's, which cannot tell which cells are finished; "
             "use hydra/launcher=local (all cores) or hydra/launcher=slurm."
         )
-    launcher: Launcher = build(node, "hydra.launcher")
+    launcher: Launcher = component(node, "hydra.launcher")
     return launcher
 
 

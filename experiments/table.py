@@ -10,102 +10,136 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from experiments.wording import bracketed, count, heading, plus_minus, rate, signed
+
+PIPE = 250  # columns where there is no terminal to fit: nothing is wrapped or cut
 ROWS = (
-    ("confidence", "confidence", 3), ("entropy", "entropy (nats)", 3),
+    ("confidence", "confidence", 3), ("functional", "attacked objective", 3), ("entropy", "entropy (nats)", 3),
     ("kept", "labels kept (%)", 0), ("success", "success (%)", 0), ("accuracy", "test accuracy (%)", 1),
-    ("ece", "test ECE, 15 bins", 3), ("conformal_set_size", "conformal set size", 2),
-    ("accuracy_deleted", "accuracy on the deleted (%)", 1), ("relative_distance", "distance to retraining**", 3),
-    ("prediction_distance", "predictions apart**", 3),
+    ("ece", "test ECE, 15 bins", 3), ("conformal_set_size", "90% sets: size", 2),
+    ("conformal_coverage", "90% sets: cover (%)", 1), ("conformal_empty", "90% sets: empty (%)", 1),
+    ("accuracy_deleted", "acc. on deleted (%)", 1), ("relative_distance", "dist. to retraining", 3),
+    ("prediction_distance", "predictions apart", 3),
 )  # fmt: skip
-OWN = ("before", "after", "stream", "defended", "random", "benign")
-FRESH = ("nothing", "after", None, "defended", "random", None)
-HEADINGS = ("before", "after attack", "in its stream", "after + defense", "random control", "benign control")
-PERCENT = ("kept", "success", "accuracy", "accuracy_deleted")
-NAMES = {"over": "Over-confidence", "under": "Under-confidence"}
+PERCENT = ("kept", "success")
+SCALED = ("accuracy", "accuracy_deleted", "conformal_coverage", "conformal_empty")
+SILENT = ("relative_distance", "prediction_distance")  # not shown where they are 0 by definition
+State = tuple[str | None, str | None, str]  # with the victim's own seed, with fresh seeds, heading
+ALONE: tuple[State, ...] = (
+    ("before", "nothing", "before"), ("after", "after", "after attack"), ("random", "random", "random control"),
+    ("nearest", None, "nearest control"),
+)  # fmt: skip
+STREAM: tuple[State, ...] = (
+    ("stream", None, "in its stream"), ("defended", "defended", "after + defense"),
+    ("defended_random", "defended_random", "control, likewise"), ("benign", None, "benign control"),
+)  # fmt: skip
+UNFILTERED: tuple[State, ...] = (
+    ("stream", "defended", "in its stream"), ("stream_random", "defended_random", "control, likewise"),
+    ("benign", None, "benign control"),
+)  # fmt: skip
 
 
 def show(result: Mapping[str, Any]) -> None:
     """Print the tables of a result to standard output."""
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=148)
-    config, games = result["config"], result["games"]
-    console.print(f"\n{result['title']}", markup=False)
+        console = Console(highlight=False, width=PIPE)
+    games = result["games"]
+    console.print(f"\n{result['title']}", markup=False, soft_wrap=True)
     for direction, part in result["summary"].items():
-        console.print(_table(direction, part, config, wide=console.width >= 140))
-        for line in _lines(part, [game["detection"] for game in games], games[0].get("left_out", ())):
+        console.print()
+        console.print(_title(direction, part, result), style="bold", markup=False, soft_wrap=True)
+        for table in _tables(console, part, games[0]["detection"]["defense"]):
+            console.print(table)
+        for line in _lines(part, games[0]):
             console.print(line, markup=False, soft_wrap=True)
     if games[0]["certificate"] is not None:
         console.print(f"\nCertificate after a random request: {games[0]['certificate']['line']}", soft_wrap=True)
     asked = sum(game["queries"] for game in games)
     runs = sum(game["operator_calls"] for game in games)
-    console.print(f"\nThe attack ran the unlearning procedure {runs} times ({asked} black-box queries).")
+    console.print(f"\nThe attack ran the unlearning procedure {count(runs, 'time')} ({asked:,} black-box queries).")
+    console.print("How to read this table: docs/reading.md", soft_wrap=True)
 
 
-def _table(direction: str, part: Mapping[str, Any], config: Mapping[str, Any], wide: bool) -> Table:
-    low, high = config["targets"][direction]
-    size = part["requested"]
-    title = (
-        f"{NAMES[direction]}: {part['targets']} targets with confidence {low}-{high}; "
-        f"{plus_minus(size, 1)} deletions a request; mean ± 95%"
+def _title(direction: str, part: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    low, high = result["config"]["targets"][direction]
+    what, size = heading(direction, result["games"][0]["criterion"]), plus_minus(part["requested"], 1)
+    over = part["victim_seed"]["after"]["kept"]["over"]
+    return (
+        f"{what}: {part['targets']} targets with confidence {low}-{high}; {count(part['requests'], 'request')} of "
+        f"{size} deletions; 95% intervals over {over}"
     )
-    table = Table(title=title, box=box.SIMPLE_HEAVY, title_justify="left", title_style="bold")
+
+
+def _tables(console: Console, part: Mapping[str, Any], defense: str) -> list[Table]:
+    """One table where the console is wide enough, else as many below each other as it takes to cut nothing."""
+    unlimited = console.options.update(width=10_000)
+    groups: list[list[State]] = [[]]
+    for state in (*ALONE, *(UNFILTERED if defense == "none" else STREAM)):
+        longer = _table(part, [*groups[-1], state])
+        if groups[-1] and console.measure(longer, options=unlimited).maximum > console.width:
+            groups.append([])
+        groups[-1].append(state)
+    return [_table(part, group) for group in groups]
+
+
+def _table(part: Mapping[str, Any], states: Sequence[State]) -> Table:
+    table = Table(box=box.SIMPLE_HEAVY, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("", no_wrap=True)
-    shown = [i for i, state in enumerate(OWN) if wide or state != "stream"]  # else the others would be cut
-    for heading in (HEADINGS[i] for i in shown):
-        table.add_column(heading, justify="right", no_wrap=True)
-    _section(table, "victim's own seed", part["victim_seed"], [OWN[i] for i in shown])
+    for _, _, name in states:
+        table.add_column(name, justify="right", no_wrap=True)
+    _section(table, "victim's own seed", part["victim_seed"], [own for own, _, _ in states])
     if part["fresh_seeds"] is not None:
         table.add_section()
-        _section(table, "fresh seeds*", part["fresh_seeds"], [FRESH[i] for i in shown])
+        _section(table, "fresh seeds*", part["fresh_seeds"], [fresh for _, fresh, _ in states])
     return table
 
 
 def _section(table: Table, name: str, values: Mapping[str, Any], states: Sequence[str | None]) -> None:
     table.add_row(name, style="italic")
     for key, label, digits in ROWS:
-        cells = [_cell(values[state].get(key), key, digits) if state else "" for state in states]
+        intervals = [values[state].get(key) if state else None for state in states]
+        if key in SILENT and all(i is None or float(i["mean"]) == 0 for i in intervals):
+            continue
+        cells = [_cell(interval, key, digits) for interval in intervals]
         if any(cells):
-            table.add_row(f"  {label}", *cells)
+            table.add_row(f" {label}", *cells)
 
 
 def _cell(interval: Mapping[str, Any] | None, key: str, digits: int) -> str:
     if interval is None or math.isnan(float(interval["mean"])):
         return ""
-    return rate(interval, digits) if key in PERCENT else plus_minus(interval, digits)
+    if key in PERCENT:
+        return rate(interval, digits)
+    return plus_minus(interval, digits, 100 if key in SCALED else 1)
 
 
-def plus_minus(interval: Mapping[str, Any], digits: int) -> str:
-    """A mean with the half-width of its symmetric interval."""
-    mean, low, high = (float(interval[k]) for k in ("mean", "low", "high"))
-    return (
-        f"{mean:.{digits}f}" if math.isnan(low) or low == high else f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"
-    )
-
-
-def rate(interval: Mapping[str, Any], digits: int) -> str:
-    """A rate in percent with its interval, which ends at 0 and 100."""
-    mean, low, high = (100 * float(interval[k]) for k in ("mean", "low", "high"))
-    if math.isnan(low) or low == high:
-        return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} [{max(low, 0):.{digits}f}, {min(high, 100):.{digits}f}]"
-
-
-def signed(interval: Mapping[str, Any]) -> str:
-    """A difference with its interval."""
-    mean, low, high = (float(interval[k]) for k in ("mean", "low", "high"))
-    return f"{mean:+.3f}" if math.isnan(low) else f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
-
-
-def _lines(part: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], left_out: Sequence[str] = ()) -> list[str]:
-    lines = []
+def _lines(part: Mapping[str, Any], game: Mapping[str, Any]) -> list[str]:
+    criterion, defense = game["criterion"], game["detection"]["defense"]
+    lines = [f"Success: {criterion['goal']}."]
     for judged, name in (("victim_seed", "victim's seed"), ("fresh_seeds", "fresh seeds")):
         if judged in part["effect"]:
             effect, left = part["effect"][judged], part["effect_defended"][judged]
-            lines.append(
-                f"Effect against random requests, {name}: {signed(effect)}, n = {effect['n']}; "
-                f"with the defense {signed(left)}."
-            )
+            where = "in a stream" if defense == "none" else "in a stream, with the defense"
+            lines.append(f"Effect against random requests, {name}: {signed(effect)}; {where} {signed(left)}.")
+    lines.append(f"  Effect: {criterion['measure']}; over what the control attains. Positive is as wanted.")
+    if "functional" in part["victim_seed"]["before"]:
+        lines.append(f"Attacked objective: {game['functional']}; larger is less certain.")
+    if part["nothing_requested"]:
+        lines.append(
+            f"Nothing was requested for {part['nothing_requested']} of {part['targets']} targets; their effect is 0."
+        )
+    before = part["victim_seed"]["before"]["accuracy"]
+    if "test examples" in before.get("over", ""):
+        lines.append(f"Test accuracy before is of one model, its interval over {before['over']}.")
+    lines += _footnotes(part, game["left_out"])
+    if part["filter"] is not None:
+        lines += _filter(part["filter"])
+    return lines
+
+
+def _footnotes(part: Mapping[str, Any], left_out: Sequence[str]) -> list[str]:
+    lines = []
     if left_out:
         lines.append(f"Left out with judge=quick: {', '.join(left_out)}.")
     elif part["fresh_seeds"] is None:
@@ -113,37 +147,37 @@ def _lines(part: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], lef
     if part["fresh_seeds"] is not None:
         floor = part["noise_floor"]
         lines.append(
-            f"* before: nothing deleted. Noise floor of fresh seeds: with nothing deleted "
-            f"confidence moves by {plus_minus(floor['confidence'], 3)}, "
-            f"labels kept {rate(floor['kept'], 0)} %."
+            "* before: nothing deleted. Noise floor: with nothing deleted fresh seeds move confidence by "
+            f"{plus_minus(floor['confidence'], 3)}, labels kept {rate(floor['kept'], 0)} %."
         )
-    if not left_out:
+    distances = [part["victim_seed"]["after"].get(key) for key in SILENT]
+    if any(each and float(each["mean"]) > 0 for each in distances):
         lines.append(
-            "** from retraining: parameters, relative to doing nothing; total variation of the predictions on the test "
-            "set."
+            "Distance to retraining: of parameters, relative to doing nothing; predictions apart: their total "
+            "variation from retraining on the test set."
         )
-    found = [each for each in part["detection"] if each is not None]
-    if found and detections[0]["defense"] != "none":
-        lines.append(_detection(found, detections))
     return lines
 
 
-def _detection(found: Sequence[Mapping[str, Any]], detections: Sequence[Mapping[str, Any]]) -> str:
-    def mean(path: Sequence[str]) -> float:
-        values = []
-        for each in found:
-            value: Any = each
-            for key in path:
-                value = value[key]
-            values.append(float(value["value"]))
-        return sum(values) / len(values)
-
-    counts = found[0]["decision"]["auroc"]["settings"]
-    alone = [rate for each in detections for rate in each["benign_only_rejected"]]
-    return (
-        f"Filter: AUROC {mean(['decision', 'auroc']):.3f} (S1 {mean(['S1', 'auroc']):.3f}, "
-        f"S8 {mean(['S8', 'auroc']):.3f}); "
-        f"TPR {mean(['decision', 'tpr_at_1']):.2f} at 1% and {mean(['decision', 'tpr_at_5']):.2f} at 5% FPR "
-        f"({counts['malicious']} malicious, {counts['benign']} benign); caught {mean(['caught']):.2f}, "
-        f"benign rejected {mean(['benign_rejected']):.3f} in mixed, {sum(alone) / len(alone):.3f} in benign streams."
-    )
+def _filter(found: Mapping[str, Any]) -> list[str]:
+    """What the filter did, in three lines at most."""
+    lines = []
+    if "auroc" in found:
+        counts = found["counts"]
+        beside = ", ".join(f"{s} {bracketed(found[f'auroc_{s}'])}" for s in ("S1", "S8") if f"auroc_{s}" in found)
+        auroc = f"{bracketed(found['auroc'])}{f' ({beside})' if beside else ''}"
+        lines.append(
+            f"Filter: AUROC {auroc} over {found['auroc']['over']}: "
+            f"{counts['malicious']} malicious requests ({counts['malicious_distinct']} distinct records), "
+            f"{counts['benign']} benign ({counts['benign_distinct']})."
+        )
+        lines.append(
+            f"  TPR {bracketed(found['tpr_at_1'])} at 1% and {bracketed(found['tpr_at_5'])} at 5% FPR; caught "
+            f"{bracketed(found['caught'])}; benign rejected {bracketed(found['benign_rejected'], 3)} in these streams."
+        )
+    alone = "; ".join(
+        f"{kind} {bracketed(each, 3)}" for kind, each in found["benign_rejected_alone"].items()
+    )  # fmt: skip
+    over = next(iter(found["benign_rejected_alone"].values()))["over"]
+    lines.append(f"  Benign rejected in benign streams, by who asks: {alone} (over {over}).")
+    return lines

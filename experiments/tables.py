@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 ROOT = Path(__file__).resolve().parents[1]
+MOST_SEEDS = 10_000
 COMMAND = "python experiments/tables.py"
 
 
@@ -46,8 +47,15 @@ def _make(cfg: "DictConfig", name: str | None, work: Path, launcher: "DictConfig
     content = OmegaConf.to_container(cfg.table, resolve=True, throw_on_missing=True)
     if not isinstance(content, dict):
         raise UserError(f"A table is a YAML with title, axes, columns and claims, not {content!r:.60}.")
-    if cfg.seeds is not None and (not isinstance(cfg.seeds, int) or cfg.seeds < 1):
-        raise UserError(f"seeds must be a whole number above 0 or null, got {cfg.seeds!r}.")
+    number = isinstance(cfg.seeds, int) and not isinstance(cfg.seeds, bool)
+    if cfg.seeds is not None and not (number and 1 <= cfg.seeds <= MOST_SEEDS):
+        raise UserError(
+            f"seeds must be null or a whole number from 1 to {MOST_SEEDS:,}, since each is a game for every row, "
+            f"got {cfg.seeds!r}."
+        )
+    for key, folder in (("output", cfg.output), ("store.dir", cfg.store.dir)):
+        if folder is not None and (not isinstance(folder, str) or not folder.strip()):
+            raise UserError(f"{key} must be a folder or null, got {folder!r:.60}.")
     if not isinstance(cfg.run, Sequence) or isinstance(cfg.run, str):
         raise UserError(f"run is a list of overrides (or write run.data.root=FOLDER), got {cfg.run!r}.")
     order = Order(

@@ -73,7 +73,7 @@ def _logged(folder: Path) -> Iterator[None]:
     before = root.level
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handler: logging.Handler = logging.FileHandler(folder / "run.log", delay=True)
+        handler: logging.Handler = logging.FileHandler(folder / "run.log", encoding="utf-8", delay=True)
     except OSError:  # the cell will say that its folder cannot be written
         handler = logging.NullHandler()
     handler.handleError = lambda _: None  # type: ignore[method-assign,assignment]  # a full disk ends the log, not the game

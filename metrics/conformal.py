@@ -63,6 +63,19 @@ def coverage(sets: Tensor, labels: Tensor, alpha: float | None = None) -> Measur
     return Measurement(float(held.gather(1, y[:, None]).double().mean()), len(y), settings)
 
 
+def empty_share(sets: Tensor, alpha: float | None = None) -> Measurement:
+    """Share of examples with an empty set, in [0, 1]; `sets` bool (n, K).
+
+    A set is empty where no class reaches the threshold: the example is unlike all that was calibrated on, and its small
+    set is no certainty. `alpha`, if given, is recorded.
+    """
+    size = _checked_sets(sets).sum(1)
+    settings: dict[str, object] = {"score": "1 - p_y", "scale": "fraction"}
+    if alpha is not None:
+        settings["alpha"] = alpha
+    return Measurement(float((size == 0).double().mean()), len(size), settings)
+
+
 def mean_set_size(sets: Tensor, alpha: float | None = None) -> Measurement:
     """Mean number of classes in a set, in [0, K]; `sets` bool (n, K). The settings give the share of empty sets."""
     size = _checked_sets(sets).sum(1).double()

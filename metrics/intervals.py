@@ -1,5 +1,6 @@
-"""Intervals for a mean, a paired difference and a rate."""
+"""Intervals for a mean, a paired difference, a share, and for values that come in groups (the seeds of games)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,8 @@ from metrics.measurement import checked_values
 class Interval:
     """A mean with the bounds of its interval at `level`; `n` values; `method` says how the bounds were made.
 
-    The bounds are NaN where the data cannot give any, as with a single value.
+    The bounds are NaN where the data cannot give any, as with a single value. `over` says, where it is known, what was
+    drawn at random: what another draw of it would give lies between the bounds.
     """
 
     mean: float
@@ -21,6 +23,7 @@ class Interval:
     n: int
     method: str
     level: float = 0.95
+    over: str = ""
 
 
 def _check_level(level: float) -> None:
@@ -103,3 +106,80 @@ def bootstrap_interval(
     tails = torch.tensor([(1.0 - level) / 2, (1.0 + level) / 2], dtype=torch.float64)
     low, high = torch.quantile(torch.cat(means), tails).tolist()
     return Interval(mean, low, high, n, method, level)
+
+
+def share_interval(share: float, variance: float, freedom: int, trials: float, level: float = 0.95) -> Interval:
+    """Interval in [0, 1] of a share, a rate or an AUROC whose `variance` was estimated with `freedom` degrees.
+
+    Clopper-Pearson bounds at the effective sample size p(1 - p) / variance, which is reduced by (z / t_freedom)^2 for
+    the uncertainty of the variance and is at most `trials` (infinite where values are no yes or no): Korn and Graubard,
+    Survey Methodology 24 (1998), with the cap taken after the reduction. Where the variance is 0 it is `trials`,
+    reduced likewise. NaN bounds without a degree of freedom, or where nothing is known of the spread.
+    """
+    from scipy.special import betaincinv, ndtri, stdtrit
+
+    _check_level(level)
+    if not 0 <= share <= 1 or trials <= 0:
+        raise ValueError(f"A share lies in [0, 1] and has at least one trial, not {share} of {trials}.")
+    tail = (1 - level) / 2
+    method = "Clopper-Pearson at the effective sample size"
+    n = int(trials) if trials != float("inf") else 0
+    if freedom < 1:
+        return Interval(share, float("nan"), float("nan"), n, f"{method} (one group: no spread)", level)
+    reduced = float(ndtri(1 - tail) / stdtrit(freedom, 1 - tail)) ** 2
+    spread = share * (1 - share)
+    if variance > 1e-15 and spread > 0:
+        size = min(trials, spread / variance * reduced)
+    else:
+        size = reduced * (trials if trials != float("inf") else freedom + 1)
+    hits = share * size
+    low = 0.0 if share == 0 else float(betaincinv(hits, size - hits + 1, tail))
+    high = 1.0 if share == 1 else float(betaincinv(hits + 1, size - hits, 1 - tail))
+    return Interval(share, low, high, n, method, level)
+
+
+def grouped_interval(
+    groups: Sequence[Tensor],
+    kind: str = "plain",
+    bounds: tuple[float, float] | None = None,
+    units: str = "targets",
+    level: float = 0.95,
+) -> Interval:
+    """Interval of the mean over groups of the mean within a group: groups are drawn at random, values within them too.
+
+    `groups` holds the values of each seed; empty groups are left out. With several groups their means are what counts
+    as independent (values of one seed share a model); with one group its values are, and the interval says nothing
+    about other seeds. `kind` plain: Student's t, cut at `bounds`, between which the mean must lie. `kind` share: values
+    in [0, 1], by `share_interval`; yes and no (0 and 1) of one group get the exact Clopper-Pearson interval. Plain
+    values that are all equal have no bounds: they say nothing about their spread.
+
+    `n` counts the values. Raises ValueError without any value, for a NaN, and for shares outside [0, 1].
+    """
+    values = [checked_values(group, "Values") for group in groups if len(group)]
+    if not values:
+        raise ValueError("An interval needs at least one value.")
+    if kind not in ("plain", "share"):
+        raise ValueError(f'The kind of an interval is "plain" or "share", not {kind!r}.')
+    every = torch.cat(values)
+    one = len(values) == 1
+    means = values[0] if one else torch.stack([group.mean() for group in values])
+    over = f"{len(means)} {units} of one seed" if one else f"{len(values)} seeds"
+    if kind == "share":
+        if bool(((every < 0) | (every > 1)).any()):
+            raise ValueError("Shares lie in [0, 1].")
+        binary = bool(((every == 0) | (every == 1)).all())
+        if one and binary and len(every) > 1:
+            found = rate_interval(int(every.sum()), len(every), level)
+        else:
+            variance = float(means.var()) / len(means) if len(means) > 1 else 0.0
+            trials = float(len(every)) if binary else float("inf")
+            found = share_interval(min(max(float(means.mean()), 0.0), 1.0), variance, len(means) - 1, trials, level)
+        return Interval(found.mean, found.low, found.high, len(every), found.method, level, over)
+    found = mean_interval(means, level)
+    if len(means) > 1 and bool((means == means[0]).all()):  # no width would say that nothing can vary
+        nan = float("nan")
+        return Interval(found.mean, nan, nan, len(every), "Student t (all equal: no spread seen)", level, over)
+    low, high = (found.low, found.high) if bounds is None else (max(found.low, bounds[0]), min(found.high, bounds[1]))
+    if found.low != found.low:  # NaN
+        low = high = found.low
+    return Interval(found.mean, low, high, len(every), found.method, level, over)

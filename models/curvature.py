@@ -109,7 +109,7 @@ def _summed(
 ) -> Product:
     """Accumulate over chunks of the examples; with `hold` the first of them stay linearised for the next call."""
     n = len(examples)
-    like = {name: value[0] for name, value in models.parameters.items()}
+    like = {name: value[0] for name, value in models.moving.items()}
     numbers = activations(models, examples.x)
     chunk = rows_at_once(models, examples.x, CHUNK, len(models))
     if examples.x.device.type == "cpu":
@@ -125,7 +125,7 @@ def _summed(
     def at(first: int) -> Linear:
         part = slice(first, first + chunk)
         with torch.enable_grad():
-            parameters = {name: value.detach().requires_grad_() for name, value in models.parameters.items()}
+            parameters = {name: value.detach().requires_grad_() for name, value in models.moving.items()}
             return linearise(parameters, 1 - deleted[:, part], examples.x[part], examples.y[part])
 
     def apply(vectors: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def woodbury_solution(
     check_rank(min(rank, len(examples)), b.shape[1])
     drawn = torch.randperm(len(examples), generator=generator(0, "woodbury"))[:rank].sort().values.to(examples.y.device)
     part, weights = examples[drawn], (1 - deleted[:, drawn]) / len(drawn)
-    same = all(bool((value == value[:1]).all()) for value in models.parameters.values())
+    same = all(bool((value == value[:1]).all()) for value in models.moving.values())
     groups = [slice(0, len(b))] if same else [slice(j, j + 1) for j in range(len(b))]
     pieces = [_woodbury(models[rows.start], part, weights[rows], shift, b[rows]) for rows in groups]
     x, left = (torch.cat([piece[k] for piece in pieces]) for k in (0, 1))

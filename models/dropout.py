@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from data.errors import UserError
+from models import shapes
 
 
 class Dropout(nn.Module):
@@ -21,9 +21,7 @@ class Dropout(nn.Module):
 
     def __init__(self, *, rate: float, width: int) -> None:
         super().__init__()
-        if not 0 <= rate < 1:
-            raise UserError(f"model.dropout={rate} must be at least 0 and less than 1.")
-        self.rate = rate
+        self.rate = shapes.rate("dropout", rate)
         self.width = width
         self.register_buffer("mask", torch.ones(1))
 
@@ -37,15 +35,19 @@ def dropout_layers(module: nn.Module) -> dict[str, Dropout]:
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, Dropout)}
 
 
-def sample_masks(module: nn.Module, generator: torch.Generator, leading: tuple[int, ...]) -> dict[str, Tensor]:
+def sample_masks(
+    module: nn.Module, generator: torch.Generator, leading: tuple[int, ...], dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
     """One draw of masks, by the names of their buffers, each of shape (*leading, width).
 
     Entries are 0 with probability `rate` and 1 / (1 - rate) else. `leading` is (batch,) for a mask per example, or
     (samples,) for one thinned network per sample, to be mapped over. Draws are made on the generator's device and the
-    masks have the device and type of the buffers. The result is empty if the module has no dropout.
+    masks have the device of the buffers, and their type unless it is given. The result is empty if the module has no
+    dropout.
     """
     masks: dict[str, Tensor] = {}
     for name, layer in dropout_layers(module).items():
         kept = torch.rand(*leading, layer.width, generator=generator, device=generator.device) >= layer.rate
-        masks[f"{name}.mask" if name else "mask"] = kept.to(layer.mask) / (1 - layer.rate)
+        scale = kept.to(layer.mask.device, dtype or layer.mask.dtype) / (1 - layer.rate)
+        masks[f"{name}.mask" if name else "mask"] = scale
     return masks

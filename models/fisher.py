@@ -19,7 +19,7 @@ def diagonal_fisher(victim: Victim, examples: Examples, weights: Tensor) -> Tens
     J_i' (diag p_i - p_i p_i') J_i, with the Jacobians J_i of the logits. At most 2**26 numbers of Jacobians are held.
     Source: Golatkar et al., CVPR 2020 (unlearning sheet, 3.3).
     """
-    parameters = {name: value.detach() for name, value in victim.parameters.items()}
+    parameters = {name: value.detach() for name, value in victim.moving.items()}
     size, classes = victim.flat().numel(), victim.logits(examples.x[:1]).shape[1]
     total = torch.zeros(len(weights), size, dtype=torch.float64, device=weights.device)
 

@@ -26,13 +26,13 @@ def inner_products(victim: Victim, examples: Examples, direction: Tensor, chunk:
 
     One forward-mode pass per chunk: the derivative of the vector of losses along v. No per-example gradient is stored.
     """
-    tangent = unflatten(direction, victim.parameters)
+    tangent = unflatten(direction, victim.moving)
 
     def along(x: Tensor, y: Tensor) -> Tensor:
         def loss(parameters: Tensors) -> Tensor:
             return losses(victim.module, parameters, victim.buffers, x, y)
 
-        return jvp(loss, (victim.parameters,), (tangent,))[1]
+        return jvp(loss, (victim.moving,), (tangent,))[1]
 
     with torch.no_grad():
         rows = rows_at_once(victim, examples.x, chunk)
@@ -49,14 +49,14 @@ def inner_products_many(models: Ensemble, examples: Examples, directions: Tensor
     def along(parameters: Tensors, buffers: Tensors, tangent: Tensors, x: Tensor, y: Tensor) -> Tensor:
         return jvp(lambda p: losses(models.module, p, buffers, x, y), (parameters,), (tangent,))[1]
 
-    like, alone = {name: value[0] for name, value in models.parameters.items()}, len(models) == 1
+    like, alone = {name: value[0] for name, value in models.moving.items()}, len(models) == 1
     run = vmap(along, in_dims=(None if alone else 0, None if alone else 0, 0, None, None))
     which, parts = passes(models, examples.x, chunk, len(directions))
 
     def products(rows: slice, part: slice) -> Tensor:
         at = models[0] if alone else models.select(rows)
         found: Tensor = run(
-            at.parameters, at.buffers, unflatten(directions[rows], like), examples.x[part], examples.y[part]
+            at.moving, at.buffers, unflatten(directions[rows], like), examples.x[part], examples.y[part]
         )
         return found
 
@@ -71,7 +71,7 @@ def per_example_gradients(victim: Victim, examples: Examples) -> Tensor:
         def loss(parameters: Tensors) -> Tensor:
             return losses(victim.module, parameters, victim.buffers, x[None], y[None])[0]
 
-        return flatten(grad(loss)(victim.parameters))
+        return flatten(grad(loss)(victim.moving))
 
     return vmap(one)(examples.x, examples.y).detach()
 
@@ -112,15 +112,19 @@ def _summed(victim: Victim, examples: Examples, weights: Tensor, chunk: int) -> 
     step = rows_at_once(victim, examples.x, chunk, len(weights))
     for first in range(0, len(examples), step):
         part, rows = examples[slice(first, first + step)], weights[:, first : first + step]
-        parameters = {name: value.detach().requires_grad_() for name, value in victim.parameters.items()}
+        parameters = {name: value.detach().requires_grad_() for name, value in victim.moving.items()}
         values = losses(victim.module, parameters, victim.buffers, part.x, part.y)
         wrt = list(parameters.values())
         if len(rows) == 1:
-            pieces = torch.autograd.grad((values * rows[0]).sum(), wrt)
+            pieces = torch.autograd.grad((values * rows[0]).sum(), wrt, materialize_grads=True)
             total[0] += torch.cat([piece.reshape(-1) for piece in pieces])
         else:
-            pieces = torch.autograd.grad(values, wrt, grad_outputs=rows, is_grads_batched=True)
-            total += torch.cat([piece.reshape(len(rows), -1) for piece in pieces], dim=1)
+            found = torch.autograd.grad(values, wrt, grad_outputs=rows, is_grads_batched=True, allow_unused=True)
+            filled = [  # a parameter that is not used has the gradient zero
+                value.new_zeros(len(rows), value.numel()) if piece is None else piece.reshape(len(rows), -1)
+                for piece, value in zip(found, wrt, strict=True)
+            ]
+            total += torch.cat(filled, dim=1)
     return total.to(weights.dtype)
 
 
@@ -131,13 +135,13 @@ def objective_gradient(victim: Victim, examples: Examples, deleted: Tensor, weig
 
 def input_gradients(victim: Victim, examples: Examples, direction: Tensor) -> Tensor:
     """grad_x <v, grad_theta l(x_i, y_i; theta)> for every example, shape of `examples.x`, with v = `direction` (p,)."""
-    tangent = unflatten(direction, victim.parameters)
+    tangent = unflatten(direction, victim.moving)
 
     def total(x: Tensor) -> Tensor:
         def loss(parameters: Tensors) -> Tensor:
             return losses(victim.module, parameters, victim.buffers, x, examples.y)
 
-        return jvp(loss, (victim.parameters,), (tangent,))[1].sum()
+        return jvp(loss, (victim.moving,), (tangent,))[1].sum()
 
     result: Tensor = grad(total)(examples.x)
     return result

@@ -44,7 +44,7 @@ def inverse_curvature(
     anchor = base if base is not None else models[0]
     if solver.layers == "all":
         return _solve(solver, models, examples, deleted, weight_decay, vectors, anchor)
-    like = {name: value[0] for name, value in models.parameters.items()}
+    like = {name: value[0] for name, value in models.moving.items()}
     part, rows = only_last_layer(models), to_last_layer(vectors, like)
     solution = _solve(solver, part, examples, deleted, weight_decay, rows, anchor)
     return replace(solution, x=from_last_layer(solution.x, like))

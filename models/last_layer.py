@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.victim import Ensemble, Tensors, Victim
+from data.errors import UserError
+from models.committee import Committee
+from models.victim import INFERENCE_ROWS, Ensemble, Tensors, Victim, forward, rows_at_once
 
 Models = TypeVar("Models", Victim, Ensemble)
 
@@ -20,9 +23,9 @@ def last_layer(parameters: Tensors) -> list[str]:
 
 def only_last_layer(models: Models) -> Models:
     """The same models, whose parameters are those of the last layer; the others are buffers, so nothing moves them."""
-    moving = last_layer(models.parameters)
-    parameters = {name: models.parameters[name] for name in moving}
-    fixed = {name: value for name, value in models.parameters.items() if name not in parameters}
+    moving = last_layer(models.moving)
+    parameters = {name: models.moving[name] for name in moving}
+    fixed = {name: value for name, value in models.moving.items() if name not in parameters}
     return type(models)(models.module, parameters, {**models.buffers, **fixed}, models.history, models.ledger)
 
 
@@ -39,6 +42,45 @@ def from_last_layer(vectors: Tensor, parameters: Tensors) -> Tensor:
     return torch.cat(
         [next(given) if name in last_layer(parameters) else part for name, part in _parts(full, parameters)], dim=1
     )
+
+
+def features(victim: Victim, x: Tensor) -> Tensor:
+    """What enters the victim's last layer (n, d) for inputs `x` (n, ...); of a committee that of every constituent.
+
+    Raises UserError where that layer is not a module that runs once on all inputs.
+    """
+    with torch.no_grad():
+        return torch.cat([_entering(victim, part) for part in x.split(rows_at_once(victim, x, INFERENCE_ROWS))])
+
+
+def _entering(victim: Victim, x: Tensor) -> Tensor:
+    seen: dict[str, list[Tensor]] = {name: [] for name in _last_modules(victim)}
+
+    def recorder(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda module, inputs: seen[name].append(inputs[0])
+
+    handles = [victim.module.get_submodule(name).register_forward_pre_hook(recorder(name)) for name in seen]
+    try:
+        forward(victim.module, victim.parameters, victim.buffers, x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, inputs in seen.items():
+        if len(inputs) != 1 or len(inputs[0]) != len(x):
+            raise UserError(
+                f"The model's last layer {name or type(victim.module).__name__} does not run once on all inputs, so it "
+                "has no features to compare; define the layer that gives the logits last."
+            )
+    return torch.cat([inputs.flatten(1) for [inputs] in seen.values()], dim=1)
+
+
+def _last_modules(victim: Victim) -> list[str]:
+    """The name of the module with the last parameters; of a committee one name for every constituent."""
+    if not isinstance(victim.module, Committee):
+        return [last_layer(victim.parameters)[0].rpartition(".")[0]]
+    prefixes = [f"constituents.{k}." for k in range(len(victim.module.constituents))]
+    own = [{name: value for name, value in victim.parameters.items() if name.startswith(each)} for each in prefixes]
+    return [last_layer(parameters)[0].rpartition(".")[0] for parameters in own]
 
 
 def _parts(vectors: Tensor, parameters: Tensors) -> list[tuple[str, Tensor]]:

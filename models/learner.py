@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import vmap
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from models.behaviour import Behaviour, fresh_copy
 from models.dropout import dropout_layers
 from models.victim import Ensemble, Tensors, forward
 
@@ -44,40 +43,45 @@ class Learner:
     result: Callable[[], Ensemble]
 
 
-def has_batch_norm(module: nn.Module) -> bool:
-    """Whether a layer normalises by the statistics of its batch."""
-    return any(isinstance(layer, _BatchNorm) for layer in module.modules())
+def alone(begin: Ensemble, behaves: Behaviour) -> Learner:
+    """The one model of `begin` as a plain module: half the time of a functional call, and every layer works as usual.
 
-
-def alone(begin: Ensemble) -> Learner:
-    """The one model of `begin` as a plain module: half the time of a functional call, and batch-norm works as usual."""
-    first = next(iter(begin.parameters.values()))
-    module = copy.deepcopy(begin.module).to(first.device, first.dtype).requires_grad_()
-    parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
+    A module with a training mode of its own is trained in it.
+    """
+    first = next(iter(begin.moving.values()))
+    module = fresh_copy(begin.module).to(first.device, first.dtype)
+    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
     with torch.no_grad():
-        for name, value in (*parameters.items(), *buffers.items()):
-            value.copy_((begin.parameters | begin.buffers)[name][0])
-    layers, normalised = dropout_layers(module).values(), has_batch_norm(module)
+        for name, value in (*begin.moving.items(), *begin.buffers.items()):
+            tensors[name].copy_(value[0])
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name in begin.moving)
+    layers = dropout_layers(module).values()
+    module.train(behaves.apart)
 
     def loss(batch: Batch) -> Tensor:
         x, y, keep, masks = batch.x, batch.y, batch.keep[0], batch.masks
         size = len(y)
-        if normalised:  # the statistics of a batch must not see what is deleted
+        if behaves.mixes:  # the statistics of a batch must not see what is deleted
             left = keep > 0
             x, y, keep, masks = x[left], y[left], keep[left], {name: mask[left] for name, mask in masks.items()}
+            if len(x) == 0:
+                return keep.new_zeros((), requires_grad=True)
             module.train(len(x) > 1)
         for layer, mask in zip(layers, masks.values(), strict=bool(masks)):
             layer.mask = mask
         return (F.cross_entropy(module(x), y, reduction="none") * keep).sum() / size
 
     def result() -> Ensemble:
+        now = dict(module.named_buffers())  # a layer may put a new tensor in the place of a buffer
+        learned = tensors | {name: now[name] for name in behaves.keeps}
         return Ensemble(
             begin.module,
-            {name: parameters[name].detach()[None] for name in begin.parameters},
-            {name: buffers[name][None] for name in begin.buffers},
+            {name: tensors[name].detach()[None] for name in begin.moving},
+            {name: learned[name].detach()[None] for name in begin.buffers},
         )
 
-    return Learner(parameters, loss, result)
+    return Learner({name: tensors[name] for name in begin.moving}, loss, result)
 
 
 def side_by_side(begin: Ensemble, shared: bool) -> Learner:
@@ -86,7 +90,7 @@ def side_by_side(begin: Ensemble, shared: bool) -> Learner:
     # spare a copy of every gradient.
     parameters = {
         name: (value.mT.clone(memory_format=torch.contiguous_format).mT if value.dim() == 3 else value.clone())
-        for name, value in begin.parameters.items()
+        for name, value in begin.moving.items()
     }
     parameters = {name: value.detach().requires_grad_() for name, value in parameters.items()}
     same = None if shared else 0

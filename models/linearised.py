@@ -32,7 +32,7 @@ def forth_and_back(models: Ensemble, function: Function, inner: Inner) -> Linear
     products still take half to three quarters of the time of dual numbers, in residual networks twice that time.
     """
     names = [name for name, layer in models.module.named_modules() if isinstance(layer, _ConvNd)]
-    moving = sum(any(f"{name}.{each}" in models.parameters for each in ("weight", "bias")) for name in names)
+    moving = sum(any(f"{name}.{each}" in models.moving for each in ("weight", "bias")) for name in names)
     return (_by_going_back_twice if moving <= FEW else _by_dual_numbers)(models, function, inner)
 
 

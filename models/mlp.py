@@ -7,9 +7,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from data.errors import UserError
 from models.dropout import Dropout
-from models.shapes import features, positive
+from models.shapes import choice, features, positive, rate
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
@@ -19,7 +18,8 @@ class MLP(nn.Module):
 
     tanh is smooth, so that Hessians and influence are defined everywhere. `dropout` is the rate after each activation;
     see `models.dropout` for its masks. Without widths this is logistic regression.
-    Raises `UserError` for a width below 1, an unknown activation, or a rate outside [0, 1).
+    Raises `UserError` for widths that are no list of integers of at least 1, an unknown activation, or a rate outside
+    [0, 1).
     """
 
     def __init__(
@@ -32,10 +32,8 @@ class MLP(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise UserError(f"model.activation={activation} is unknown; choose tanh or relu.")
-        if not 0 <= dropout < 1:
-            raise UserError(f"model.dropout={dropout} must be at least 0 and less than 1.")
+        choice("activation", activation, list(ACTIVATIONS))
+        rate("dropout", dropout)
         sizes = (features(shape, classes), *positive("widths", widths))
         hidden: list[nn.Module] = []
         for inputs, units in pairwise(sizes):

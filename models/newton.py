@@ -26,7 +26,7 @@ def minimise(
     search, until the norm of every model's gradient is at most `tolerance`, or at the level of rounding. Raises
     UserError for models with more than 5,000 parameters, and where that is not reached.
     """
-    module, like = start.module, {name: value[0] for name, value in start.parameters.items()}
+    module, like = start.module, {name: value[0] for name, value in start.moving.items()}
     buffers = {name: value[0] for name, value in start.buffers.items()}
     theta = start.flat()
     if theta.shape[1] > LARGEST:
@@ -71,7 +71,7 @@ def _step(models: Ensemble, records: Examples, keep: Tensor, weight_decay: float
     they differ by more, or rounding hides the smallest curvature, every model gets its own.
     """
     first = models[0]
-    mean = Victim(first.module, unflatten(models.flat().mean(0), first.parameters), first.buffers)
+    mean = Victim(first.module, unflatten(models.flat().mean(0), first.moving), first.buffers)
     matrix = curvature_matrix(gauss_newton, mean, records, 1 - keep.mean(0), weight_decay)
     matrix.diagonal().add_(8 * torch.finfo(matrix.dtype).eps * matrix.trace())  # or rounding may make it indefinite
     try:

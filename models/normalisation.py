@@ -6,7 +6,7 @@ import math
 
 from torch import nn
 
-from data.errors import UserError
+from models.shapes import choice
 
 
 def normalisation(kind: str, channels: int) -> nn.Module:
@@ -21,6 +21,5 @@ def normalisation(kind: str, channels: int) -> nn.Module:
         return nn.GroupNorm(math.gcd(8, channels // 2) if channels % 2 == 0 else 1, channels)
     if kind == "batch":
         return nn.BatchNorm2d(channels)
-    if kind == "none":
-        return nn.Identity()
-    raise UserError(f"model.norm={kind} is unknown; choose group, batch or none.")
+    choice("norm", kind, ("group", "batch", "none"))
+    return nn.Identity()

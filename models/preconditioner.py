@@ -99,7 +99,7 @@ def inner_solve(victim: Victim, examples: Examples, shift: float) -> Factor:
 
     That is not a linear map: conjugate gradients around it must be flexible.
     """
-    part = subsample(Victim(victim.module, victim.parameters, victim.buffers), examples)  # the victim itself may die
+    part = subsample(Victim(victim.module, victim.moving, victim.buffers), examples)  # the victim itself may die
     return partial(_rough_solution, part.product(shift))
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.normalisation import normalisation
-from models.shapes import image, positive
+from models.shapes import image, positive_integer
 
 
 class ResNet9(nn.Module):
@@ -22,7 +22,7 @@ class ResNet9(nn.Module):
     def __init__(self, *, shape: Sequence[int], classes: int, width: int = 64, norm: str = "batch") -> None:
         super().__init__()
         channels, _, _ = image(shape, classes, "ResNet9", smallest=8)
-        (width,) = positive("width", [width])
+        positive_integer("width", width)
         self.stem = _convolution(channels, width, norm)
         self.layer1 = nn.Sequential(_convolution(width, 2 * width, norm), nn.MaxPool2d(2), _Residual(2 * width, norm))
         self.layer2 = nn.Sequential(_convolution(2 * width, 4 * width, norm), nn.MaxPool2d(2))
@@ -50,7 +50,7 @@ class ResNet18(nn.Module):
     def __init__(self, *, shape: Sequence[int], classes: int, width: int = 64, norm: str = "batch") -> None:
         super().__init__()
         channels, _, _ = image(shape, classes, "ResNet18", smallest=8)
-        (width,) = positive("width", [width])
+        positive_integer("width", width)
         self.stem = _convolution(channels, width, norm)
         stages: list[nn.Module] = []
         before = width

@@ -12,11 +12,12 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from data.bounds import at_most
 from data.errors import UserError
 from models.progress import Tick, progress
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Solver:
     """Which curvature is inverted, how, and how precisely.
 
@@ -44,11 +45,11 @@ class Solver:
     preconditioner: Literal["none", "diagonal", "nystroem", "subsample"] = "none"
     rank: Annotated[int, Field(ge=1)] = 100
     damping: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-3
-    max_iterations: Annotated[int, Field(ge=1)] = 1000
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-2
+    max_iterations: Annotated[int, Field(ge=1), at_most(10_000_000, "each is a pass over the records")] = 1000
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     batch_size: Annotated[int, Field(ge=1)] | None = None
-    repetitions: Annotated[int, Field(ge=1)] = 1
+    repetitions: Annotated[int, Field(ge=1), at_most(1_000_000, "each is a run of its own")] = 1
 
     def __post_init__(self) -> None:
         if self.method == "woodbury" and self.curvature != "fisher":

@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Annotated, Literal
 
 import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.parameter import is_lazy
 
+from data.bounds import at_most
 from data.errors import UserError
 from data.examples import Examples
-from data.randomness import derive, generator
+from data.randomness import derive, generator, reseed, seeded
+from models.behaviour import adapt, behaviour, pair
+from models.committee import Committee
 from models.dropout import dropout_layers, sample_masks
-from models.learner import Batch, alone, has_batch_norm, side_by_side
+from models.learner import Batch, Learner, alone, side_by_side
 from models.newton import minimise
 from models.progress import Tick, progress
-from models.victim import Ensemble, Tensors, Victim, concatenate, models_at_once, room, rows_at_once
+from models.victim import (
+    Ensemble,
+    Tensors,
+    Victim,
+    concatenate,
+    frozen_names,
+    models_at_once,
+    room,
+    rows_at_once,
+)
 
 Build = Callable[[], nn.Module]
 Watch = Callable[[Batch, Sequence[Tensor]], None]  # told of every step: its batch, and the parameters after it
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Diverged(UserError):
+    """The loss or a parameter stopped being finite."""
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Training:
     """How a model is trained on F(theta; w) = (1/n) sum_i (1 - w_i) l_i(theta) + (weight_decay/2) ||theta||^2.
 
@@ -37,7 +54,7 @@ class Training:
     """
 
     optimizer: Literal["sgd", "adam", "newton"] = "sgd"
-    epochs: Annotated[int, Field(ge=1)] = 20
+    epochs: Annotated[int, Field(ge=1), at_most(1_000_000, "each is a pass over the records")] = 20
     batch_size: Annotated[int, Field(ge=1)] = 100
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -48,19 +65,35 @@ class Training:
 
 
 def initialise(build: Build, seed: int, like: Tensor) -> tuple[nn.Module, Tensors, Tensors]:
-    """A fresh module in eval mode with its parameters and buffers, drawn from `seed` alone, on the device of `like`."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "initialisation"))
+    """A fresh module in eval mode with its parameters and buffers, drawn from `seed` alone, on the device of `like`.
+
+    Parameters that require no gradient are frozen (see `Victim`). `like` (n, ...) are inputs: with them lazy layers
+    find their sizes, and the module's behaviour is found out (see `models.behaviour`); a bare tensor (k,) gives a
+    device and a type only. Raises UserError where nothing is left to train.
+    """
+    tried = like.dim() > 1
+    with seeded(derive(seed, "initialisation")):
         module = build().eval()
-    dtype, device = like.dtype, like.device
-    cast = {
-        n: t.to(device, dtype if t.is_floating_point() else t.dtype)
-        for n, t in module.state_dict(keep_vars=True).items()
-    }
-    names = {name for name, _ in module.named_parameters()}
-    parameters = {name: value.detach().clone() for name, value in cast.items() if name in names}
-    buffers = {n: t.to(device, dtype if t.is_floating_point() else t.dtype).clone() for n, t in module.named_buffers()}
-    return module.to(device), parameters, buffers
+        if tried and any(is_lazy(value) for value in (*module.parameters(), *module.buffers())):
+            with torch.no_grad():
+                module(pair(like).to("cpu", torch.get_default_dtype()))
+    if not any(value.requires_grad for value in module.parameters()):
+        raise UserError("model: it has no parameter that requires a gradient, so there is nothing to train.")
+
+    def cast(named: Iterable[tuple[str, Tensor]]) -> Tensors:
+        return {
+            name: value.detach().to(like.device, like.dtype if value.is_floating_point() else value.dtype).clone()
+            for name, value in named
+        }
+
+    parameters, buffers = cast(module.named_parameters()), cast(module.named_buffers())
+    module = module.to(like.device)
+    frozen_names(module)  # as they are now, whatever is done to the module later
+    for part in module.constituents if isinstance(module, Committee) else [module]:
+        frozen_names(part)
+        if tried:
+            adapt(part, like)
+    return module, parameters, buffers
 
 
 def train(
@@ -76,13 +109,16 @@ def train(
     """Train len(seeds) models; row j of `weights` (m, n) says how far model j has each example deleted (1 = deleted).
 
     Models that share a seed share initialisation, batch order and dropout masks, so that they differ by their weights
-    alone (common random numbers). `start` continues from given models instead of fresh ones. Architectures with
-    batch-norm are trained one by one, on batches from which fully deleted examples are dropped: their batch statistics
-    would otherwise still see the deleted inputs; a batch with fewer than two examples left uses the running statistics.
-    `watch` may read the parameters after every step and change them in place (as a projection does); their shapes have
-    the leading dimension m where more than one model is trained together. Newton's method has no steps to watch.
+    alone (common random numbers). `start` continues from given models instead of fresh ones. `watch` may read the
+    parameters after every step and change them in place (as a projection does); their shapes have the leading dimension
+    m where more than one model is trained together. Newton's method has no steps to watch.
 
-    Raises UserError when the loss is not finite, and for a model with dropout layers other than `models.dropout`'s.
+    Architectures that behave otherwise in training mode are trained in it, one by one; what they draw from global
+    generators comes from the seed and the step. Where they look at a batch as a whole, as batch-norm does, fully
+    deleted examples are dropped from it: its statistics would otherwise still see the deleted inputs; a batch with
+    fewer than two examples left is seen in eval mode.
+
+    Raises UserError when the loss is not finite, and where Newton's method meets a model with a training mode.
     """
     m, n = len(seeds), len(records)
     keep = (
@@ -91,12 +127,13 @@ def train(
         else 1 - weights.to(records.x)
     )
     module = start.module if start is not None else initialise(build, seeds[0], records.x)[0]
-    if any(isinstance(layer, _DropoutNd) and layer.p > 0 for layer in module.modules()):
+    apart = behaviour(module, records.x).apart
+    if apart and training.optimizer == "newton":
         raise UserError(
-            "This model has torch.nn.Dropout layers, which draw from the global generator; "
-            "use models.dropout.Dropout in its place."
+            "This model behaves otherwise in training mode (batch-norm, dropout, noise), so it has no single objective "
+            "for training.optimizer=newton to minimise; use training=sgd or training=adam."
         )
-    size = 1 if has_batch_norm(module) else _together(build, records, training, seeds[0], start)
+    size = 1 if apart else _together(build, records, training, seeds[0], start)
     chunks = [range(first, min(first + size, m)) for first in range(0, m, size)]
     steps = 1 if training.optimizer == "newton" else training.epochs
     with progress(label, len(chunks) * steps) as tick:
@@ -141,29 +178,51 @@ def _train_stack(
         parameters = minimise(begin, records, keep, training.weight_decay, training.tolerance)
         tick()
         return Ensemble(begin.module, parameters, begin.buffers)
-    learner = alone(begin) if len(seeds) == 1 else side_by_side(begin, shared=len(set(seeds)) == 1)
+    behaves = behaviour(begin.module, records.x)
+    learner = alone(begin, behaves) if len(seeds) == 1 else side_by_side(begin, shared=len(set(seeds)) == 1)
+    with seeded(0) if behaves.draws else nullcontext():  # every step is seeded anew
+        _descend(learner, begin.module, records, keep, training, seeds, behaves.draws, tick, watch)
+    return learner.result()
+
+
+def _descend(
+    learner: Learner,
+    module: nn.Module,
+    records: Examples,
+    keep: Tensor,
+    training: Training,
+    seeds: Sequence[int],
+    draws: bool,
+    tick: Tick,
+    watch: Watch | None,
+) -> None:
+    """All steps of training, which change the learner's parameters in place."""
     values = list(learner.parameters.values())
     update = _stepper(training, values)
     total = training.epochs * math.ceil(len(records) / training.batch_size)
     step = 0
-    for epoch, batches in enumerate(_batches(begin.module, records, keep, training, seeds)):
+    for epoch, batches in enumerate(_batches(module, records, keep, training, seeds)):
         for batch in batches:
             for value in values:
                 value.grad = None
+            if draws:
+                reseed(derive(seeds[0], "draws of the model", step))
             loss = learner.loss(batch)
             loss.backward()
+            for value in values:
+                if value.grad is None:  # not used in this step: its gradient is zero
+                    value.grad = torch.zeros_like(value)
             update(training.lr * lr_factor(training.schedule, step, total))
             if watch is not None:
                 with torch.no_grad():
                     watch(batch, values)
             step += 1
         if not all(bool(torch.isfinite(value).all()) for value in (loss, *values)):
-            raise UserError(
+            raise Diverged(
                 f"Training diverged: the loss is not finite after epoch {epoch + 1}; "
                 f"lower training.lr (now {training.lr:g})."
             )
         tick()
-    return learner.result()
 
 
 def _stepper(training: Training, values: list[Tensor]) -> Callable[[float], None]:
@@ -184,7 +243,7 @@ def _stepper(training: Training, values: list[Tensor]) -> Callable[[float], None
 
     @torch.no_grad()
     def sgd(lr: float) -> None:
-        gradients = [value.grad for value in values if value.grad is not None]
+        gradients = [value.grad for value in values if value.grad is not None]  # all of them, by then
         torch._foreach_mul_(velocity, training.momentum)
         torch._foreach_add_(velocity, gradients)
         torch._foreach_add_(velocity, values, alpha=training.weight_decay)
@@ -213,7 +272,7 @@ def _batches(
     masks = {seed: generator(seed, "dropout") for seed in distinct}
 
     def draw(size: int) -> Tensors:
-        drawn = {seed: sample_masks(module, masks[seed], (size,)) for seed in distinct}
+        drawn = {seed: sample_masks(module, masks[seed], (size,), records.x.dtype) for seed in distinct}
         if len(distinct) == 1:
             return {name: mask.to(records.x) for name, mask in drawn[seeds[0]].items()}
         return {name: torch.stack([drawn[s][name] for s in seeds]).to(records.x) for name in drawn[seeds[0]]}

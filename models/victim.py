@@ -16,6 +16,7 @@ Tensors = dict[str, Tensor]
 INFERENCE_ROWS = 2**18  # inputs of one forward pass, over all models of a stack, at most
 ACTIVATIONS = 2**24  # numbers that the layers of all models may put out in one pass; more only where a GPU has the room
 _sizes: WeakKeyDictionary[nn.Module, dict[torch.Size, int]] = WeakKeyDictionary()
+_frozen: WeakKeyDictionary[nn.Module, tuple[str, ...]] = WeakKeyDictionary()
 
 
 def rows_at_once(models: Victim | Ensemble, x: Tensor, bound: int, count: int = 1) -> int:
@@ -105,16 +106,23 @@ def _measured_activations(victim: Victim, x: Tensor) -> int:
     handles = [m.register_forward_hook(count) for m in victim.module.modules() if not list(m.children())]
     try:
         with torch.no_grad():
-            forward(victim.module, victim.parameters, victim.buffers, one)
+            forward(victim.module, victim.moving, victim.buffers, one)
     finally:
         for handle in handles:
             handle.remove()
     return max(1, total[0], one.numel() // 16)
 
 
+def frozen_names(module: nn.Module) -> tuple[str, ...]:
+    """Names of the parameters that require no gradient, as the module was when it was first asked for."""
+    if module not in _frozen:
+        _frozen[module] = tuple(name for name, value in module.named_parameters() if not value.requires_grad)
+    return _frozen[module]
+
+
 def forward(module: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
     """Logits (n, classes) of `module` run with the given tensors; its own parameters are never read."""
-    logits: Tensor = functional_call(module, (dict(parameters), dict(buffers)), (x,))
+    logits: Tensor = functional_call(module, {**buffers, **parameters}, (x,))
     return logits
 
 
@@ -123,6 +131,9 @@ class Victim:
     """An architecture with its parameters and buffers as flat dicts of tensors; never mutated, always replaced.
 
     `module` gives the structure only and is in eval mode, which functional transforms need where there is batch-norm.
+    `moving` are the parameters that training and forgetting move, and all that gradients, curvature and norms are
+    about; `parameters` has the frozen ones too (of the module's own, those that require no gradient), which stand among
+    the buffers as well, so that nothing moves them.
     What a provider keeps beside the model, and never shows: `history`, what was recorded while learning, which no
     request changes; and `ledger`, what belongs to this very model, such as a budget that requests use up.
     """
@@ -132,6 +143,10 @@ class Victim:
     buffers: Tensors
     history: Tensors = field(default_factory=dict)
     ledger: Tensors = field(default_factory=dict)
+    moving: Tensors = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _set_apart(self)
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits (n, classes), without gradient."""
@@ -139,7 +154,7 @@ class Victim:
         with torch.no_grad():
 
             def logits(_: slice, part: slice) -> Tensor:
-                return forward(self.module, self.parameters, self.buffers, x[part])[None]
+                return forward(self.module, self.moving, self.buffers, x[part])[None]
 
             return joined([slice(0, 1)], parts, logits, dim=1)[0]
 
@@ -148,8 +163,8 @@ class Victim:
         return self.logits(x).softmax(dim=-1)
 
     def flat(self) -> Tensor:
-        """All parameters as one vector (p,)."""
-        return flatten(self.parameters)
+        """All parameters that move, as one vector (p,)."""
+        return flatten(self.moving)
 
     def clone(self) -> Victim:
         """The same model in memory of its own: one taken out of an ensemble keeps the whole ensemble alive."""
@@ -161,8 +176,8 @@ class Victim:
 
     def moved(self, step: Tensor) -> Ensemble:
         """Models at `parameters + step`, one for each row of `step` (m, p)."""
-        shifts = unflatten(step, self.parameters)
-        return self._descended({name: value + shifts[name] for name, value in self.parameters.items()}, len(step))
+        shifts = unflatten(step, self.moving)
+        return self._descended({name: value + shifts[name] for name, value in self.moving.items()}, len(step))
 
     def copies(self, count: int) -> Ensemble:
         """`count` models like this one."""
@@ -189,9 +204,13 @@ class Ensemble:
     buffers: Tensors
     history: Tensors = field(default_factory=dict)
     ledger: Tensors = field(default_factory=dict)
+    moving: Tensors = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _set_apart(self)
 
     def __len__(self) -> int:
-        return len(next(iter(self.parameters.values())))
+        return len(next(iter(self.moving.values())))
 
     def __getitem__(self, index: int) -> Victim:
         parameters, buffers, ledger = self._map(lambda value: value[index])
@@ -203,7 +222,7 @@ class Ensemble:
         return Ensemble(self.module, parameters, buffers, self.history, ledger)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Iterator[Tensors]:
-        for tensors in (self.parameters, self.buffers, self.ledger):
+        for tensors in (self.moving, self.buffers, self.ledger):
             yield {name: change(value) for name, value in tensors.items()}
 
     def logits(self, x: Tensor) -> Tensor:
@@ -215,7 +234,7 @@ class Ensemble:
             def logits(rows: slice, part: slice) -> Tensor:
                 tick()
                 some = self.select(rows)
-                found: Tensor = run(self.module, some.parameters, some.buffers, x[part])
+                found: Tensor = run(self.module, some.moving, some.buffers, x[part])
                 return found
 
             return joined(which, parts, logits, dim=1)
@@ -225,8 +244,23 @@ class Ensemble:
         return self.logits(x).softmax(dim=-1)
 
     def flat(self) -> Tensor:
-        """All parameters as a matrix (m, p)."""
-        return torch.cat([value.reshape(len(self), -1) for value in self.parameters.values()], dim=1)
+        """All parameters that move, as a matrix (m, p)."""
+        return torch.cat([value.reshape(len(self), -1) for value in self.moving.values()], dim=1)
+
+
+def _set_apart(models: Victim | Ensemble) -> None:
+    """Fill in `moving`; frozen parameters, given among the parameters or the buffers, come to stand in both."""
+    given = models.parameters
+    frozen = {
+        name: given[name] if name in given else models.buffers[name]
+        for name in frozen_names(models.module)
+        if name in given or name in models.buffers
+    }
+    moving = {name: value for name, value in given.items() if name not in frozen} if frozen else given
+    object.__setattr__(models, "moving", moving)
+    if frozen:
+        object.__setattr__(models, "parameters", {**moving, **frozen})
+        object.__setattr__(models, "buffers", {**models.buffers, **frozen})
 
 
 def stack(victims: Sequence[Victim]) -> Ensemble:
@@ -234,7 +268,7 @@ def stack(victims: Sequence[Victim]) -> Ensemble:
     first = victims[0]
     parameters, buffers, ledger = (
         {name: torch.stack([getattr(victim, kind)[name] for victim in victims]) for name in getattr(first, kind)}
-        for kind in ("parameters", "buffers", "ledger")
+        for kind in ("moving", "buffers", "ledger")
     )
     return Ensemble(first.module, parameters, buffers, first.history, ledger)
 
@@ -244,7 +278,7 @@ def concatenate(parts: Sequence[Ensemble]) -> Ensemble:
     first = parts[0]
     parameters, buffers, ledger = (
         {name: torch.cat([getattr(part, kind)[name] for part in parts]) for name in getattr(first, kind)}
-        for kind in ("parameters", "buffers", "ledger")
+        for kind in ("moving", "buffers", "ledger")
     )
     return Ensemble(first.module, parameters, buffers, first.history, ledger)
 

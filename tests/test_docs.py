@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE, PROCEDURES = ((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("sweeps", "procedures"))
+PAGE, PROCEDURES, ATTACKS, READING = (
+    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("sweeps", "procedures", "attacks", "reading")
+)
 SMALL = (
     "targets.count=1", "training.epochs=10", "attack.budget=6", "stream.calibration_batches=2", "data.train=300",
     "data.test=1197", "stream.benign_batches=1", "targets.over=[0.3,0.65]", "targets.under=[0.7,0.97]",
@@ -55,7 +58,7 @@ def test_every_command_of_the_page(folder: Path) -> None:
     printed = {line: run(small(line), folder) for line in commands(PAGE)}
     assert len(printed) == 7
     sweep, *_ = printed.values()
-    assert "Mean ± 95%" in sweep
+    assert "Mean and 95% interval" in sweep
     assert len(list(folder.glob("outputs/store/game/??/*.json"))) == 8  # the second sweep is part of the first
     assert (folder / "strong.csv").is_file()
     assert (folder / "report.html").stat().st_size > 1_000_000
@@ -70,6 +73,14 @@ def test_the_page_names_every_procedure_and_its_tables_compose(folder: Path) -> 
     assert all("0 cannot be played" in run(small(line), folder) for line in commands(PROCEDURES))
 
 
+def test_the_page_names_every_attack_and_its_sweep_is_played(folder: Path) -> None:
+    attacks = {path.stem for path in (ROOT / "conf" / "attack").glob("*.yaml")}
+    assert set(re.findall(r"^\| `(\w+)` \|", ATTACKS, flags=re.MULTILINE)) == attacks
+    [line] = commands(ATTACKS)
+    printed = run([*small(line), "unlearning=first_order"], folder)  # as printed it takes minutes
+    assert all(f"attack={name}" in printed for name in attacks - {"misclassification", "none"})
+
+
 def test_the_cluster_commands_can_be_read() -> None:
     """They need a cluster, so only their words are checked here; the launcher's own tests play on a real one."""
     lines = [line for line in PAGE.splitlines() if "hydra/launcher=slurm" in line and line.startswith("python ")]
@@ -80,3 +91,18 @@ def test_the_cluster_commands_can_be_read() -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         node = compose("run", words, return_hydra_config=True).hydra.launcher
     assert (node.partition, node.gpus, node.time_min) == ("gpu", 1, 120)
+
+
+def test_the_page_on_reading_explains_every_column_and_row(folder: Path) -> None:
+    """And its commands run."""
+    from experiments.table import ALONE, ROWS, STREAM
+
+    for _, _, heading in (*ALONE, *STREAM):
+        assert f"| {heading} |" in READING, heading
+    for word in ("Confidence", "Success", "Effect", "Attacked objective", "90% sets", "Distance to retraining"):
+        assert f"**{word}**" in READING
+    assert {key for key, _, _ in ROWS} >= {"confidence", "success", "functional", "relative_distance"}
+    line = commands(READING)[1]
+    out = run([word for word in small(line) if word != "data.test=1197"], folder)
+    assert "Left out with judge=quick" in out
+    assert "docs/reading.md" in out

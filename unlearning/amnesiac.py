@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from data.bounds import at_most
 from data.errors import UserError
 from data.examples import Examples
 from data.randomness import derive
@@ -23,7 +24,7 @@ from unlearning.procedure import Task
 NUMBERS = 2**24  # weights of records in batches, over all candidates, that are held at once
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Amnesiac:
     """theta' = theta - sum_B p_B(w) Delta_B with p_B = 1 - prod_{i in B} (1 - w_i): each step met is taken back once.
 
@@ -42,7 +43,8 @@ class Amnesiac:
     uses_copy: ClassVar[bool] = False
     exact: ClassVar[bool] = False
     secret: ClassVar[bool] = False
-    repair_epochs: Annotated[int, Field(ge=0)] = 0
+    remedy: ClassVar[str] = "lower training.lr, or unlearning.repair_lr (now {0.repair_lr:g})"
+    repair_epochs: Annotated[int, Field(ge=0), at_most(1_000_000, "each is a pass over the records")] = 0
     repair_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     max_gigabytes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
 
@@ -83,7 +85,7 @@ class Amnesiac:
 
         start, label = stack([begin]), "training the victim"
         learned = train(task.build, task.records, task.training, [seed], gone, start, label, record)[0]
-        return Victim(learned.module, learned.parameters, learned.buffers, history)
+        return Victim(learned.module, learned.moving, learned.buffers, history)
 
     def recorded(self, task: Task, size: int) -> int:
         """The change of all parameters in every step."""
@@ -127,9 +129,7 @@ class Amnesiac:
         )  # fmt: skip
         seeds, weights = [derive(seed, "fine-tune")] * len(rows), task.total(deleted[rows])
         tuned = train(task.build, task.records, recipe, seeds, weights, models.select(rows), "repairing")
-        parameters = {
-            name: value.index_copy(0, rows, tuned.parameters[name]) for name, value in models.parameters.items()
-        }
+        parameters = {name: value.index_copy(0, rows, tuned.moving[name]) for name, value in models.moving.items()}
         buffers = {name: value.index_copy(0, rows, tuned.buffers[name]) for name, value in models.buffers.items()}
         return Ensemble(models.module, parameters, buffers, models.history)
 

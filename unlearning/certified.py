@@ -16,9 +16,10 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.examples import Examples
+from models.behaviour import learned_buffers
 from models.gradients import objective_gradient, weighted_gradient
 from models.influence import inverse_curvature
-from models.learner import Batch, has_batch_norm
+from models.learner import Batch
 from models.logistic import Logistic
 from models.solver import Solver
 from models.training import train
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 _starts: WeakKeyDictionary[Victim, Victim] = WeakKeyDictionary()  # one object for each, which solvers know again
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Certified:
     """theta' = P(theta - (H_w + convexification I)^{-1} grad F(theta; w)) + N(0, sigma^2 I), P onto norm <= radius.
 
@@ -42,7 +43,7 @@ class Certified:
     protected, by comparison with the retrained model plus the same noise, and the learned model tells all it knows.
     The ledger keeps the weights without noise; every request starts there, is projected, and draws fresh noise on every
     parameter. A row that deletes nothing takes the step and the noise like any other. Buffers are not updated, so that
-    a model with batch-norm gets no certificate.
+    a model with batch-norm, or other buffers that training changes, gets no certificate.
 
     The certificate bounds the distance to retraining by `newton_bound.newton_bound`, with what the solver is measured
     to leave in place of LiSSA's probabilistic error, and is judged over all releases together (k of them are one with
@@ -58,6 +59,7 @@ class Certified:
     differentiable: ClassVar[bool] = True
     uses_copy: ClassVar[bool] = False
     exact: ClassVar[bool] = False
+    remedy: ClassVar[str] = "lower unlearning.sigma (now {0.sigma:g}) or unlearning.radius (now {0.radius:g})"
     radius: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
     convexification: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.03
     sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3
@@ -68,7 +70,7 @@ class Certified:
     lipschitz_hessian: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     smallest_eigenvalue: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     noise: Noise = "secret"
-    solver: Solver = Field(default_factory=lambda: Solver(method="auto", tolerance=1e-2))
+    solver: Solver = Field(default_factory=lambda: Solver(method="auto"))
 
     def __post_init__(self) -> None:
         if self.solver.damping != 0:
@@ -142,7 +144,7 @@ class Certified:
             **base.ledger, "weights": weights, "norm": norm, "releases": releases.expand(len(deleted)),
             "unsolved": torch.maximum(victim.ledger["unsolved"], solution.residual * slope.norm(dim=1)),
         }  # fmt: skip
-        return replace(base, parameters=unflatten(weights + noise.to(weights), victim.parameters), ledger=ledger)
+        return replace(base, parameters=unflatten(weights + noise.to(weights), victim.moving), ledger=ledger)
 
     def _start(self, victim: Victim) -> Victim:
         """The victim without its noise; itself where it has none."""
@@ -152,7 +154,7 @@ class Certified:
         if torch.equal(weights, victim.flat()):
             return victim
         if victim not in _starts:
-            _starts[victim] = replace(victim, parameters=unflatten(weights, victim.parameters))
+            _starts[victim] = replace(victim, parameters=unflatten(weights, victim.moving))
         return _starts[victim]
 
     def _slope(self, task: Task, victim: Victim, deleted: Tensor) -> Tensor:
@@ -181,8 +183,8 @@ class Certified:
         bound, releases = self._bound(victim), max(1, int(victim.ledger["releases"]))
         implied = self._implied(bound, releases)
         reason = hides_nothing(self.noise, self.sigma)
-        if reason is None and has_batch_norm(victim.module):
-            reason = "The running statistics of batch-norm are neither unlearned nor noised."
+        if reason is None and learned_buffers(victim.module):
+            reason = "The running statistics (of batch-norm, say) in the buffers are neither unlearned nor noised."
         if reason is None and bound >= 2 * self.radius:
             reason = "The bound is vacuous: any two models in the ball are at most its diameter apart."
         if reason is None and implied > self.epsilon:
@@ -221,6 +223,6 @@ class Certified:
             "published Delta with LiSSA": Constant(published, "assumed"),
         }
         if self.solver.curvature == "gauss_newton":
-            linear = isinstance(victim.module, Logistic)
+            linear = type(victim.module) is Logistic
             constants["Hessian minus Gauss-Newton"] = Constant(0.0, "proven" if linear else "assumed")
         return constants

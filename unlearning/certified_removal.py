@@ -38,7 +38,7 @@ def removal_step(solve: Callable[[Tensor], Tensor], leaving: Tensor, n: int) -> 
     return solve(leaving / n)
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class CertifiedRemoval:
     """theta' = theta + H_w^{-1} (1/n) sum_{deleted} grad l_j(theta), for multinomial logistic regression.
 
@@ -61,6 +61,7 @@ class CertifiedRemoval:
     differentiable: ClassVar[bool] = True
     uses_copy: ClassVar[bool] = False
     exact: ClassVar[bool] = False
+    remedy: ClassVar[str] = "lower unlearning.sigma (now {0.sigma:g}) or raise training.weight_decay"
     sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
@@ -150,7 +151,7 @@ class CertifiedRemoval:
         flat[over] = trained
         for name, value in fresh.items():
             ledger[name][over] = value
-        return Ensemble(models.module, unflatten(flat, victim.parameters), models.buffers, models.history, ledger)
+        return Ensemble(models.module, unflatten(flat, victim.moving), models.buffers, models.history, ledger)
 
     def _train(
         self, task: Task, like: Victim, keep: Tensor, noise: Tensor, retrainings: int
@@ -204,7 +205,7 @@ def _problem(task: Task, victim: Victim) -> SoftmaxRegression:
 
 def _check(task: Task) -> None:
     module = task.build()
-    if not isinstance(module, Logistic):
+    if type(module) is not Logistic:  # a class derived from it may compute something else
         raise UserError(
             "unlearning=certified_removal is proven for linear models only; choose model=logistic, "
             "or unlearning=certified for deep networks."

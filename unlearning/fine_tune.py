@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from data.bounds import at_most
 from data.examples import Examples
 from data.randomness import derive
 from models.training import train
@@ -16,7 +17,7 @@ from models.victim import Ensemble, Victim
 from unlearning.procedure import Task, plain_learning
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class FineTune:
     """theta <- theta - lr grad F(theta; w), minibatch SGD for `epochs` epochs from the victim.
 
@@ -30,7 +31,8 @@ class FineTune:
     draws: ClassVar[bool] = True
     exact: ClassVar[bool] = False
     secret: ClassVar[bool] = False
-    epochs: Annotated[int, Field(ge=1)] = 5
+    remedy: ClassVar[str] = "lower unlearning.lr (now {0.lr:g}) or unlearning.epochs (now {0.epochs})"
+    epochs: Annotated[int, Field(ge=1), at_most(1_000_000, "each is a pass over the records")] = 5
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     schedule: Literal["constant", "cosine", "triangular"] = "constant"

@@ -14,7 +14,7 @@ from models.victim import Ensemble, Victim
 from unlearning.procedure import Task, plain_learning
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class FirstOrder:
     """theta' = theta + (rate/n) sum_i w_i grad l(x~_i, y_i; theta): the sheet's tau is rate/n.
 
@@ -28,6 +28,7 @@ class FirstOrder:
     draws: ClassVar[bool] = False
     exact: ClassVar[bool] = False
     secret: ClassVar[bool] = False
+    remedy: ClassVar[str] = "lower unlearning.rate (now {0.rate:g})"
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
 
     def learn(self, task: Task, seed: int) -> Victim:

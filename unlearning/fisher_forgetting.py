@@ -21,7 +21,7 @@ FLOOR = 1e-8  # added to the Fisher information, as in the authors' code
 _sums: WeakKeyDictionary[Victim, tuple[Examples, Tensor | None, Tensor]] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class FisherForgetting:
     """theta' ~ N(theta, alpha diag(s)) with s_k = min((F_k + 1e-8)^(-exponent), cap) for every parameter k.
 
@@ -42,6 +42,7 @@ class FisherForgetting:
     draws: ClassVar[bool] = True
     exact: ClassVar[bool] = False
     secret: ClassVar[bool] = False
+    remedy: ClassVar[str] = "lower unlearning.alpha (now {0.alpha:g}) or unlearning.cap (now {0.cap:g})"
     alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-6
     cap: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e3
     exponent: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
@@ -71,8 +72,7 @@ class FisherForgetting:
             return self.alpha * spread.clamp(max=self.cap)
         classes = victim.logits(task.records.x[:1]).shape[-1]
         parts = [
-            self._rules(value, last=value.shape[1] == classes)
-            for value in unflatten(spread, victim.parameters).values()
+            self._rules(value, last=value.shape[1] == classes) for value in unflatten(spread, victim.moving).values()
         ]
         return self.alpha * torch.cat([part.reshape(len(deleted), -1) for part in parts], dim=1)
 

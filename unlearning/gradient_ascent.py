@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.func import grad_and_value, vjp, vmap
 
+from data.bounds import at_most
 from data.examples import Examples
 from models.curvature import hessian
 from models.gradients import inner_products_many, losses
@@ -22,7 +23,7 @@ CHUNK = 2**18  # examples x models of one step, at most
 EXAMPLES = 64  # at least so many with every model, in a pass of products with many models
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class GradientAscent:
     """theta_{j+1} = theta_j + lr grad [sum_i w_i l(x~_i; theta_j) / max(1, sum_i w_i)], at most `steps` full batches.
 
@@ -38,7 +39,10 @@ class GradientAscent:
     draws: ClassVar[bool] = False
     exact: ClassVar[bool] = False
     secret: ClassVar[bool] = False
-    steps: Annotated[int, Field(ge=1)] = 10
+    remedy: ClassVar[str] = (
+        "lower unlearning.lr (now {0.lr:g}), unlearning.steps (now {0.steps}) or unlearning.loss_cap (now {0.loss_cap})"
+    )
+    steps: Annotated[int, Field(ge=1), at_most(1_000_000, "each is a pass over the records")] = 10
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     loss_cap: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
@@ -114,7 +118,7 @@ class GradientAscent:
         def mean_loss(parameters: Tensors, buffers: Tensors, share: Tensor) -> Tensor:
             return share.dot(losses(models.module, parameters, buffers, x, y))
 
-        climb, parameters = vmap(grad_and_value(mean_loss)), models.parameters
+        climb, parameters = vmap(grad_and_value(mean_loss)), models.moving
         share = weights / weights.sum(dim=1, keepdim=True).clamp_min(1)
         cap = self.loss_cap
         if cap is None:

@@ -20,7 +20,7 @@ from unlearning.procedure import Task, plain_learning
 LARGEST = 2**30  # numbers in the gradients of the Fisher sample
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class InfluenceFisher:
     """theta' = theta + alpha F^{-1} v with v = (1/N) sum_{D_f} g_i - n_f/(N n_r) sum_{D_r} g_i and N = n_f + n_r.
 
@@ -38,6 +38,7 @@ class InfluenceFisher:
     draws: ClassVar[bool] = True
     exact: ClassVar[bool] = False
     secret: ClassVar[bool] = False
+    remedy: ClassVar[str] = "lower unlearning.alpha (now {0.alpha:g}) or raise unlearning.damping (now {0.damping:g})"
     alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     damping: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
     samples: Annotated[int, Field(ge=1)] = 500

@@ -22,7 +22,7 @@ from unlearning.procedure import Task, plain_learning
 from unlearning.second_order import SecondOrder
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class InfluenceReplacement:
     """theta' = theta - (rate/n) G or theta - (H + damping I)^{-1} G/n, with G = sum_i w_i [grad l(z~_i) - grad l(z_i)].
 
@@ -43,10 +43,13 @@ class InfluenceReplacement:
     draws: ClassVar[bool] = False
     exact: ClassVar[bool] = False
     secret: ClassVar[bool] = False
+    remedy: ClassVar[str] = (
+        "lower unlearning.rate (now {0.rate:g}) or raise unlearning.solver.damping (now {0.solver.damping:g})"
+    )
     order: Literal["first", "second"] = "second"
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
     curvature_of: Literal["modified", "original"] = "modified"
-    solver: Solver = Field(default_factory=Solver)
+    solver: Solver = Field(default_factory=lambda: Solver(method="auto", damping=0.01))
 
     @property
     def differentiable(self) -> bool:
@@ -116,7 +119,7 @@ class InfluenceReplacement:
 
     def _curvature_slopes(self, victim: Victim, copies: Examples, v: Tensor, s: Tensor) -> Tensor:
         """grad_x v' H(x_i) s for every copy, with H the solver's curvature of its loss."""
-        at, left, right = victim.parameters, unflatten(v, victim.parameters), unflatten(s, victim.parameters)
+        at, left, right = victim.moving, unflatten(v, victim.moving), unflatten(s, victim.moving)
 
         def hessian(x: Tensor) -> Tensor:
             def along(values: Tensors) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -11,8 +12,10 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.examples import Examples
-from models.training import Build, Training, train
-from models.victim import Ensemble, Victim
+from models.training import Build, Diverged, Training, train
+from models.victim import Ensemble, Victim, frozen_names
+
+LARGE = 1e4  # a parameter beyond which several layers may overflow
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +63,8 @@ class Procedure(Protocol):
     the submitted copy; otherwise it deletes its own record and perturbing the copy changes nothing. `draws`: the result
     depends on the seed. `exact`: what `forget` gives is what learning without the deleted records gives. `secret`:
     noise comes from the system's entropy, so that no two runs agree and no model or request of one may be kept for
-    another (the numbers of a finished game may).
+    another (the numbers of a finished game may). One may say in `remedy` which of its settings (of `{0}`) to change
+    where an unlearned model is not finite.
     """
 
     @property
@@ -108,6 +112,39 @@ class Differentiable(Procedure, Protocol):
     def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
         """dL/dw (m, n) from q = dL/dtheta' (m, p) at the unlearned `models`."""
         ...
+
+
+def unlearned(
+    procedure: Procedure, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
+) -> Ensemble:
+    """What `procedure.forget` gives, for whoever goes on to use it: its models are finite, and so are their logits.
+
+    Raises UserError with the procedure and, from its `remedy` where it has one, the setting to change.
+    """
+    try:
+        models = procedure.forget(task, victim, deleted, seed, submitted)
+    except Diverged as error:
+        raise UserError(_not_finite(procedure)) from error
+    sizes = [float(value.abs().amax()) for value in models.moving.values() if value.numel()]
+    finite = all(map(math.isfinite, sizes)) and _finite_buffers(models, victim)
+    if not finite or (max(sizes) > LARGE and not models.logits(task.records.x).isfinite().all()):
+        raise UserError(_not_finite(procedure))
+    return models
+
+
+def _finite_buffers(models: Ensemble, victim: Victim) -> bool:
+    """Whether the buffers are finite that are in the victim; an attention mask, say, may be infinite on purpose."""
+    changing = models.buffers.keys() - frozen_names(models.module)
+    return all(
+        bool(models.buffers[name].isfinite().all()) or not bool(victim.buffers[name].isfinite().all())
+        for name in changing
+    )
+
+
+def _not_finite(procedure: Procedure) -> str:
+    name = type(procedure).__module__.rpartition(".")[2]
+    remedy = getattr(procedure, "remedy", "make its steps smaller (settings of the group unlearning)")
+    return f"unlearning={name} gave a model that is not finite; {remedy.format(procedure)}."
 
 
 def architecture(procedure: Procedure, task: Task) -> Build:
@@ -162,4 +199,4 @@ def forget(procedure: Procedure, task: Task, victim: Victim, request: Request, s
     deleted = as_weights([request], task.records)
     if task.gone is not None and bool((deleted[0] * task.gone.to(deleted)).any()):
         raise UserError("The request names a record that was deleted before.")
-    return procedure.forget(task, victim, deleted, seed, submitted_copies(request, task.records))[0]
+    return unlearned(procedure, task, victim, deleted, seed, submitted_copies(request, task.records))[0]

@@ -17,7 +17,7 @@ from models.victim import Ensemble, Victim
 from unlearning.procedure import Task, plain_learning
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Retrain:
     """theta' = argmin F(.; w), trained by the victim's recipe with the deleted examples at weight 0.
 
@@ -32,6 +32,7 @@ class Retrain:
     draws: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     secret: ClassVar[bool] = False
+    remedy: ClassVar[str] = "lower training.lr"
     solver: Solver = Field(default_factory=Solver)
 
     def learn(self, task: Task, seed: int) -> Victim:

@@ -20,7 +20,7 @@ from models.victim import Ensemble, Tensors, Victim, forward, joined, passes, un
 from unlearning.procedure import Task, plain_learning
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class SecondOrder:
     """theta' = theta - (H_w + damping I)^{-1} grad F(theta; w): right away from a stationary point too.
 
@@ -35,8 +35,9 @@ class SecondOrder:
     draws: ClassVar[bool] = False
     exact: ClassVar[bool] = False
     secret: ClassVar[bool] = False
+    remedy: ClassVar[str] = "raise unlearning.solver.damping (now {0.solver.damping:g})"
     retained_curvature: bool = True
-    solver: Solver = Field(default_factory=Solver)
+    solver: Solver = Field(default_factory=lambda: Solver(method="auto", damping=0.03))
 
     @property
     def differentiable(self) -> bool:
@@ -84,7 +85,7 @@ class SecondOrder:
         which, parts = passes(victim, examples.x, CHUNK, len(v), count=2)  # changes along v, and along s
 
         def products(rows: slice, part: slice) -> Tensor:
-            left, right = unflatten(v[rows], victim.parameters), unflatten(s[rows], victim.parameters)
+            left, right = unflatten(v[rows], victim.moving), unflatten(s[rows], victim.moving)
             found: Tensor = run(examples[part], left, right)
             return found
 
@@ -96,8 +97,8 @@ class SecondOrder:
         def logits(values: Tensors) -> Tensor:
             return forward(victim.module, values, victim.buffers, examples.x)
 
-        outputs, change = jvp(logits, (victim.parameters,), (right,))[:2]
-        pulled: Tensor = jvp(logits, (victim.parameters,), (left,))[1]
+        outputs, change = jvp(logits, (victim.moving,), (right,))[:2]
+        pulled: Tensor = jvp(logits, (victim.moving,), (left,))[1]
         return (pulled * softmax_curvature(outputs.softmax(-1), change)).sum(-1)
 
     @staticmethod
@@ -108,7 +109,7 @@ class SecondOrder:
 
             return jvp(loss, (values,), (left,))[1]
 
-        curved: Tensor = jvp(along, (victim.parameters,), (right,))[1]
+        curved: Tensor = jvp(along, (victim.moving,), (right,))[1]
         return curved
 
     def pull_back_copies(self, task: Task, victim: Victim, deleted: Tensor, cotangent: Tensor, at: Examples) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data.errors import UserError
 from models.victim import Ensemble, Victim, models_at_once
-from unlearning.procedure import Procedure, Request, Task, as_weights, forget
+from unlearning.procedure import Procedure, Request, Task, as_weights, forget, unlearned
 
 Feedback = Literal["score", "sequential"]
 
@@ -58,7 +58,7 @@ class OpenService:
         """The models after every row of `deleted` (m, n), one `Ensemble` of m models per victim."""
         self.meter.operator_calls += len(deleted) * len(self.victims)
         pairs = zip(self.victims, self.seeds, strict=True)
-        return [self.procedure.forget(self.task, victim, deleted, seed) for victim, seed in pairs]
+        return [unlearned(self.procedure, self.task, victim, deleted, seed) for victim, seed in pairs]
 
 
 def serve(
@@ -117,6 +117,6 @@ def _carry_out(
         raise UserError("The request names a record that was deleted before.")
     changed: list[list[Victim]] = []
     for rows in deleted.split(models_at_once(victims[0])):
-        ensembles = [procedure.forget(task, victim, rows, seed) for victim, seed in pairs]
+        ensembles = [unlearned(procedure, task, victim, rows, seed) for victim, seed in pairs]
         changed += [[ensemble[row] for ensemble in ensembles] for row in range(len(rows))]
     return changed

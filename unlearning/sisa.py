@@ -20,7 +20,7 @@ from models.victim import Ensemble, Tensors, Victim, concatenate
 from unlearning.procedure import Task
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Sisa:
     """Sharded, isolated, sliced, aggregated: constituent k learns shard k alone, in one stage per slice.
 
@@ -46,6 +46,7 @@ class Sisa:
     draws: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     secret: ClassVar[bool] = False
+    remedy: ClassVar[str] = "lower training.lr"
     shards: Annotated[int, Field(ge=1)] = 5
     slices: Annotated[int, Field(ge=1)] = 4
     aggregation: Aggregation = "mean"
@@ -83,11 +84,11 @@ class Sisa:
         for k, shard in enumerate(self.assignment(task, seed)):
             models = self._stage(task, shard, k, 0, gone, None, seed)
             for stage in range(1, self.slices):
-                tensors = models[0].parameters | models[0].buffers
+                tensors = models[0].moving | models[0].buffers
                 history |= {_checkpoint_name(k, stage, name): value for name, value in tensors.items()}
                 models = self._stage(task, shard, k, stage, gone, models, seed)
             learned.append(models[0])
-        parameters, buffers = join([each.parameters for each in learned]), join([each.buffers for each in learned])
+        parameters, buffers = join([each.moving for each in learned]), join([each.buffers for each in learned])
         return Victim(module, parameters, buffers, history)
 
     def _stage(
@@ -105,14 +106,14 @@ class Sisa:
     ) -> Ensemble:
         """Replay the touched shards once for every row of `deleted` (m, n), rows of a shard together."""
         models, total, restarts = victim.copies(len(deleted)), task.total(deleted), self.restarts(task, victim, deleted)
-        parameters, buffers = dict(models.parameters), dict(models.buffers)
+        parameters, buffers = dict(models.moving), dict(models.buffers)
         for k, shard in enumerate(self.assignment(task, int(victim.history["seed"]))):
             order = restarts[:, k].argsort(stable=True)
             rows = order[restarts[order, k] < self.slices]
             if len(rows) == 0:
                 continue
             replayed = self._replay(task, victim, shard, k, restarts[rows, k], total[rows], seed)
-            for mine, new in ((parameters, replayed.parameters), (buffers, replayed.buffers)):
+            for mine, new in ((parameters, replayed.moving), (buffers, replayed.buffers)):
                 for name, value in join([{}] * k + [new]).items():
                     mine[name] = mine[name].index_copy(0, rows, value)
         return Ensemble(victim.module, parameters, buffers, victim.history)
@@ -139,7 +140,7 @@ class Sisa:
             return {name: victim.history[_checkpoint_name(k, stage, name)] for name in constituent(tensors, k)}
 
         module = victim.module.get_submodule(f"constituents.{k}")
-        return Victim(module, then(victim.parameters), then(victim.buffers))
+        return Victim(module, then(victim.moving), then(victim.buffers))
 
     def restarts(self, task: Task, victim: Victim, deleted: Tensor) -> Tensor:
         """The stage (m, shards), from 0, at which each shard restarts; `slices` where a request leaves it alone."""

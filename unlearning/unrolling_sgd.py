@@ -17,7 +17,7 @@ from models.victim import Ensemble, Victim, unflatten
 from unlearning.procedure import Task, plain_learning
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class UnrollingSGD:
     """theta' = theta_T + rate * sum_i w_i g_i(theta_0), with g_i the gradient at the submitted copy x~_i.
 
@@ -34,6 +34,7 @@ class UnrollingSGD:
     draws: ClassVar[bool] = False
     exact: ClassVar[bool] = False
     secret: ClassVar[bool] = False
+    remedy: ClassVar[str] = "give unlearning.rate a lower number (now {0.rate})"
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     def step_size(self, task: Task) -> float:
@@ -56,12 +57,12 @@ class UnrollingSGD:
         self.step_size(task)
         initial, learned = Victim(*initialise(task.build, seed, task.records.x)), plain_learning(task, seed)
         buffers = {_buffer_name(name): value for name, value in initial.buffers.items()}
-        return Victim(learned.module, learned.parameters, learned.buffers, {"initial": initial.flat(), **buffers})
+        return Victim(learned.module, learned.moving, learned.buffers, {"initial": initial.flat(), **buffers})
 
     @staticmethod
     def _initial(victim: Victim) -> Victim:
         buffers = {name: victim.history[_buffer_name(name)] for name in victim.buffers}
-        return Victim(victim.module, unflatten(victim.history["initial"], victim.parameters), buffers)
+        return Victim(victim.module, unflatten(victim.history["initial"], victim.moving), buffers)
 
     def forget(
         self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from attacks.attack import Aim, Attacker, Crafted, Entrance, check_budget, closed, opened
+from attacks.attack import Access, Aim, Attacker, Crafted, Entrance, check_budget, closed, opened, settled_access
 from attacks.black_box import ScoreSearch, Seen, search_scores
+from attacks.criterion import Criterion, LabelFlipped
 from attacks.norm_cap import below_norm_quantile
 from attacks.objective import MisclassificationObjective
 from attacks.selection import Search, select
+from data.bounds import at_most
 from data.errors import UserError
 from models.progress import progress
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Misclassification:
     """Minimise sum_t [m_yhat(x_t) + kappa]_+ + stealth [R_ref(theta') - (1 + tolerance) R_ref(theta)]_+, untargeted.
 
@@ -29,21 +31,25 @@ class Misclassification:
 
     game: ClassVar[str] = "request"
     name: ClassVar[str] = "misclassification"
+    criterion: ClassVar[Criterion] = LabelFlipped()
     budget: Annotated[int, Field(ge=1)] = 20
     owned: Annotated[float, Field(gt=0, le=1)] = 1.0
     pool: Annotated[int, Field(ge=1)] | None = None
-    access: Literal["white_box", "black_box"] = "white_box"
+    access: Access = "auto"
     stealth: Annotated[float, Field(ge=0)] = 1.0
     kappa: Annotated[float, Field(ge=0)] = 0.1
     tolerance: Annotated[float, Field(ge=0)] = 0.01
     norm_cap: Annotated[float, Field(gt=0, lt=1)] | None = None
-    steps: Annotated[int, Field(ge=1)] = 4
+    steps: Annotated[int, Field(ge=1), at_most(10_000, "each runs the procedure")] = 4
     lr: Annotated[float, Field(gt=0)] = 0.5
-    queries: Annotated[int, Field(ge=1)] = 1000
+    queries: Annotated[int, Field(ge=1), at_most(1_000_000, "each runs the procedure")] = 1000
     search: ScoreSearch = Field(default_factory=ScoreSearch)
 
     def __post_init__(self) -> None:
-        if self.access == "black_box" and self.norm_cap is not None:
+        self._check(self.access)
+
+    def _check(self, access: Access) -> None:
+        if access == "black_box" and self.norm_cap is not None:
             raise UserError("attack.norm_cap needs gradients of the victim; use it with attack.access=white_box.")
 
     def craft(
@@ -51,8 +57,10 @@ class Misclassification:
     ) -> list[Crafted]:
         """One request of at most `budget` deletions for every aim; raises UserError where the pairing cannot work."""
         check_budget(self.budget, len(attacker.pool))
+        access = settled_access(self.access, entrances)
+        self._check(access)
         objective = MisclassificationObjective(self.stealth, self.kappa, self.tolerance)
-        if self.access == "white_box":
+        if access == "white_box":
             service = opened(entrances, self.name)
             allowed = below_norm_quantile(service, attacker, self.norm_cap, self.budget)
             return select(service, aims, attacker, objective, Search(self.budget, self.steps, self.lr, 0), allowed, rng)

@@ -13,7 +13,7 @@ from attacks.attack import Aim, Attacker, Crafted, Entrance
 from unlearning.procedure import Request
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class NoAttack:
     """Asks for nothing. `budget` sets the size of the benign stream and of the random control."""
 

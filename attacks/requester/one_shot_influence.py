@@ -13,15 +13,18 @@ from attacks.attack import Aim, Attacker, Crafted, Entrance, check_budget, opene
 from attacks.functionals import Confidence, Functional
 from attacks.norm_cap import below_norm_quantile
 from attacks.objective import UncertaintyObjective
+from attacks.selection import most_useful
 from attacks.viewpoint import Viewpoint
 from unlearning.procedure import Request
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
+@dataclass(
+    frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
+)
 class OneShotInfluence:
     """The top `budget` of -dL/dw at w = 0, with L = -dir sum_t u(x_t): no search, and labels are not looked after.
 
-    Runs the unlearning procedure not once. Source: attacks sheet 2.3, the one-shot baseline.
+    Runs the unlearning procedure not once. The influence is that of Koh and Liang, ICML 2017 (section 2.1), on u.
     """
 
     game: ClassVar[str] = "request"
@@ -43,7 +46,6 @@ class OneShotInfluence:
         objective = UncertaintyObjective(self.functional, keep=0.0, keep_reference=0.0, kappa=0.0)
         view = Viewpoint(service, aims, attacker.reference, rng, self.functional.samples)
         nothing = torch.zeros(len(aims), len(allowed), dtype=view.dtype, device=allowed.device)
-        slopes = view.slopes(nothing, objective, view.start).masked_fill(~allowed, torch.inf)
-        order = slopes.argsort(dim=1, stable=True)[:, : self.budget]
+        order = most_useful(view.slopes(nothing, objective, view.start), allowed, self.budget)
         now = objective.rank(view.now()).tolist()
         return [Crafted(Request(tuple(row.tolist())), value) for row, value in zip(order, now, strict=True)]

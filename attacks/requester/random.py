@@ -13,7 +13,7 @@ from attacks.attack import Aim, Attacker, Crafted, Entrance, check_budget
 from unlearning.procedure import Request
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Random:
     """`budget` records of the pool, uniformly without replacement, another draw for every aim."""
 

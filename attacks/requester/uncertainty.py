@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import ConfigDict, Field, SkipValidation
 from pydantic.dataclasses import dataclass
 
-from attacks.attack import Aim, Attacker, Crafted, Entrance, check_budget, closed, opened
+from attacks.attack import Access, Aim, Attacker, Crafted, Entrance, check_budget, closed, opened, settled_access
 from attacks.black_box import ScoreSearch, Seen, search_scores
 from attacks.functionals import Confidence, Functional
 from attacks.norm_cap import below_norm_quantile
 from attacks.objective import UncertaintyObjective
 from attacks.selection import Search, select
 from attacks.sequential import closed_loop
+from data.bounds import at_most
 from data.errors import UserError
 from models.progress import progress
 from unlearning.service import Feedback
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
+@dataclass(
+    frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
+)
 class Uncertainty:
     """Minimise -dir sum_t u(x_t) + keep sum_t [kappa - m_yhat(x_t)]_+ + keep_reference mean_ref [kappa - m_yhat(x)]_+.
 
@@ -38,34 +41,37 @@ class Uncertainty:
     budget: Annotated[int, Field(ge=1)] = 20
     owned: Annotated[float, Field(gt=0, le=1)] = 1.0
     pool: Annotated[int, Field(ge=1)] | None = None
-    access: Literal["white_box", "black_box"] = "white_box"
+    access: Access = "auto"
     functional: SkipValidation[Functional] = Field(default_factory=Confidence)
     keep: Annotated[float, Field(ge=0)] = 5.0
     keep_reference: Annotated[float, Field(ge=0)] = 1.0
     kappa: Annotated[float, Field(ge=0)] = 0.05
     feasible_first: bool = True
     norm_cap: Annotated[float, Field(gt=0, lt=1)] | None = None
-    steps: Annotated[int, Field(ge=1)] = 2
+    steps: Annotated[int, Field(ge=1), at_most(10_000, "each runs the procedure")] = 2
     lr: Annotated[float, Field(gt=0)] = 0.5
-    prefixes: Annotated[int, Field(ge=0)] = 7
-    rounds: Annotated[int, Field(ge=0)] = 2
+    prefixes: Annotated[int, Field(ge=0), at_most(10_000, "each runs the procedure")] = 7
+    rounds: Annotated[int, Field(ge=0), at_most(10_000, "each runs the procedure")] = 2
     width: Annotated[int, Field(ge=1)] = 3
     feedback: Feedback = "score"
-    queries: Annotated[int, Field(ge=1)] = 1000
+    queries: Annotated[int, Field(ge=1), at_most(1_000_000, "each runs the procedure")] = 1000
     search: ScoreSearch = Field(default_factory=ScoreSearch)
     per_query: Annotated[int, Field(ge=1)] = 1
     ridge: Annotated[float, Field(gt=0)] = 1.0
 
     def __post_init__(self) -> None:
-        if self.access == "black_box" and not self.functional.from_probabilities:
+        self._check(self.access)
+
+    def _check(self, access: Access) -> None:
+        if access == "black_box" and not self.functional.from_probabilities:
             name = type(self.functional).__name__
             raise UserError(
                 f"The functional {name} needs more than predicted probabilities, and black-box access gives no more; "
                 "use attack.access=white_box or another attack/functional."
             )
-        if self.access == "white_box" and self.feedback == "sequential":
+        if access == "white_box" and self.feedback == "sequential":
             raise UserError("attack.feedback=sequential is a black-box setting; use it with attack.access=black_box.")
-        if self.access == "black_box" and self.norm_cap is not None:
+        if access == "black_box" and self.norm_cap is not None:
             raise UserError("attack.norm_cap needs gradients of the victim; use it with attack.access=white_box.")
 
     def craft(
@@ -73,10 +79,12 @@ class Uncertainty:
     ) -> list[Crafted]:
         """One request of at most `budget` deletions for every aim; raises UserError where the pairing cannot work."""
         check_budget(self.budget, len(attacker.pool))
+        access = settled_access(self.access, entrances)
+        self._check(access)
         objective = UncertaintyObjective(
             self.functional, self.keep, self.keep_reference, self.kappa, self.feasible_first
         )
-        if self.access == "white_box":
+        if access == "white_box":
             service = opened(entrances, self.name)
             allowed = below_norm_quantile(service, attacker, self.norm_cap, self.budget)
             search = Search(self.budget, self.steps, self.lr, self.prefixes, self.rounds, self.width)

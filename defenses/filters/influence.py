@@ -29,7 +29,7 @@ from models.victim import Tensors, Victim, flatten, forward, rows_at_once
 Score = Literal["S1", "S1'", "S2", "S3", "S5", "S6", "S8"]
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Influence:
     """Scores of a request i, with d = theta' - theta, g_i = grad l_i(theta) and B a preconditioner:
 
@@ -50,7 +50,7 @@ class Influence:
     z: Annotated[float, Field(gt=0)] = 3.5
     signed: bool = False
     preconditioner: Literal["inverse_curvature", "identity"] = "inverse_curvature"
-    solver: Solver = Field(default_factory=lambda: Solver(tolerance=1e-2))
+    solver: Solver = Field(default_factory=Solver)
 
     def scores(self, context: Context, indices: Tensor) -> Tensor:
         """Suspicion of each requested record (m,); inner products with one vector are one jvp over the batch."""
@@ -69,7 +69,8 @@ class Influence:
 
     def review(self, context: Context, indices: Tensor) -> Verdict:
         """Accept or quarantine each requested record (m,) of one batch."""
-        scores, threshold = self.scores(context, indices), self.threshold(context)
+        scores = self.scores(context, indices)
+        threshold = self.threshold(context) if context.threshold is None else context.threshold
         return Verdict(scores, ~(scores > threshold), threshold)
 
     def threshold(self, context: Context) -> float:
@@ -107,15 +108,15 @@ class Influence:
         """B grad psi (p,) for the functional psi of S2, S3 or S5."""
         victim, task = context.victim, context.task
         if self.score == "S2":
-            slope = weighted_gradient(victim, requested, torch.ones(1, len(requested)).to(requested.x))[0]
+            slope = weighted_gradient(victim, requested, requested.x.new_ones(1, len(requested)))[0]
         elif self.score == "S3":
-            share = torch.full((1, len(context.trusted)), 1 / len(context.trusted)).to(requested.x)
+            share = requested.x.new_full((1, len(context.trusted)), 1 / len(context.trusted))
             slope = weighted_gradient(victim, context.trusted, share)[0]
         else:
             slope = _entropy_gradient(victim, context.trusted)
         if self.preconditioner == "identity":
             return slope / len(task.records)
-        models, kept = victim.copies(1), task.total(torch.zeros(1, len(task.records)).to(slope))
+        models, kept = victim.copies(1), task.total(slope.new_zeros(1, len(task.records)))
         decay = task.training.weight_decay
         solved = inverse_curvature(self.solver, models, task.records, kept, decay, slope[None], base=victim)
         return solved.x[0] / len(task.records)
@@ -132,7 +133,7 @@ def _entropy_gradient(victim: Victim, examples: Examples) -> Tensor:
 
     total = torch.zeros_like(victim.flat(), dtype=torch.float64)
     for x in examples.x.split(rows_at_once(victim, examples.x, CHUNK)):
-        total += flatten(grad(entropy)(victim.parameters, x)).detach()
+        total += flatten(grad(entropy)(victim.moving, x)).detach()
     return (total / len(examples)).to(examples.x)
 
 

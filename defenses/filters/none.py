@@ -12,23 +12,14 @@ from torch import Tensor
 from defenses.defense import Context, Verdict
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class NoDefense:
     """Accepts everything; fits every game."""
 
     game: ClassVar[str] = "any"
     name: ClassVar[str] = "none"
 
-    def scores(self, context: Context, indices: Tensor) -> Tensor:
-        """Zero for every record (m,): nothing is suspicious."""
-        return torch.zeros(len(indices), dtype=context.task.records.x.dtype, device=indices.device)
-
     def review(self, context: Context, indices: Tensor) -> Verdict:
-        """Accept every record (m,)."""
-        return Verdict(
-            self.scores(context, indices), torch.ones_like(indices, dtype=torch.bool), self.threshold(context)
-        )
-
-    def threshold(self, context: Context) -> float:
-        """No score is too high."""
-        return float("inf")
+        """Accept every record (m,), with a suspicion of 0."""
+        scores = torch.zeros(len(indices), dtype=context.task.records.x.dtype, device=indices.device)
+        return Verdict(scores, torch.ones_like(indices, dtype=torch.bool), float("inf"))

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from experiments.launchers.launcher import Job, Outcome, Work, failed
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class InProcess:
     """One job after another, in the order given. A crash of the interpreter is the end of all."""
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from data.bounds import at_most
 from experiments.launchers.launcher import Job, Outcome, Work, failed
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def _cores(value: Any) -> Any:
     return cpu_count()
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Local:
     """`workers` processes on this machine (`auto`: one per core), with one thread each unless a job sets its own.
 
@@ -49,7 +50,9 @@ class Local:
     and is given up when its process dies a second time.
     """
 
-    workers: Annotated[int, BeforeValidator(_cores), Field(ge=1)] = Field(default="auto", validate_default=True)
+    workers: Annotated[int, BeforeValidator(_cores), Field(ge=1), at_most(1024, "each is a process")] = Field(
+        default="auto", validate_default=True
+    )
 
     def launch(self, jobs: Sequence[Job], work: Work) -> Iterator[Outcome]:
         """Yield outcomes as jobs end; at the end, or when the iterator is closed, the workers are killed at once."""

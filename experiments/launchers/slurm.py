@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("sbatch", "srun", "squeue")
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Slurm:
     """One array job per launch; conf/hydra/launcher/slurm.yaml explains the options.
 

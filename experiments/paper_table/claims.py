@@ -19,6 +19,12 @@ TESTS = {
     ),
     "sign": (sign_test, "sign test over targets; p at least that of Student's t over seeds"),
 }
+# when the difference, measured - compared with, supports a claim
+SUPPORTS = {
+    "greater": "a difference above {:g} supports the claim",
+    "less": "a difference below {:g} supports the claim",
+    "within": "a difference within {:g} of 0 supports the claim",
+}
 BySeed = Mapping[int, Values]
 Measured = Callable[[str, str, str], "BySeed | str"]  # row, metric, direction -> values, or why there are none
 
@@ -152,13 +158,29 @@ def _verdict(
         return Verdict(claim.id, claim.text, answer, *missing, 0, 0, claim.unit, name, reason)
     sides = f"{found.measured:.3g} against {found.baseline:.3g}"
     holm_over = f"Holm over {2 * claims} one-sided tests"
-    parts = [_asked(claim), sides, found.paired, evidence.note, holm_over, claim.source]
+    parts = [
+        _asked(claim), sides, _supports(claim), found.paired, _at_the_bound(claim, found),
+        evidence.note, holm_over, claim.source,
+    ]  # fmt: skip
     effect, low, high = (x - found.offset for x in (evidence.effect, evidence.low, evidence.high))
     said = int(answer == "does not hold")
     return Verdict(
         claim.id, claim.text, answer, effect, low, high, found.measured, found.baseline, raw[said], adjusted[said],
         evidence.seeds, evidence.n, claim.unit, name, "; ".join(part for part in parts if part),
     )  # fmt: skip
+
+
+def _supports(claim: Claim) -> str:
+    margin = -claim.margin if claim.comparison == "less" and claim.margin else claim.margin
+    return SUPPORTS[claim.comparison].format(margin)
+
+
+def _at_the_bound(claim: Claim, found: Pairs) -> str:
+    """What p = 1 means where nothing lies on either side of the bound."""
+    bound = found.offset + (-claim.margin if claim.comparison == "less" else claim.margin)
+    if claim.comparison != "within" and all(value == bound for seed in found.differences for value in seed):
+        return "every value is exactly at the bound, where neither the claim nor its opposite can be shown (p = 1)"
+    return ""
 
 
 def _asked(claim: Claim) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from experiments.kinds import interval
 from experiments.paper_table.claims import BySeed, Measured, Verdict
 from experiments.paper_table.specification import Beside, Column, Row, Specification
 
@@ -15,7 +16,7 @@ ABSENT = "-"
 
 @dataclass(frozen=True)
 class Number:
-    """The mean over `seeds` of a metric's mean over the targets of a seed, with Student's 95% interval over seeds.
+    """The mean over `seeds` of a metric's mean over the targets of a seed, with its 95% interval over seeds.
 
     The mean is NaN where the metric is not defined, the bounds are with a single seed. `n` values stand behind it.
     """
@@ -71,8 +72,9 @@ class Content:
         table = self.specification
         size = f"Size {self.size}: {table.sizes[self.size].about}".removesuffix(": ")
         numbers = (
-            "Every number is the mean of the seeds' means ± half its 95% interval (Student's t over seeds), or [the "
-            "interval]; n is seeds × targets of a seed."
+            "Every number is the mean of the seeds' means ± half its 95% interval over seeds, or [the interval]: "
+            "Student's t, and for shares, rates and AUROCs Clopper-Pearson at the effective sample size; n is seeds × "
+            "targets of a seed."
         )
         lines = [table.about.strip(), size, numbers, *table.notes, f"Source: {table.source}."]
         return [" ".join(line.split()) for line in lines]
@@ -91,25 +93,23 @@ class Content:
         return lines
 
 
-def number(values: BySeed) -> Number:
-    """The mean and its interval from the values of every seed."""
-    import torch
-
-    from metrics.intervals import mean_interval
-
-    means = [sum(found.values()) / len(found) for found in values.values() if found]
-    n = sum(len(found) for found in values.values())
-    if not means:
+def number(values: BySeed, metric: str) -> Number:
+    """The mean and its interval over seeds from the values of every seed."""
+    groups = [list(found.values()) for found in values.values() if found]
+    if not groups:
         return Number(math.nan, math.nan, math.nan, 0, 0)
-    interval = mean_interval(torch.tensor(means, dtype=torch.float64))
-    return Number(interval.mean, interval.low, interval.high, len(means), n)
+    made = interval(groups, metric)
+    low, high = (made.low, made.high) if len(groups) > 1 else (math.nan, math.nan)
+    return Number(made.mean, low, high, len(groups), sum(map(len, groups)))
 
 
 def line(row: Row, direction: str, columns: Sequence[Column], measured: Measured) -> Line:
     """The numbers of a row in one direction; a row without games has none."""
     found = [measured(row.name, column.metric, direction) for column in columns]
     targets = measured(row.name, "kept_after", direction)
-    return Line(row, direction, _counted(targets), tuple(number({} if isinstance(f, str) else f) for f in found))
+    values = [{} if isinstance(each, str) else each for each in found]
+    numbers = tuple(number(each, column.metric) for each, column in zip(values, columns, strict=True))
+    return Line(row, direction, _counted(targets), numbers)
 
 
 def _counted(targets: BySeed | str) -> str:
@@ -130,9 +130,10 @@ def cell(number: Number, column: Column) -> str:
         text = text.removeprefix("-")
     if math.isnan(low) or low == high:
         return text
-    if column.scale == "share":
-        return f"{text} [{max(low, 0):.{digits}f}, {min(high, 100):.{digits}f}]"
-    return f"{text} ± {(high - low) / 2:.{digits}f}"
+    down, up = f"{mean - low:.{digits}f}", f"{high - mean:.{digits}f}"
+    if column.scale == "share" or down != up:
+        return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{text} ± {up}"
 
 
 def verdict_cells(verdict: Verdict) -> list[str]:
@@ -140,7 +141,7 @@ def verdict_cells(verdict: Verdict) -> list[str]:
     return [verdict.text, verdict.verdict, effect(verdict), p_value(verdict.p_adjusted), counted(verdict)]
 
 
-VERDICT_HEADINGS = ("claim", "verdict", "effect [95%]", "p (Holm)", "n")
+VERDICT_HEADINGS = ("claim", "verdict", "difference [95%]", "p (Holm)", "n")
 
 
 def effect(verdict: Verdict) -> str:

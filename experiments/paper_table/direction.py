@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,11 @@ class Game:
         positions = self.record["targets"]["position"]
         return {str(positions[i]): float(state[metric][i]) for i in self.mine}
 
+    def by_target(self, values: Sequence[float]) -> Values:
+        """Values of the targets `mine`, in their order, by test position."""
+        positions = self.record["targets"]["position"]
+        return {str(positions[i]): value for i, value in zip(self.mine, values, strict=True)}
+
     def own(self, state: str, metric: str) -> Values:
         """A metric of the targets, judged with the victim's own seed."""
         return self.targets(self.record["victim_seed"][state], metric)
@@ -41,8 +46,8 @@ class Game:
 
         Before the attack there is one model for all; of the benign control the mean over its models is taken.
         """
-        found = self.record["victim_seed"][state]["models"].get(metric)
-        if found is None:  # a certificate of a procedure that gives none
+        found = self.record["victim_seed"][state].get("models", {}).get(metric)
+        if found is None:  # a certificate of a procedure that gives none, or a state of targets only
             return {}
         values = [number(value) for value in found]
         if state in ("before", "benign"):

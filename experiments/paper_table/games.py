@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data.errors import UserError
 from experiments.cells import CONF, Cell, expand
+from experiments.choices import without_choices
 from experiments.paper_table.specification import Overrides, Row, merged
 from experiments.records import canonical_json
 
@@ -36,7 +37,7 @@ def cells_of(
         for cell in by_row[row.name]:
             seed = cell.config["seed"]
             named = dataclasses.replace(cell, name=f"{row.name},seed={seed}")
-            found[row.name, seed] = known.setdefault(canonical_json(cell.config), named)
+            found[row.name, seed] = known.setdefault(canonical_json(without_choices(cell.config)), named)
     return found
 
 

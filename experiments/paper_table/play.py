@@ -14,7 +14,7 @@ from experiments.cells import Cell
 from experiments.paper_table.games import cells_of
 from experiments.paper_table.specification import Row, Specification, specification
 from experiments.paper_table.typed import quoted
-from experiments.records import write_atomic, write_json_atomic
+from experiments.records import checked, jsonable, with_nulls, write_atomic, write_json_atomic
 
 if TYPE_CHECKING:
     from experiments.launchers.launcher import Outcome
@@ -113,7 +113,7 @@ def _content(
         for direction in DIRECTIONS
     }
     beside = [
-        (each, number(results.present(each.row, each.metric, each.direction)))
+        (each, number(results.present(each.row, each.metric, each.direction), each.metric))
         for each in table.beside
         if each.row in results.directions
     ]
@@ -165,7 +165,7 @@ def write(content: Content, order: Order, seeds: int) -> None:
         write_atomic(order.output / "table.md", text.encode())
         write_atomic(order.output / "table.csv", comma_separated(content).encode())
         write_atomic(order.output / "table.tex", latex(content, order.name).encode())
-        write_json_atomic(order.output / "table.json", record)
+        write_json_atomic(order.output / "table.json", checked(with_nulls(jsonable(record))))
     except OSError as error:
         raise UserError(
             f"The table cannot be written in {order.output} ({error.strerror}); what was played is kept in the store: "

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
+from experiments.effects import FRESH, STATES, effects, fresh_effects
 from experiments.paper_table.direction import Game, Values, game, whole
-from experiments.row import LEAST, STAGES, STATES, number, option
+from experiments.row import STAGES, number
 
-PER_TARGET = ("confidence", "entropy", "kept")
+PER_TARGET = ("confidence", "entropy", "kept", "attained", "success")
+LEAST = 0.2  # of `moved_STATE`
 PER_MODEL = (
     "accuracy", "ece", "adaptive_ece", "brier", "nll", "auroc_of_confidence", "conformal_coverage",
     "conformal_set_size", "mean_confidence", "mean_entropy",
@@ -18,7 +20,6 @@ FORGETTING = (
     "accuracy_deleted", "accuracy_retained", "distance", "relative_distance", "prediction_distance", "disagreement",
     "certified", "certificate_bound", "certificate_epsilon",
 )  # fmt: skip
-FRESH = ("nothing", "after", "random", "defended")
 CHANGED = tuple(state for state in STATES if state != "before")
 
 
@@ -31,18 +32,20 @@ def measure(record: Mapping[str, Any], direction: str, metric: str) -> Values:
 def known() -> dict[str, Callable[[Game], Values]]:
     """Every metric that a table may name.
 
-    STATE is one of before, after (the attack alone), random (a random request of the same size), stream (attack and
-    benign requests, no filter), defended (what the filter accepted), processed (quarantine processed too), benign.
+    STATE is one of before, after (the attack alone), random and nearest (controls of the same size: random records, the
+    nearest to the targets), stream (attack and benign requests, no filter), defended (what the filter accepted),
+    stream_random and defended_random (the random control treated alike), processed (quarantine processed too), benign.
 
     * Of targets: `confidence_STATE` of the label predicted before, `entropy_STATE` in nats, `kept_STATE` (1 where the
       label is kept); `confidence_change_STATE`, `entropy_change_STATE` since before; `gain_STATE`, the change of
-      confidence that the attacker wanted (positive is as wanted); `success_STATE`, 1 where the gain is >= 0.2 and the
-      label kept; `flipped_STATE`, 1 where the label is lost; `asr_STATE`, the success by the attack's own goal: flipped
-      for misclassification, success for the others. `effect`: confidence after the attack - after a random request;
-      `gain`: the same as wanted; `gain_kept`: the gain of the targets that keep their label; `gain_counted`: the same,
-      and 0 for those that lose it.
-    * With fresh seeds: `fresh_confidence_STATE`, `fresh_entropy_STATE`, `fresh_kept_STATE` for the states nothing,
-      after, random and defended; `fresh_effect`, `fresh_gain`.
+      confidence that was wanted (positive is as wanted); `moved_STATE`, 1 where the gain is >= 0.2 and the label kept;
+      `flipped_STATE`, 1 where the label is lost. By the attack's own goal, which its record names: `success_STATE`, 1
+      or 0; `attained_STATE`, how much of it; `effect`, attained after the attack - after a random request of the same
+      size; `effect_defended`, the same where both went through the filter. Of any attack: `gain`, confidence after the
+      attack - after the random request, as wanted; `gain_kept`, of the targets that keep their label; `gain_counted`,
+      the same, and 0 for those that lose it.
+    * With fresh seeds: `fresh_confidence_STATE` and the others of targets for the states nothing, after, random,
+      defended, defended_random; `fresh_effect`, `fresh_effect_defended`, `fresh_gain`.
     * Of models: `accuracy_STATE`, `ece_STATE` and the other metrics; `accuracy_change_STATE` and so on since before.
     * Of forgetting, for the states after and random: `accuracy_deleted_STATE`, `accuracy_retained_STATE` (training
       records); against plain retraining `distance_STATE` of parameters, `relative_distance_STATE` (1 is what doing
@@ -50,7 +53,7 @@ def known() -> dict[str, Callable[[Game], Values]]:
       `relative_distance_in_sequence`, a request in two halves; `certified_STATE`, `certificate_bound_STATE`,
       `certificate_epsilon_STATE`; `seconds_forget_one`, `seconds_retrain_one`, `relative_seconds`, their ratio.
     * Of the filter: `auroc`, `tpr_at_1`, `tpr_at_5`, `caught`, `benign_rejected`, `auroc_S1`, `auroc_S8`,
-      `benign_only_rejected`.
+      `benign_only_rejected`, and of a harder benign population `harder_only_rejected`.
     * Costs, of the whole game: `queries`, `predictions`, `operator_calls`, `seconds`, `seconds_attack`,
       `seconds_judgement`; `queries_per_request`; `requested`, deletions of a request.
     """
@@ -66,8 +69,8 @@ def known() -> dict[str, Callable[[Game], Values]]:
         for metric in PER_MODEL:
             found[f"{metric}_change_{state}"] = partial(_model_changed, state=state, metric=metric)
         found |= {
-            f"gain_{state}": partial(_gain, state=state), f"success_{state}": partial(_success, state=state),
-            f"flipped_{state}": partial(_flipped, state=state), f"asr_{state}": partial(_asr, state=state),
+            f"gain_{state}": partial(_gain, state=state), f"moved_{state}": partial(_moved, state=state),
+            f"flipped_{state}": partial(_flipped, state=state),
         }  # fmt: skip
     for state in ("after", "random"):
         for metric in FORGETTING:
@@ -75,13 +78,16 @@ def known() -> dict[str, Callable[[Game], Values]]:
     for state in FRESH:
         for metric in PER_TARGET:
             found[f"fresh_{metric}_{state}"] = partial(Game.fresh, state=state, metric=metric)
-    found |= {"effect": _effect, "gain": _wanted_effect, "gain_kept": _gain_kept, "gain_counted": _gain_counted}
-    found |= {"fresh_effect": _fresh_effect, "fresh_gain": _fresh_gain}
+    found |= {"gain": _wanted_effect, "gain_kept": _gain_kept, "gain_counted": _gain_counted, "fresh_gain": _fresh_gain}
+    for name, state in (("effect", "after"), ("effect_defended", "defended")):
+        found |= {name: partial(_effect, state=state), f"fresh_{name}": partial(_fresh_effect, state=state)}
     for name in ("auroc", "tpr_at_1", "tpr_at_5"):
         found[name] = partial(_detected, path=("decision", name))
     found |= {name: partial(_detected, path=(name,)) for name in ("caught", "benign_rejected")}
     found |= {f"auroc_{score}": partial(_detected, path=(score, "auroc")) for score in ("S1", "S8")}
-    found |= {"benign_only_rejected": _benign_only, "requested": _requested, "queries_per_request": _queries}
+    found |= {"requested": _requested, "queries_per_request": _queries}
+    for which, name in enumerate(("benign_only_rejected", "harder_only_rejected")):
+        found[name] = partial(_benign_only, which=which)
     for name in ("queries", "predictions", "operator_calls"):
         found[name] = partial(_count, name=name)
     found |= {
@@ -108,7 +114,7 @@ def _gain(of: Game, state: str) -> Values:
     return _minus(of.own(state, "confidence"), of.own("before", "confidence"), of.sign)
 
 
-def _success(of: Game, state: str) -> Values:
+def _moved(of: Game, state: str) -> Values:
     kept = of.own(state, "kept")
     return {unit: float(gain >= LEAST and kept[unit] == 1) for unit, gain in _gain(of, state).items()}
 
@@ -117,12 +123,8 @@ def _flipped(of: Game, state: str) -> Values:
     return {unit: 1 - kept for unit, kept in of.own(state, "kept").items()}
 
 
-def _asr(of: Game, state: str) -> Values:
-    return (_flipped if option(of.record["config"], "attack") == "misclassification" else _success)(of, state)
-
-
-def _effect(of: Game) -> Values:
-    return _minus(of.own("after", "confidence"), of.own("random", "confidence"))
+def _effect(of: Game, state: str) -> Values:
+    return of.by_target(effects(of.record, state, of.mine))
 
 
 def _wanted_effect(of: Game) -> Values:
@@ -139,8 +141,10 @@ def _gain_counted(of: Game) -> Values:
     return {unit: gain * kept[unit] for unit, gain in _wanted_effect(of).items()}
 
 
-def _fresh_effect(of: Game) -> Values:
-    return _minus(of.fresh("after", "confidence"), of.fresh("random", "confidence"))
+def _fresh_effect(of: Game, state: str) -> Values:
+    if of.record["fresh_seeds"] is None:
+        return {}
+    return of.by_target(fresh_effects(of.record, state, of.mine))
 
 
 def _fresh_gain(of: Game) -> Values:
@@ -151,10 +155,11 @@ def _detected(of: Game, path: Sequence[str]) -> Values:
     return of.detection(*path)
 
 
-def _benign_only(of: Game) -> Values:
-    rates: list[float] = of.record["detection"]["benign_only_rejected"]
-    if of.record["detection"]["defense"] == "none" or not rates:
+def _benign_only(of: Game, which: int) -> Values:
+    kinds: list[list[float]] = list(of.record["detection"]["benign_rejected"].values())
+    if of.record["detection"]["defense"] == "none" or len(kinds) <= which:
         return {}
+    rates = kinds[which]
     return whole(sum(rates) / len(rates))
 
 

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from data.errors import UserError
 from experiments.paper_table.quantities import known
 
-STRICT = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)  # no comparison with infinity can be tested
 Direction = Literal["over", "under"]
 Overrides = tuple[str, ...]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.records import is_unchanged
 from experiments.report_page.markdown import html_of
 from experiments.report_page.markup import as_float, count, escape, number
 
@@ -26,8 +27,13 @@ def read_tables(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
             content = json.loads(path.read_bytes())
             if not isinstance(content, dict):
                 raise ValueError("it is not a JSON object")
+            if not is_unchanged(content):
+                raise ValueError("it has changed, or an older version made it; make it again")
+            _table(content)  # whatever its check sum says, it need not be a table
             found.append(content)
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            warnings.append(f"The table {path} was left out: it cannot be read ({error.strerror}).")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             warnings.append(f"The table {path} was left out: it cannot be read ({error}).")
     return found, warnings
 

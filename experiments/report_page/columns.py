@@ -33,11 +33,12 @@ SETTINGS = (
 )
 
 METRICS = (
-    Column("effect", "effect", "Effect", signed=True, help="confidence after the attack minus after a random request"),
+    Column("effect", "effect", "Effect", signed=True,
+           help="what the attack attained of its own goal, minus what a random request of its size did"),
     Column("effect_defended", "with defense", "Effect", signed=True,
-           help="the same with the defense; with none: in the whole stream"),
+           help="the same where both went through the defense; with none: whole streams"),
     Column("success_after", "success", "Targets (%)", 0, True,
-           help="targets moved by at least 0.2 as wanted, with their label kept"),
+           help="targets on which the attack reached its own goal"),
     Column("success_defended", "with defense", "Targets (%)", 0, True,
            help="the same with the defense; with none: in the whole stream"),
     Column("kept_after", "label kept", "Targets (%)", 0, True, printed=False,
@@ -45,6 +46,8 @@ METRICS = (
     Column("confidence_before", "before", "Confidence", help="mean probability of the label predicted at first"),
     Column("confidence_after", "after", "Confidence", help="after the attacker's request"),
     Column("confidence_random", "random", "Confidence", help="after a random request of the same size"),
+    Column("confidence_nearest", "nearest", "Confidence", printed=False,
+           help="after as many records nearest to the target were deleted"),
     Column("confidence_defended", "defended", "Confidence",
            help="after the accepted requests; with no defense: the whole stream"),
     Column("accuracy_before", "before", "Test accuracy (%)", 1, True, printed=False),

@@ -33,12 +33,12 @@ def cells(pooled: Pooled, overrides: Overrides, most: int | None = None) -> dict
     words = [list(overrides(str(path))) for path in games["path"].first()]
     commands = [command(each, own) for each, own in zip(words, seeds, strict=True)]
     numbers = {c.key: _numbers(rows[c.key], c.percent) for c in METRICS}
-    halves = {f"{c.key}_half": _numbers(rows[f"{c.key}_half"], c.percent) for c in METRICS}
+    ends = {f"{c.key}_{end}": _numbers(rows[f"{c.key}_{end}"], c.percent) for c in METRICS for end in ("low", "high")}
     return {
         "labels": {**{name: _words(first[name]) for name in LABELS}, "overrides": words, "command": commands,
                    "seeds": [ranges(each) for each in seeds]},
         "rows": {"cell": rows["cell"].tolist(), "direction": _words(rows["direction"]), "n": rows["n"].tolist(),
-                 **numbers, **halves},
+                 **numbers, **ends},
     }  # fmt: skip
 
 

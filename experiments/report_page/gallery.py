@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from data.errors import UserError
 from experiments.report_page.columns import DIRECTIONS
 from experiments.report_page.markup import count, escape
+from experiments.summary import summarise
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
 CAPTIONS = {
-    "targets": "Confidence and entropy of every target before the attack, after it, after the defense, and under "
-    "random deletions; the thick line is the mean with its 95% interval over targets.",
+    "targets": "Confidence and entropy of every target before the attack, after it, under random and nearest deletions "
+    "of the same size, and after the defense; the thick line is the mean with its 95% interval over requests.",
     "reliability": "Accuracy against confidence on the test set, before and after the attack.",
     "roc": "Malicious against benign requests that the defense would flag, over all thresholds.",
 }
@@ -68,7 +69,7 @@ def _game(game: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     from experiments.figures import figures
 
     directions = [d for d in DIRECTIONS if d in record["targets"]["direction"]]
-    summary = {direction: _summary(record, direction) for direction in directions}
+    summary = summarise([record], directions)
     name = escape(f"{game['who']} against {game['procedure']}, defense {game['defense_name']}")
     where = escape(f"{game['data']}, {game['model']}, {game['mode']} targets, seed {game['seed']}")
     shown = []
@@ -92,26 +93,6 @@ def _uri(figure: Figure) -> str:
     with rc_context({"svg.hashsalt": "report"}):  # the same figure has the same bytes
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _summary(record: Mapping[str, Any], direction: str) -> dict[str, Any]:
-    """Of one game what the figure of targets needs: means over the targets of a direction, with t intervals."""
-    import numpy as np
-
-    mine = np.array([each == direction for each in record["targets"]["direction"]])
-    states = {}
-    for state in ("before", "after", "defended", "random"):
-        of_state = record["victim_seed"][state]
-        states[state] = {key: _interval(np.array(of_state[key], float)[mine]) for key in ("confidence", "entropy")}
-    return {"targets": int(mine.sum()), "victim_seed": states}
-
-
-def _interval(values: Any) -> dict[str, float]:
-    from scipy.special import stdtrit
-
-    n, mean = len(values), float(values.mean())
-    half = float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / n**0.5) if n > 1 else 0.0
-    return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
 def _alt(summary: Mapping[str, Any]) -> str:

@@ -36,11 +36,11 @@ function trace(panel, scale, place) {
   const z = HEAT.attacks.map(() => HEAT.procedures.map(() => null));
   const hover = HEAT.attacks.map(() => HEAT.procedures.map(() => ""));
   for (const cell of panel.cells) {
-    const half = cell.half === null ? "one game: no interval" : `95% interval ${numberText(cell.mean - cell.half, 3, true)} to ${numberText(cell.mean + cell.half, 3, true)}`;
+    const interval = cell.low === null ? "no interval: no spread seen" : `95% interval ${numberText(cell.low, 3, true)} to ${numberText(cell.high, 3, true)}`;
     z[cell.attack][cell.procedure] = cell.mean;
     hover[cell.attack][cell.procedure] = `<b>${plain(HEAT.attacks[cell.attack])} against ${plain(HEAT.procedures[cell.procedure])}</b><br>`
       + `${panel.defense === null ? "no defense" : `defense ${plain(panel.defense)}`}, ${HEAT.directions[panel.direction]}<br>`
-      + `mean effect ${numberText(cell.mean, 3, true)}<br>${half}<br>${cell.n} game${cell.n === 1 ? "" : "s"} of ${cell.cells} cell${cell.cells === 1 ? "" : "s"}`;
+      + `mean effect ${numberText(cell.mean, 3, true)}<br>${interval}<br>goal: ${plain(cell.goal)}<br>${cell.n} game${cell.n === 1 ? "" : "s"} of ${cell.cells} cell${cell.cells === 1 ? "" : "s"}`;
   }
   return {
     type: "heatmap", z, hovertext: hover, hovertemplate: "%{hovertext}<extra></extra>", hoverongaps: false, xgap: 3, ygap: 3,

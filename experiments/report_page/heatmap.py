@@ -1,4 +1,4 @@
-"""The heat map attack x procedure: the mean effect, positive where it is what the attacker wanted."""
+"""The heat map attack x procedure: the mean effect, by the attack's own goal, positive where it is as wanted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.report_page.columns import DIRECTIONS
 from experiments.report_page.markup import escape, number, table
-from experiments.report_page.pool import Pooled, codes, mean_and_half, newest_per_seed, settings
+from experiments.report_page.pool import Pooled, codes, mean_and_interval, newest_per_seed, settings
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -22,8 +22,7 @@ def heatmap(pooled: Pooled) -> dict[str, Any]:
     the same effect before them, so it counts once. Panels with a defense hold what that defense left of the effect.
     """
     games = pooled.games
-    sign = games["direction"].map({"over": 1.0, "under": -1.0})
-    games = games.assign(alone=games["effect"] * sign, left=games["effect_defended"] * sign)
+    games = games.assign(alone=games["effect"], left=games["effect_defended"])
     games["game"] = codes(games, settings(games, without=["defense"]))
     once = newest_per_seed(games, ["game", "direction"])
     defended = newest_per_seed(games[games["defense"] != NO_DEFENSE], ["cell", "direction"])
@@ -48,22 +47,33 @@ def _names(games: DataFrame, column: str) -> list[str]:
 
 
 def _cells(games: DataFrame, value: str, attacks: list[str], procedures: list[str]) -> list[dict[str, Any]]:
-    """One entry per attack and procedure that were played together: positions, mean, half-width, games, cells."""
+    """One entry per attack and procedure that were played together: positions, mean, interval, goal, games, cells."""
     games = games[games[value].notna()]
     if games.empty:
         return []
     by = [games["who"], games["procedure"]]
-    mean, half, n = mean_and_half(games[value], by)
+    mean, low, high, n = mean_and_interval(games[value], by, "effect")
+    goals = games["goal"].groupby(by, sort=False).first()
     cells = games["cell"].groupby(by, sort=False).nunique()
     return [
         {
             "attack": attacks.index(who), "procedure": procedures.index(procedure),
             "mean": round(float(mean[who, procedure]), 5), "n": int(n[who, procedure]),
-            "half": None if half.isna()[who, procedure] else round(float(half[who, procedure]), 5),
+            "low": _end(low[who, procedure]), "high": _end(high[who, procedure]), "goal": str(goals[who, procedure]),
             "cells": int(cells[who, procedure]),
         }
         for who, procedure in mean.index
     ]  # fmt: skip
+
+
+def _end(value: float) -> float | None:
+    return None if value != value else round(float(value), 5)
+
+
+def _ends(cell: dict[str, Any]) -> str:
+    if cell["low"] is None:
+        return ""
+    return f"{number(cell['low'], signed=True)} to {number(cell['high'], signed=True)}"
 
 
 def as_table(found: dict[str, Any]) -> str:
@@ -72,11 +82,11 @@ def as_table(found: dict[str, Any]) -> str:
         (
             escape(found["attacks"][cell["attack"]]), escape(found["procedures"][cell["procedure"]]),
             DIRECTIONS[panel["direction"]], escape(panel["defense"] or "no defense"), number(cell["mean"], signed=True),
-            number(cell["half"]), str(cell["n"]), str(cell["cells"]),
+            _ends(cell), escape(cell["goal"]), str(cell["n"]), str(cell["cells"]),
         )
         for panel in found["panels"]
         if panel["data"] == EVERY
         for cell in panel["cells"]
     ]  # fmt: skip
-    heads = ("attack", "procedure", "direction", "defense", "mean effect", "± 95%", "games", "cells")
+    heads = ("attack", "procedure", "direction", "defense", "mean effect", "95% interval", "goal", "games", "cells")
     return table(heads, rows)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from experiments.kinds import interval
 from experiments.report_page.columns import METRICS
 
 if TYPE_CHECKING:
@@ -20,8 +22,8 @@ NOT_SETTINGS = ("store.", "wandb.", "hydra.")
 class Pooled:
     """`games`: one row per game and direction, with `cell` and readable names; `rows`: one per cell and direction.
 
-    A row has `n` games, and for every metric its mean and, under `METRIC_half`, the half-width of the Student-t 95%
-    interval over games. Where a seed was played more than once in a cell, only the newest game is pooled; `repeated`
+    A row has `n` games, and for every metric its mean and, under `METRIC_low` and `METRIC_high`, its 95% interval over
+    games. Where a seed was played more than once in a cell, only the newest game is pooled; `repeated`
     counts the others.
     """
 
@@ -41,19 +43,21 @@ def pool(frame: DataFrame) -> Pooled:
     newest = newest_per_seed(games, ["cell", "direction"])
     keys = ["cell", "direction"]
     grouped = newest.groupby(keys, sort=False)
-    rows = grouped[["attack", "access", "procedure", "defense_name", "data", "model", "mode"]].first()
+    rows = grouped[["attack", "access", "procedure", "defense_name", "data", "model", "mode", "goal"]].first()
     rows["n"] = grouped.size()
     for column in METRICS:
-        mean, half, _ = mean_and_half(newest[column.key], [newest[key] for key in keys])
-        rows[column.key], rows[f"{column.key}_half"] = mean.reindex(rows.index), half.reindex(rows.index)
+        mean, low, high, _ = mean_and_interval(newest[column.key], [newest[key] for key in keys], column.key)
+        for name, found in (("", mean), ("_low", low), ("_high", high)):
+            rows[f"{column.key}{name}"] = found.reindex(rows.index)
     return Pooled(games, rows.reset_index(), games["digest"].nunique() - newest["digest"].nunique())
 
 
 def named(frame: DataFrame) -> DataFrame:
     """The frame with numbers as numbers and with the readable names `procedure`, `access`, `defense_name`, `who`.
 
-    `defense_name` carries the score that decides, as in `influence (S1)`. `who` is the attack, with its access where
-    the frame has that attack with more than one.
+    A name carries the settings in which the games of that name differ, as in `uncertainty (budget=5)`, so that games
+    with different settings are never averaged as one. `defense_name` carries the score that decides, as in `influence
+    (S1)`. `who` is the attack, with its access where the frame has that attack with more than one.
     """
     import numpy as np
     import pandas as pd
@@ -62,17 +66,46 @@ def named(frame: DataFrame) -> DataFrame:
     for column in METRICS:
         values = games.get(column.key, pd.Series(np.nan, index=games.index))
         games[column.key] = pd.to_numeric(values, errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
-    games["procedure"] = games["unlearning"].astype(str)
     for name in ("attack", "data", "model", "mode", "direction", "defense"):
         games[name] = games[name].astype(str)
     games["access"] = _text(games, "attack.access").str.replace("_", "-")
+    games["procedure"] = _qualified(games["unlearning"].astype(str), games, "unlearning")
     score = _text(games, "defense.score")
-    games["defense_name"] = games["defense"].where(score == "", games["defense"] + " (" + score + ")")
+    defense = games["defense"].where(score == "", games["defense"] + " (" + score + ")")
+    games["defense_name"] = _qualified(defense, games, "defense", ["defense.score"])
+    games["attack"] = _qualified(games["attack"], games, "attack", ["attack.access"])
     several = games.groupby("attack")["access"].transform("nunique") > 1
     games["who"] = games["attack"].where(
         ~several | (games["access"] == ""), games["attack"] + " (" + games["access"] + ")"
     )
     return games
+
+
+def _qualified(names: Series[str], games: DataFrame, group: str, shown: Sequence[str] = ()) -> Series[str]:
+    """Names with the settings of `group` in which rows of one name differ; those `shown` elsewhere are left out."""
+    columns = [name for name in games.columns if name.startswith(f"{group}.") and name not in shown]
+    found = names.copy()
+    for name, rows in games.groupby(names, sort=False):
+        texts = {column: rows[column].map(_written) for column in columns}
+        differing = [column for column in columns if texts[column].nunique() > 1]
+        parts = [each.rpartition(".")[0] for each in differing if each.endswith("._target_") and each.count(".") > 1]
+        differing = [  # of another component, say another functional, its name says enough
+            each for each in differing
+            if each.endswith("._target_") or not any(each.startswith(f"{part}.") for part in parts)
+        ]  # fmt: skip
+        for column in differing:
+            key = column.removeprefix(f"{group}.").removesuffix("._target_")
+            found[rows.index] = found[rows.index] + (f", {key}=" + texts[column])
+        if differing:
+            after = found[rows.index].str.slice(start=len(str(name)) + 2)
+            found[rows.index] = str(name) + " (" + after + ")"
+    return found
+
+
+def _written(value: Any) -> str:
+    """A setting in few words: of a component's path the class, and null for what is not set."""
+    missing = value is None or (isinstance(value, float) and value != value)
+    return "null" if missing else str(value).rpartition(".")[2] if str(value).count(".") > 1 else str(value)
 
 
 def _text(games: DataFrame, column: str) -> Series[str]:
@@ -115,16 +148,16 @@ def newest_per_seed(games: DataFrame, keys: Sequence[str]) -> DataFrame:
     return order.drop_duplicates([*keys, "seed"], keep="last").sort_index()
 
 
-def mean_and_half(values: Series[float], by: Sequence[Series[Any]]) -> tuple[Series[float], Series[float], Series[int]]:
-    """Per group the mean of the finite values, the half-width t_{n-1} s / sqrt(n) of its 95% interval, and n.
+def mean_and_interval(
+    values: Series[float], by: Sequence[Series[Any]], metric: str
+) -> tuple[Series[float], Series[float], Series[float], Series[int]]:
+    """Per group the mean of the finite values, both ends of its 95% interval over games (`experiments.kinds`), and n.
 
-    One value has no half-width (NaN): it says nothing about the spread.
+    One value has no interval (NaN): it says nothing about the spread.
     """
-    import numpy as np
-    from scipy.special import stdtrit
-
-    found = values.groupby(list(by), sort=False).agg(["mean", "std", "count"])
-    n = found["count"]
-    quantile = stdtrit(np.maximum(n - 1, 1), 0.975)
-    half = (quantile * found["std"] / np.sqrt(np.maximum(n, 1))).where(n > 1)
-    return found["mean"], half, n
+    groups = values.dropna().groupby(list(by), sort=False)
+    made = groups.agg(list).map(lambda found: interval([[each] for each in found], metric))
+    if not len(made):
+        return groups.mean(), groups.mean(), groups.mean(), groups.size()
+    mean, low, high = (made.map(attrgetter(name)).astype(float) for name in ("mean", "low", "high"))
+    return mean, low, high, groups.size()

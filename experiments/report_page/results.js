@@ -48,9 +48,11 @@ function numberColumn(spec) {
   const format = (cell) => {
     const value = cell.getValue();
     const made = element("span", numberText(value, spec.digits, spec.signed));
-    const half = cell.getData()[`${spec.key}_half`];
-    if (value !== null && half !== null && half !== undefined) {
-      made.append(element("span", ` ± ${numberText(half, spec.digits)}`, { class: "half" }));
+    const [low, high] = ["low", "high"].map((end) => cell.getData()[`${spec.key}_${end}`]);
+    if (value !== null && low !== null && low !== undefined) {
+      const [down, up] = [numberText(value - low, spec.digits), numberText(high - value, spec.digits)];
+      const text = down === up ? ` ± ${up}` : ` [${numberText(low, spec.digits)}, ${numberText(high, spec.digits)}]`;
+      made.append(element("span", text, { class: "half" }));
     }
     return made;
   };
@@ -62,7 +64,7 @@ function numberColumn(spec) {
   };
 }
 
-function columnsFor(rows, extra, halves) {
+function columnsFor(rows, extra, intervals) {
   const button = {
     title: "", headerSort: false, width: 44, resizable: false, print: false, download: false, frozen: innerWidth > 700,
     formatter: () => element("button", "›", { type: "button", "aria-label": "Details and command", title: "Details and command" }),
@@ -72,16 +74,18 @@ function columnsFor(rows, extra, halves) {
     const last = columns.at(-1);
     if (spec.group && last.columns && last.title === spec.group) last.columns.push(numberColumn(spec));
     else columns.push({ title: spec.group, columns: [numberColumn(spec)] });
-    if (halves) {
-      const hidden = { title: `${spec.key}_half95`, field: `${spec.key}_half`, visible: false, download: true, print: false };
-      columns.at(-1).columns.push(hidden);
+    if (intervals) {
+      for (const end of ["low", "high"]) {
+        const hidden = { title: `${spec.key}_${end}95`, field: `${spec.key}_${end}`, visible: false, download: true, print: false };
+        columns.at(-1).columns.push(hidden);
+      }
     }
   }
   return columns;
 }
 
-function makeTable(id, rows, extra, halves) {
-  const columns = columnsFor(rows, extra, halves);
+function makeTable(id, rows, extra, intervals) {
+  const columns = columnsFor(rows, extra, intervals);
   const constant = new Set(columns.filter((column) => column.constant && column.field !== "direction").map((column) => column.field));
   const shown = (every) => columns.map(({ constant: _, ...column }) => ({ ...column, ...(constant.has(column.field) ? { visible: every, download: true } : {}) }));
   const table = new Tabulator(`#${id}`, {

@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from attacks.attack import check_budget, closed, opened, requests_from
+from attacks.black_box import ScoreSearch
 from attacks.requester.misclassification import Misclassification
 from attacks.requester.one_shot_influence import OneShotInfluence
 from attacks.requester.random import Random
 from attacks.requester.uncertainty import Uncertainty
+from attacks.zeroth_order import Estimator
 from data.errors import UserError
 from data.randomness import generator
 from tests.attacks import checks
@@ -16,7 +18,10 @@ from unlearning.fine_tune import FineTune
 from unlearning.first_order import FirstOrder
 from unlearning.influence_fisher import InfluenceFisher
 
-WHITE = [Uncertainty(budget=3), Misclassification(budget=3), OneShotInfluence(budget=3)]
+WHITE = [
+    Uncertainty(budget=3, access="white_box"), Misclassification(budget=3, access="white_box"),
+    OneShotInfluence(budget=3),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("procedure", [FineTune(), InfluenceFisher()], ids=lambda p: type(p).__name__)
@@ -42,6 +47,25 @@ def test_black_box_attacks_refuse_an_opened_service(make) -> None:  # type: igno
     attack = make(budget=3, access="black_box")
     with pytest.raises(UserError, match="takes a Service"):
         attack.craft([checks.opened(of)], of.aims(of.targets(1)), of.attacker(), generator(0, "a"))
+
+
+@pytest.mark.parametrize("attack", [Uncertainty, Misclassification])
+def test_automatic_access_is_what_the_attack_is_given(attack) -> None:  # type: ignore[no-untyped-def]
+    of = bed(0)
+    aims, search = of.aims(of.targets(1)), ScoreSearch(estimator=Estimator(directions=2, ranked=True))
+    for access in ("white_box", "black_box"):
+        found = []
+        for claimed in ("auto", access):
+            shut, meter = checks.closed(of, FirstOrder(), 5)
+            entrance = checks.opened(of, FirstOrder()) if access == "white_box" else shut
+            one = attack(budget=3, access=claimed, search=search)
+            found.append(one.craft([entrance], aims, of.attacker(), generator(0, "a")))
+            assert meter.queries == (5 if access == "black_box" else 0)
+        assert found[0] == found[1]
+    with pytest.raises(UserError, match="norm_cap needs gradients"):
+        attack(budget=3, norm_cap=0.7).craft([shut], aims, of.attacker(), generator(0, "a"))
+    with pytest.raises(UserError, match="FineTune has none"):
+        attack(budget=3).craft([checks.opened(of, FineTune())], aims, of.attacker(), generator(0, "a"))
 
 
 def test_entrances_are_what_they_claim() -> None:

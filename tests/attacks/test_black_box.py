@@ -22,7 +22,7 @@ from unlearning.procedure import Request
 from unlearning.second_order import SecondOrder
 from unlearning.service import Meter
 
-NEWTON = SecondOrder(solver=Solver(method="dense"))
+NEWTON = SecondOrder(solver=Solver(method="dense", tolerance=1e-3))
 QUERIES, BUDGET = 300, 6
 DEFAULT = Estimator(smoothing=1.0, ranked=True)
 

@@ -3,16 +3,21 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from attacks.functionals import Confidence
+from attacks.attack import Aim
+from attacks.functionals import Confidence, ConformalSetSize, Entropy, LogitGap
 from attacks.norm_cap import below_norm_quantile
 from attacks.objective import UncertaintyObjective
+from attacks.requester.one_shot_influence import OneShotInfluence
 from attacks.selection import Search, prefix_lengths, project, select
+from attacks.viewpoint import Viewpoint
 from data.randomness import generator
-from tests.attacks.checks import UNDER, bed, opened
+from tests.attacks.checks import OVER, UNDER, bed, opened
+from unlearning.procedure import as_weights
+from unlearning.second_order import SecondOrder
 
 weights = st.lists(st.floats(-3, 3), min_size=2, max_size=12)
 
@@ -67,6 +72,10 @@ def test_prefix_lengths_rise_to_the_budget(budget: int, count: int) -> None:
         assert lengths[0] == 1
 
 
+def rng() -> torch.Generator:
+    return generator(0, "s")
+
+
 def searched(search: Search, keep: float = 5.0, pool: Tensor | None = None):  # type: ignore[no-untyped-def]
     of = bed(1)
     service, attacker = opened(of), of.attacker(pool)
@@ -89,12 +98,54 @@ def test_more_search_is_never_worse() -> None:
 def test_curve_falls_and_calls_are_counted() -> None:
     found, service = searched(Search(12, 3, 0.5, 4))
     lengths = [k for k in prefix_lengths(12, 4) if k < 12]
-    for each in found:
-        assert len(each.curve) == 1 + 3 + len(lengths)
+    for each in found:  # once more where the one-shot set is not the first rounding
+        assert len(each.curve) - 1 - 3 - len(lengths) in (0, 1)
         assert all(b <= a for a, b in zip(each.curve, each.curve[1:], strict=False))
         assert each.curve[-1] == each.objective
-    # three roundings, two relaxed evaluations between them, and the prefixes
-    assert service.meter.operator_calls == len(found) * (3 + 2 + len(lengths))
+    # every set that was tried, and two relaxed evaluations between the three roundings
+    assert service.meter.operator_calls == sum(len(each.curve) - 1 + 2 for each in found)
+
+
+@given(
+    st.integers(0, 3), st.sampled_from([OVER, UNDER]), st.integers(1, 25), st.sampled_from([0.0, 1.0, 5.0, 50.0]),
+    st.sampled_from([0.0, 1.0, 20.0]), st.sampled_from([0.05, 1.0, 3.0]), st.booleans(), st.integers(1, 3),
+    st.sampled_from([Confidence(), Entropy(), LogitGap(), ConformalSetSize()]), st.sampled_from([None, 0.7]),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_never_worse_than_one_shot_influence(  # type: ignore[no-untyped-def]
+    bed_seed, side, budget, keep, keep_reference, kappa, feasible_first, targets, functional, cap
+) -> None:
+    """Over random games: the result's rank is at most that of the one-shot request, where that request is feasible."""
+    of = bed(bed_seed)
+    service, attacker = opened(of, SecondOrder()), of.attacker()
+    labels = of.victim.logits(of.test.x).argmax(-1)
+    positions = of.in_band(*side[1:], 3 * targets).split(targets)
+    aims = [Aim(of.test.x[each], labels[each], side[0]) for each in positions]
+    objective = UncertaintyObjective(functional, keep, keep_reference, kappa, feasible_first)
+    allowed = below_norm_quantile(service, attacker, cap, budget)
+    found = select(service, aims, attacker, objective, Search(budget, 1, 0.5, 0), allowed, rng())
+    one_shot = OneShotInfluence(budget=budget, functional=functional, norm_cap=cap)
+    requests = [each.request for each in one_shot.craft([service], aims, attacker, rng())]
+    view = Viewpoint(service, aims, attacker.reference, rng(), 1)
+    outlook = view.after(as_weights(requests, of.task.records), torch.arange(len(aims)))
+    ranks, feasible = objective.rank(outlook), objective.feasible(outlook)
+    for each, rank, counts in zip(found, ranks.tolist(), feasible.tolist(), strict=True):
+        assert not counts or each.objective <= rank + 1e-9 * abs(rank)
+
+
+def test_an_infeasible_one_shot_set_does_not_count() -> None:
+    """With labels to keep and a large budget it costs labels; the result keeps them all the same."""
+    of, budget = bed(1), 60
+    service, attacker, aims = opened(of), of.attacker(), of.aims(of.in_band(0.4, 0.6, 4), 1)
+    requests = [each.request for each in OneShotInfluence(budget=budget).craft([service], aims, attacker, rng())]
+    objective = UncertaintyObjective(Confidence(), 5.0, 1.0, 0.05)
+    view = Viewpoint(service, aims, attacker.reference, rng(), 1)
+    owner = torch.arange(len(aims))
+    assert not objective.feasible(view.after(as_weights(requests, of.task.records), owner)).any()
+    allowed = below_norm_quantile(service, attacker, None, budget)
+    found = select(service, aims, attacker, objective, Search(budget, 2, 0.5, 7), allowed, rng())
+    chosen = view.after(as_weights([each.request for each in found], of.task.records), owner)
+    assert objective.feasible(chosen).all()
 
 
 def test_requests_stay_in_the_pool() -> None:

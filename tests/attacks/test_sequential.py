@@ -17,7 +17,9 @@ from unlearning.retrain import Retrain
 from unlearning.second_order import SecondOrder
 from unlearning.service import Service
 
-NEWTON = SecondOrder(solver=Solver(method="dense"))  # a single step, cheaper than retraining for one request at a time
+NEWTON = SecondOrder(
+    solver=Solver(method="dense", tolerance=1e-3)
+)  # a single step, cheaper than retraining for one request at a time
 LOOP = Uncertainty(budget=10, access="black_box", feedback="sequential")
 
 STRONG = Uncertainty(budget=10)

@@ -113,7 +113,7 @@ BEYOND[0, 0] = 1e300
         ({"x": TABLE, "y": LABELS, "x_test": TABLE[:, :3], "y_test": LABELS}, "same shape and type"),
         ({"x": TABLE, "y": LABELS, "x_test": TABLE, "y_test": LABELS + 1}, "a label that y does not have"),
         ({"x": TABLE[:8], "y": LABELS[:8]}, "too few"),
-        ({"x": np.array([{}] * 4), "y": LABELS[:4]}, "cannot be read"),
+        ({"x": np.array([{}] * 4), "y": LABELS[:4]}, "arrays of plain numbers"),
     ],
 )
 def test_each_mistake_is_one_sentence(tmp_path: Path, arrays: dict[str, Any], sentence: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import adult, cifar10, fashion_mnist, mnist
+from data import adult, cifar10, fashion_mnist, files, mnist
 from data.errors import UserError
 from data.files import Source, download, idx, members, read
 
@@ -150,3 +150,31 @@ def test_every_source_is_named_once() -> None:
     assert len({(source.folder, source.file) for source in sources}) == len(sources)
     assert len({source.sha256 for source in sources}) == len(sources)
     assert all(len(bytes.fromhex(source.sha256)) == 32 for source in sources)
+
+
+def test_a_few_bytes_that_stand_for_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "LARGEST", 2**20)
+    (tmp_path / "numbers.bin.gz").write_bytes(gzip.compress(bytes(2**24)))
+    with pytest.raises(UserError, match=r"holds more than 1,048,576 bytes"):
+        read(SOURCE, tmp_path)
+    archive = tmp_path / "all.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.addfile(tarfile.TarInfo("a.bin"))
+    huge = tarfile.TarInfo("a.bin")
+    huge.size = 10**12
+    archive.write_bytes(huge.tobuf() + archive.read_bytes()[512:])
+    with pytest.raises(UserError, match=r"a\.bin is too large in it"):
+        members(archive, ["a.bin"])
+
+
+@pytest.mark.parametrize("root", ["x" * 5000, "~nobody-at-all", "a\0b"])
+def test_a_root_that_cannot_be_looked_up(root: str) -> None:
+    with pytest.raises(UserError, match="is not a folder"):
+        read(SOURCE, Path(root))
+
+
+def test_idx_headers_that_claim_too_much() -> None:
+    sizes = np.array([2**32 - 1] * 2 + [0], dtype=">u4").tobytes()
+    for wrong in (b"\0\0\x08\x03" + sizes + b"x", b"\0\0\x08\xff" + bytes(4 * 255), b"\0\0\x08\0x"):
+        with pytest.raises(UserError, match="fetch it again"):
+            idx(wrong)

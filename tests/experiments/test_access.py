@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from experiments.access import settled, unsettled
+from experiments.access import settled
+from experiments.reproduce import typed
+from experiments.row import AUTOMATIC
 from tests.experiments.games import config
 
 
@@ -34,11 +36,20 @@ def test_sequential_feedback_is_black_box(tmp_path: Path) -> None:
 def test_attacks_without_a_choice_are_left_as_they_are(tmp_path: Path, attack: str) -> None:
     before = config(tmp_path, f"attack={attack}")
     assert settled(before) == before
-    assert unsettled(before) == before
 
 
-def test_unsettled_is_the_inverse(tmp_path: Path) -> None:
-    auto = config(tmp_path, "unlearning=fine_tune")
-    assert unsettled(settled(auto)) == auto
-    typed = config(tmp_path, "attack.access=black_box")
-    assert unsettled(settled(typed)) == typed
+@pytest.mark.parametrize("line", ["unlearning=fine_tune", "attack.access=black_box", "attack.access=auto"])
+def test_a_record_says_what_was_typed(tmp_path: Path, line: str) -> None:
+    before = config(tmp_path, line)
+    after = settled(before)
+    assert settled(after) == after  # what `auto` was is not forgotten on the way to the record
+    record = {"config": {k: v for k, v in after.items() if k != AUTOMATIC}, AUTOMATIC: after.get(AUTOMATIC, [])}
+    assert typed(record) == before
+
+
+def test_a_class_that_is_automatic_needs_no_line_in_its_yaml(tmp_path: Path) -> None:
+    """An own option that lists less than ours do: what its class says counts."""
+    for procedure, expected in (("retrain", "white_box"), ("fine_tune", "black_box")):
+        bare = config(tmp_path, f"unlearning={procedure}")
+        del bare["attack"]["access"]
+        assert settled(bare)["attack"]["access"] == expected

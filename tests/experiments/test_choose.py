@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from data.errors import UserError
-from experiments.choose import benign_batches, choose_attacker, choose_targets, learn, member_seeds, streams
+from experiments.choose import choose_attacker, choose_targets, learn, member_seeds, reserved_records
 from experiments.setup import Targets, prepare
 from tests.experiments.games import config
 
@@ -69,27 +69,13 @@ def test_pool_is_owned(tmp_path: Path) -> None:
     everything = choose_attacker(prepare(config(tmp_path, "attack.owned=0.5")), 0)
     assert set(attacker.pool.tolist()) <= set(everything.pool.tolist())
     assert len(everything.pool) == 150
+    reserved = set(reserved_records(setup, 0).tolist())
+    assert len(reserved) == 60
+    assert not reserved & set(everything.pool.tolist())
+    most = choose_attacker(prepare(config(tmp_path)), 0)
+    assert len(most.pool) == 240  # all that is not reserved
     assert torch.equal(attacker.owned.y, setup.task.records.y[attacker.pool])
     assert torch.equal(attacker.reference.x, setup.data.auxiliary.x)
-
-
-def test_streams_mix_without_repetition(tmp_path: Path) -> None:
-    setup = prepare(config(tmp_path))
-    requests = [torch.tensor([3, 1, 2]), torch.empty(0, dtype=torch.long)]
-    (mixed, malicious), (benign, none) = streams(setup, 0, requests)
-    assert len(mixed) == len(mixed.unique()) == 12
-    assert set(mixed[malicious].tolist()) == {1, 2, 3}
-    assert len(benign) == 24
-    assert not none.any()
-
-
-def test_benign_batches_differ_by_name_and_number(tmp_path: Path) -> None:
-    setup = prepare(config(tmp_path))
-    first, second = benign_batches(setup, 0, "a", 2, 20)
-    assert len(first.unique()) == 20
-    assert not torch.equal(first, second)
-    assert torch.equal(first, benign_batches(setup, 0, "a", 1, 20)[0])
-    assert not torch.equal(first, benign_batches(setup, 0, "b", 1, 20)[0])
 
 
 def test_victim_from_the_store_is_the_victim(tmp_path: Path) -> None:

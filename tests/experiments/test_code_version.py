@@ -8,7 +8,7 @@ import data.examples
 import data.randomness
 from data.errors import UserError
 from experiments import artifact, records, store
-from experiments.code_version import ROOT, _reachable, code_version
+from experiments.code_version import ROOT, _reachable, _source, code_version
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def user_module(tmp_path):
 
 
 def names(module) -> set[str]:
-    return {path.relative_to(ROOT).as_posix() for path in _reachable(Path(module.__file__)) if ROOT in path.parents}
+    return {path.relative_to(ROOT).as_posix() for _, path in _reachable(_source(module)) if ROOT in path.parents}
 
 
 def test_it_is_the_same_every_time_and_for_a_class_its_module_and_an_instance():

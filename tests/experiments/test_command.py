@@ -127,7 +127,7 @@ MISTAKES = {
     "+attack.aim.new=1": "attack.aim has no option 'new'; its options are k.",
     "+hydra/launcher=none": "There is no hydra/launcher=none; Available: basic",
     "attack=null": "A group needs the name of one of its options",
-    "attack=lost": "attack: cannot load 'nowhere.Attack' (No module named 'nowhere'); check _target_.",
+    "attack=lost": "attack: cannot load 'nowhere.Attack', since Python finds no module 'nowhere': put nowhere.py in",
     "attack=lost_too": f"attack: cannot load '{HERE}.Nowhere'",
     "attack=needy": "attack.size: a value is needed.",
     "attack=plain": "attack: a value is needed for 'size'.",
@@ -142,7 +142,7 @@ MISTAKES = {
     "store=3": "store has the options enabled, folder; set one of them",
     "~seed": "seed was removed",
     "~nothing": "Could not delete from config. 'nothing' does not exist.",
-    "seed=0,1": "Ambiguous value for argument 'seed=0,1'; to use it as a list",
+    "seed=0,1": "seed has several values: add -m to sweep over 0,1, or write seed=[0,1] for one list.",
     "seed=[1": "The override 'seed=[1' cannot be read",
     "seed": "The override 'seed' cannot be read (missing EQUAL at '<EOF>'); write KEY=VALUE",
     "attack.budget=${oc.env:NOT_SET}": 'attack.budget: KeyError raised while resolving interpolation: "Environment',
@@ -151,7 +151,7 @@ MISTAKES = {
     "attack.budget=???": "attack.budget has no value; give one with attack.budget=VALUE.",
     "hydra.run.dir=file/run": "The run's folder cannot be made (Not a directory: file/run); set hydra.run.dir=FOLDER.",
     "hydra.run.dir=file": "The run's folder cannot be made (File exists: file); set hydra.run.dir=FOLDER.",
-    "--config-dir=nowhere": "Additional config directory",
+    "--config-dir=nowhere": "--config-dir=nowhere is not a folder",
     "--config-name=nothing": "Cannot find primary config 'nothing'",
     "--resolve": "The --resolve flag can only be used",
 }
@@ -255,7 +255,7 @@ def test_help_shows_groups_and_the_config_as_overridden(play, tmp_path):
     assert "attack: attack, lost, lost_too, needy, own, plain\n" in out
     assert "attack:\n  size: 3\nseed: 7\n" in out
     assert play("--help", "attack=nothing")[0] == 2
-    assert play("--help", "--config-dir=nowhere")[2].startswith("Error: Additional config directory")
+    assert play("--help", "--config-dir=nowhere")[2].startswith("Error: --config-dir=nowhere is not a folder")
 
 
 def test_build_passes_extras_as_they_are():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import experiments.judge
 from experiments.choose import learn
-from experiments.judge import Judge, averaged_on_targets, on_targets
+from experiments.judge import Judge, on_targets
 from experiments.setup import prepare
 from metrics.classification import accuracy
 from metrics.uncertainty import ece
@@ -56,9 +56,6 @@ def test_each_target_is_seen_by_its_own_model() -> None:
     seen = on_targets(p, torch.tensor([0, 1]), torch.tensor([0, 0]))
     assert seen["confidence"] == pytest.approx([0.9, 0.3])
     assert seen["kept"] == [1.0, 0.0]
-    averaged = averaged_on_targets(p, torch.tensor([0, 1]), torch.tensor([0, 0]))
-    assert averaged["confidence"] == pytest.approx([0.55, 0.4])
-    assert averaged["kept"] == pytest.approx([0.5, 0.5])
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3, 100])
@@ -80,7 +77,7 @@ def test_batches_of_any_size_give_what_all_requests_together_do(
 
     monkeypatch.setattr(Judge, "unlearn", counted)
     seen: list[tuple[slice, Tensor]] = []
-    look = {"after": lambda models, which, p: seen.append((which, models.flat()))}
+    look = {"after": lambda models, which, p: seen.append((which, models[0].flat()))}
     found = judge.after([victim], [0], groups, look)
     assert max(held) == min(at_once, 7)
     [together] = unlearn(judge, [victim], [0], judge.rows(groups["after"]))
@@ -96,7 +93,7 @@ def test_unseen_groups_are_looked_at_and_not_predicted(tmp_path: Path, monkeypat
     victim = learn(setup, 0)
     judge, seen = Judge(setup.task, setup.procedure, setup.data), list[int]()
     monkeypatch.setattr(Judge, "predict", None)
-    look = {"calibration": lambda models, which, p: seen.append(len(models))}
+    look = {"calibration": lambda models, which, p: seen.append(len(models[0]))}
     found = judge.after([victim], [0], {"calibration": [torch.tensor([1])] * 2}, look, unseen=("calibration",))
     assert seen == [2]
     assert len(found["calibration"]) == 0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from experiments.cells import expand
-from experiments.reproduce import LEFT_OUT, command
+from experiments.reproduce import AUTOMATIC, LEFT_OUT, command, typed
 
 LINES = (
     (),
@@ -27,7 +27,8 @@ def settled(config: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("line", LINES, ids=lambda line: " ".join(line) or "defaults")
 def test_the_command_leads_back(line: tuple[str, ...]) -> None:
     [cell] = expand(line)
-    words = shlex.split(command(cell.config))
+    record = {"config": cell.config, AUTOMATIC: cell.config.get(AUTOMATIC, [])}
+    words = shlex.split(command(typed(record)))
     assert words[:2] == ["python", "experiments/run.py"]
     [again] = expand(words[2:])
     assert settled(again.config) == settled(cell.config)

@@ -12,8 +12,10 @@ import pandas
 import pytest
 
 from data.errors import UserError
+from experiments.artifact import envelope
 from experiments.game import play_config
 from experiments.index import NAME
+from experiments.records import write_json_atomic
 from experiments.results import frame, main, record, select
 from experiments.row import rows, successes
 from tests.experiments.games import config
@@ -31,6 +33,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def first(store: Path) -> tuple[Path, dict[str, Any]]:
     path = sorted(store.glob("game/??/*.json"))[0]
     return path, json.loads(path.read_text())["payload"]
+
+
+def forge(path: Path, **entries: Any) -> None:
+    """Change entries of a record, with check sums that fit."""
+    whole = json.loads(path.read_text())
+    description = {part: whole[part] for part in ("kind", "key", "created", "toolkit")}
+    write_json_atomic(path, envelope(description, {**whole["payload"], **entries}), indent=None)
 
 
 def test_rows_are_the_means_of_the_record(store: Path) -> None:
@@ -79,9 +88,7 @@ def test_the_index_follows_the_records(store: Path, tmp_path: Path) -> None:
     paths = sorted(mine.glob("game/??/*.json"))
     paths[0].unlink()
     assert len(frame(mine, said.append)) == 4
-    changed = json.loads(paths[1].read_text())
-    changed["payload"]["seed"] = 77
-    paths[1].write_text(json.dumps(changed))
+    forge(paths[1], seed=77)
     os.utime(paths[1], ns=(1, 1))
     assert 77 in set(frame(mine, said.append)["seed"])
     assert said == []
@@ -98,7 +105,8 @@ def test_an_older_form_is_left_out_by_name(store: Path, tmp_path: Path) -> None:
     path, _ = first(store)
     old = tmp_path / "store" / "game" / path.parent.name / path.name
     old.parent.mkdir(parents=True)
-    old.write_text(json.dumps({"created": "", "payload": {"seed": 0}}))
+    old.write_bytes(path.read_bytes())
+    forge(old, config=None)
     said: list[str] = []
     assert len(frame(tmp_path / "store", said.append)) == 0
     assert "not the form of a game" in said[0]
@@ -134,6 +142,12 @@ def test_filters(store: Path) -> None:
         ("atack=random", "did you mean 'attack'"),
         ("attack", "cannot be read"),
         ("seed<x", "no number"),
+        ("attack=typo", "No game has attack=typo; attack is one_shot_influence or random here."),
+        ("attack=random,typo", "No game has attack=typo"),
+        ("attack=", "No game has attack=;"),
+        ("seed>1", "No game has seed>1; seed is 0 or 1 here."),
+        ("attack<3", "No game has attack<3; attack is one_shot"),
+        ("sed=1", "did you mean 'seed'"),
     ):
         with pytest.raises(UserError, match=text):
             select(table, [wrong])
@@ -156,3 +170,41 @@ def test_a_record_is_verified_when_it_is_read(store: Path, tmp_path: Path) -> No
     with pytest.raises(UserError, match="There is no record"):
         record(tmp_path / "game" / "aa" / f"{'a' * 64}.json")
     assert rows(record(path)) == rows(game)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["attack=typo"], "No game has attack=typo; attack is one_shot_influence or random here."),
+        (["attack=one_shot_influence", "defense=none"], "No game passes all of attack=one_shot_influence defense=none"),
+        (["--show", "efect"], "There is no column 'efect' to show; did you mean 'effect'?"),
+        (["--limit", "-1"], "--limit: '-1' is not a whole number from 0 on"),
+        (["--limit", "many"], "--limit: 'many' is not a whole number"),
+        (["--limit"], "--limit needs a value"),
+        (["--cvs", "x"], "There is no option '--cvs'; did you mean --csv?"),
+        (["--csv", ""], "--csv: an empty name is no file"),
+        (["--csv", "{file}/games.csv"], "games.csv cannot be written ("),
+        (["--store", ""], "--store: an empty name"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    arguments: list[str], text: str, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    typed = [each.format(file=tmp_path / "file") for each in arguments]
+    assert main(["--store", str(store), *typed]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    [line] = said.err.splitlines()
+    assert line.startswith("Error: ")
+    assert text in line
+
+
+def test_leaving_out_what_is_not_there_is_served_and_said(store: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert len(select(frame(store), ["attack!=typo"])) == 6
+    assert "No game has attack=typo" in caplog.text
+
+
+def test_a_store_without_games_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--store", str(tmp_path)]) == 2
+    assert "has no finished games" in capsys.readouterr().err

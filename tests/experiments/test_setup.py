@@ -35,12 +35,14 @@ def test_stream_defaults_mix_three_benign() -> None:
 
 
 def test_pool_size() -> None:
-    attack = SimpleNamespace(owned=0.25, pool=None)
-    assert pool_size(attack, 1000) == 250  # type: ignore[arg-type]
+    attack, stream = SimpleNamespace(owned=0.25, pool=None), Stream(reserved=0.2)
+    assert pool_size(attack, stream, 1000) == 250  # type: ignore[arg-type]
     attack.pool = 100
-    assert pool_size(attack, 1000) == 100  # type: ignore[arg-type]
+    assert pool_size(attack, stream, 1000) == 100  # type: ignore[arg-type]
     attack.pool = 900
-    assert pool_size(attack, 1000) == 250  # type: ignore[arg-type]
+    assert pool_size(attack, stream, 1000) == 250  # type: ignore[arg-type]
+    attack.owned = 1.0
+    assert pool_size(attack, stream, 1000) == 800  # type: ignore[arg-type]
 
 
 def test_attack_and_defense_play_one_game() -> None:
@@ -52,6 +54,13 @@ def test_attack_and_defense_play_one_game() -> None:
     check_pairing(anything, verification, {})
     with pytest.raises(UserError, match="request game"):
         check_pairing(requester, verification, {})
+
+
+def test_a_white_box_that_needs_no_gradient_plays_every_procedure(tmp_path: Path) -> None:
+    features = ("attack=nearest", "attack.space=features")
+    assert prepare(config(tmp_path, "unlearning=fine_tune", *features)).attack.access == "white_box"
+    with pytest.raises(UserError, match="FineTune has none"):
+        prepare(config(tmp_path, "unlearning=fine_tune", "attack=one_shot_influence"))
 
 
 def test_keys_follow_what_matters_and_nothing_else(tmp_path: Path) -> None:

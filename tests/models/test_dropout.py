@@ -33,6 +33,13 @@ def test_masks_have_mean_one_and_two_values(rate: float) -> None:
     assert abs(mask.double().mean().item() - 1) < 6 * math.sqrt(rate / (1 - rate) / mask.numel())
 
 
+def test_masks_of_a_precise_model_are_precise() -> None:
+    """1 / (1 - rate) is rounded once, to the type of the model that uses it."""
+    module = Dropout(rate=0.3, width=50)
+    (mask,) = sample_masks(module, generator(0, "test"), (9,), torch.float64).values()
+    assert set(mask.unique().tolist()) == {0.0, 1 / (1 - 0.3)}
+
+
 def test_masks_reach_the_layers_under_vmap() -> None:
     """One thinned network per sample: mapped over, the same as passing the masks one by one and as masking by hand."""
     model = MLP(shape=(3,), classes=2, widths=[6], dropout=0.5).eval()

@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from data.errors import UserError
 from models.curvature import CURVATURES
 from models.direct import curvature_matrix
 from models.influence import inverse_curvature
-from models.last_layer import from_last_layer, last_layer, only_last_layer, to_last_layer
+from models.last_layer import features, from_last_layer, last_layer, only_last_layer, to_last_layer
 from models.solver import Solver
+from models.victim import Victim
 from tests.models.problems import N, deletions, directions, examples, victim
 
 ALL = pytest.mark.parametrize("name", ["logistic", "mlp", "cnn", "batch_norm"])
@@ -73,3 +75,28 @@ def test_factors_of_both_kinds_of_layers_do_not_mix() -> None:
         solver = Solver(method="dense", damping=0.1, tolerance=1e-10, layers=layers)  # type: ignore[arg-type]
         solution = inverse_curvature(solver, model.copies(1), examples("mlp"), deletions(1), 0.0, vectors, base=model)
         assert solution.iterations <= 2  # nothing is deleted, so the factor is the inverse
+
+
+@ALL
+def test_features_are_what_the_head_is_linear_in(name: str) -> None:
+    """Logits = features W' + b, whatever comes before, for models of one input and of many at once."""
+    model, x = victim(name), examples(name).x
+    weight, bias = (model.parameters[each] for each in last_layer(model.parameters))
+    entering = features(model, x)
+    torch.testing.assert_close(entering @ weight.T + bias, model.logits(x), rtol=0, atol=1e-10)
+    torch.testing.assert_close(features(model, x[:1]), entering[:1], rtol=0, atol=1e-12)
+
+
+def test_a_last_layer_that_does_not_run_once_on_all_inputs_is_refused() -> None:
+    class Twice(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(self.layer(x))
+
+    module = Twice()
+    model = Victim(module, {name: value.detach() for name, value in module.named_parameters()}, {})
+    with pytest.raises(UserError, match=r"last layer layer does not run once on all inputs"):
+        features(model, torch.zeros(2, 3))

@@ -203,14 +203,6 @@ def test_divergence_names_the_setting(seeds: list[int]) -> None:
         train(MLP_, poisoned, SGD, seeds)
 
 
-def test_other_dropout_is_refused() -> None:
-    def build() -> nn.Module:
-        return nn.Sequential(nn.Linear(6, 4), nn.Dropout(0.3), nn.Linear(4, 3))
-
-    with pytest.raises(UserError, match=r"use models\.dropout\.Dropout"):
-        train(build, records(), SGD, [0])
-
-
 def test_initialisation_is_that_of_the_module() -> None:
     before = torch.get_rng_state()
     module, parameters, buffers = initialise(DROPOUT, 4, torch.zeros(1, dtype=torch.float64))

@@ -99,6 +99,19 @@ def test_scores_equal_explicit_inner_products(preconditioner: str) -> None:
             assert torch.equal(replace(score, signed=False).scores(seen, batch), found.abs())
 
 
+@pytest.mark.parametrize("count", [3, 77])
+def test_no_constant_of_a_score_is_rounded_to_float32(count: int) -> None:
+    """1/m of S3 is a float64 where the records are: with 1e-12 relative, not 1e-8."""
+    of, batch = bed(0), benign(0, "scores", 1, 15)[0]
+    trusted = of.trusted[:count]
+    seen = replace(context(of, batch), trusted=trusted)
+    slope = per_example_gradients(of.victim, trusted).mean(0) / TRAINING
+    value = per_example_gradients(of.victim, of.task.records[batch]) @ slope
+    found = Influence(score="S3", signed=True, preconditioner="identity").scores(seen, batch)
+    assert found.dtype == torch.float64
+    assert ((found - value).abs() / value.abs()).max() < 1e-11
+
+
 def test_scores_without_inner_products() -> None:
     of, batch = bed(0), benign(0, "scores", 1, 15)[0]
     seen, requested = context(of, batch), of.task.records[batch]

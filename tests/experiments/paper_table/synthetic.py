@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from attacks.criterion import ConfidenceMoved, LabelFlipped, described
 from data.randomness import generator
+from experiments.effects import FRESH, STATES
 from experiments.paper_table.quantities import FORGETTING, PER_MODEL
-from experiments.row import STATES
 
 SCORES = {"auroc": 0.9, "tpr_at_1": 0.2, "tpr_at_5": 0.5}
 
@@ -25,9 +26,19 @@ def record(
     """
     count = len(after)
     requests = count if mode == "single" else 1
-    states = {state: target_state([before] * count) for state in STATES}
-    states["after"] = target_state(after, kept)
-    states["random"] = target_state(random or [before] * count)
+    criterion = LabelFlipped() if attack == "misclassification" else ConfidenceMoved()
+    sign = 1 if direction == "over" else -1
+
+    def state_of(confidence: Sequence[float], kept: Sequence[float] | None = None) -> dict[str, Any]:
+        found = target_state(confidence, kept)
+        change = sign * (torch.tensor(found["confidence"], dtype=torch.float64) - before)
+        same = torch.tensor(found["kept"], dtype=torch.float64)
+        success = criterion.success(change, same).double()
+        return {**found, "attained": criterion.attained(change, same).tolist(), "success": success.tolist()}
+
+    states = {state: state_of([before] * count) for state in STATES}
+    states["after"] = state_of(after, kept)
+    states["random"] = state_of(random or [before] * count)
     for state, found in states.items():
         size = 1 if state == "before" else 3 if state == "benign" else requests
         value = 0.1 if state == "before" else 0.2
@@ -42,7 +53,7 @@ def record(
         "S1": {"auroc": {"value": 0.8}}, "S8": {"auroc": {"value": "nan"}},
     }  # fmt: skip
     return {
-        "seed": seed,
+        "seed": seed, "criterion": described(criterion),
         "config": {"targets": {"mode": mode}, "attack": {"_target_": f"attacks.requester.{attack}.Attack"}},
         "targets": {
             "position": list(range(10, 10 + count)), "label": [0] * count, "truth": [0] * count,
@@ -51,8 +62,9 @@ def record(
         "requests": [{"indices": [1, 2, 3], "direction": direction}] * requests,
         "victim_seed": states,
         "fresh_seeds": {name: [states["after" if name == "after" else "before"]] * 2 for name in
-                        ("nothing", "after", "random", "defended")} if fresh else None,
-        "detection": {"defense": defense, direction: seen, "benign_only_rejected": [0.04, 0.06]},
+                        FRESH} if fresh else None,
+        "detection": {"defense": defense, direction: seen,
+                      "benign_rejected": {"uniform": [0.04, 0.06], "outlier": [0.2, 0.4]}},
         "queries": 30, "predictions": 2, "operator_calls": 40,
         "seconds": {"victim": 1.0, "attack": 2.0, "judgement": 3.0, "forget_one": 0.1, "retrain_one": 0.4},
         "in_sequence": {"relative_distance": 0.5},

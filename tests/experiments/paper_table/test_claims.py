@@ -173,3 +173,20 @@ def test_p_is_that_of_the_direction_that_the_verdict_speaks_of() -> None:
 def test_verdicts_are_reproducible() -> None:
     found = {A: values("same", 0.1, spread=0.3)}
     assert verdict(claim(), found) == verdict(claim(), found)
+
+
+def test_a_verdict_says_which_sign_supports_the_claim() -> None:
+    found = {A: values("a", 0.3)}
+    assert "a difference above 0.1 supports the claim" in verdict(claim(margin=0.1), found).detail
+    assert "a difference below -0.1 supports the claim" in verdict(claim("less", margin=0.1), found).detail
+    assert "a difference below 0 supports the claim" in verdict(claim("less"), found).detail
+    assert "a difference within 0.1 of 0 supports the claim" in verdict(claim("within", margin=0.1), found).detail
+
+
+def test_p_of_1_is_explained_where_every_value_is_at_the_bound() -> None:
+    kept = {seed: dict.fromkeys(map(str, range(TARGETS)), 1.0) for seed in range(SEEDS)}
+    for comparison in ("greater", "less"):
+        answer = verdict(claim(comparison, {"constant": 1.0}), {A: kept})
+        assert (answer.verdict, answer.p) == ("not decided", 1.0)
+        assert "exactly at the bound" in answer.detail
+    assert "exactly at the bound" not in verdict(claim(against={"constant": 0.9}), {A: kept}).detail

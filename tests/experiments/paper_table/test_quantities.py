@@ -27,7 +27,8 @@ def test_targets_are_known_by_their_test_position() -> None:
 def test_gains_are_what_the_attacker_wanted(direction: str, sign: int) -> None:
     game = record([0.8, 0.4], before=0.6, direction=direction, random=[0.5, 0.6], kept=[1.0, 0.0])
     assert measure(game, direction, "gain_after") == pytest.approx({"10": sign * 0.2, "11": sign * -0.2})
-    assert measure(game, direction, "effect") == pytest.approx({"10": 0.3, "11": -0.2})
+    # by the attack's own goal: a lost label attains nothing
+    assert measure(game, direction, "effect") == pytest.approx({"10": sign * 0.3, "11": 0.0})
     assert measure(game, direction, "gain") == pytest.approx({"10": sign * 0.3, "11": sign * -0.2})
     assert measure(game, direction, "gain_kept") == pytest.approx({"10": sign * 0.3})
     assert measure(game, direction, "gain_counted") == pytest.approx({"10": sign * 0.3, "11": 0.0})
@@ -37,9 +38,11 @@ def test_success_is_that_of_the_attacks_own_goal() -> None:
     moved = {"after": [0.9, 0.9, 0.6], "kept": [1.0, 0.0, 1.0]}
     ours = record(**moved)
     assert list(measure(ours, "over", "success_after").values()) == [1, 0, 0]
-    assert list(measure(ours, "over", "asr_after").values()) == [1, 0, 0]
+    assert list(measure(ours, "over", "moved_after").values()) == [1, 0, 0]
     flip = record(**moved, attack="misclassification")
-    assert list(measure(flip, "over", "asr_after").values()) == [0, 1, 0]
+    assert list(measure(flip, "over", "success_after").values()) == [0, 1, 0]
+    assert list(measure(flip, "over", "moved_after").values()) == [1, 0, 0]
+    assert list(measure(flip, "over", "effect").values()) == [0, 1, 0]
     assert list(measure(flip, "over", "flipped_after").values()) == [0, 1, 0]
 
 
@@ -78,3 +81,4 @@ def test_costs() -> None:
     assert measure(game, "over", "requested") == {WHOLE: 3.0}
     assert measure(game, "over", "seconds") == {WHOLE: 6.0}
     assert measure(game, "over", "benign_only_rejected") == pytest.approx({WHOLE: 0.05})
+    assert measure(game, "over", "harder_only_rejected") == pytest.approx({WHOLE: 0.3})

@@ -43,7 +43,7 @@ def content(rows: int = 1, **entries: Any) -> Content:
         for direction in ("over", "under")
     }
     verdicts = judge(specification.claims, lambda *side: found.get(side, "failed"), "small")
-    ours = number(found["single.mine", "gain", "over"])
+    ours = number(found["single.mine", "gain", "over"], "gain")
     beside = [(each, ours) for each in specification.beside]
     return Content(
         specification, "tiny", "python experiments/tables.py table=small", sections, verdicts, beside, ["x: y"]
@@ -52,7 +52,7 @@ def content(rows: int = 1, **entries: Any) -> Content:
 
 def test_a_number_is_the_mean_over_seeds_with_students_interval() -> None:
     means = [0.1, 0.4, 0.3]
-    found = number({s: {"1": m - 0.05, "2": m + 0.05} for s, m in enumerate(means)})
+    found = number({s: {"1": m - 0.05, "2": m + 0.05} for s, m in enumerate(means)}, "gain")
     expected = scipy.stats.ttest_1samp(means, 0.0).confidence_interval(0.95)
     assert found.mean == pytest.approx(sum(means) / 3)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
@@ -62,11 +62,11 @@ def test_a_number_is_the_mean_over_seeds_with_students_interval() -> None:
 @pytest.mark.parametrize(
     ("found", "column", "text"),
     [
-        (Number(0.1234, 0.1, 0.15, 3, 6), {}, "0.123 ± 0.025"),
+        (Number(0.125, 0.1, 0.15, 3, 6), {}, "0.125 ± 0.025"),
         (Number(0.1234, math.nan, math.nan, 1, 6), {}, "0.123"),
         (Number(math.nan, math.nan, math.nan, 0, 0), {}, "-"),
-        (Number(0.9, 0.7, 1.1, 3, 6), {"digits": 0, "scale": "share"}, "90 [70, 100]"),
-        (Number(0.1, -0.1, 0.3, 3, 6), {"digits": 0, "scale": "share"}, "10 [0, 30]"),
+        (Number(0.9, 0.7, 1.0, 3, 6), {"digits": 0, "scale": "share"}, "90 [70, 100]"),
+        (Number(0.9, 0.7, 0.95, 3, 6), {"digits": 2}, "0.90 [0.70, 0.95]"),
         (Number(1.0, 1.0, 1.0, 3, 6), {"digits": 0, "scale": "share"}, "100"),
         (Number(-0.012, -0.02, -0.004, 3, 6), {"digits": 1, "scale": "points"}, "-1.2 ± 0.8"),
         (Number(-0.0001, -0.01, 0.01, 3, 6), {"digits": 2}, "0.00 ± 0.01"),
@@ -78,13 +78,13 @@ def test_cells(found: Number, column: dict[str, Any], text: str) -> None:
 
 def test_what_is_missing_is_a_dash() -> None:
     shown = {one.row.name: content().cells(one) for one in content().sections["over"]}
-    assert shown["single.mine"] == ["single", "mine", "3 × 2", "0.305 ± 0.012", "83 [12, 100]", "-"]
+    assert shown["single.mine"] == ["single", "mine", "3 × 2", "0.305 ± 0.012", "83 [1, 100]", "-"]
     assert shown["set.mine"] == ["set_of", "mine", "-", "-", "-", "-"]
 
 
 def test_markdown_has_tables_claims_and_provenance() -> None:
     text = markdown(content())
-    assert "| single | mine | 3 × 2 | 0.305 ± 0.012 | 83 [12, 100] | - |" in text
+    assert "| single | mine | 3 × 2 | 0.305 ± 0.012 | 83 [1, 100] | - |" in text
     assert "somewhere, table 1" in text
     assert "here 0.305" in text
     assert "| It moves | holds | +0.305 [" in text

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from experiments.records import checked
 from experiments.report_page.claims import claims_section, read_tables
 from experiments.report_page.markdown import html_of
 from tests.experiments.report import synthetic
@@ -33,12 +35,14 @@ def test_claims_that_lack_something_are_still_shown() -> None:
 
 
 def test_tables_are_read_by_name_and_a_damaged_one_is_named(tmp_path: Path) -> None:
-    for name, content in (("b", '{"name": "b"}'), ("a", '{"name": "a"}'), ("c", "{"), ("d", "[]")):
+    whole = {name: json.dumps(checked({"name": name})) for name in ("b", "a")}
+    broken = {"c": "{", "d": "[]", "e": whole["a"].replace('"a"', '"z"'), "f": '{"name": "f"}', "g": '{"x": NaN}'}
+    for name, content in (whole | broken).items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "table.json").write_text(content)
     tables, warnings = read_tables(tmp_path)
     assert [table["name"] for table in tables] == ["a", "b"]
-    assert len(warnings) == 2
+    assert len(warnings) == 5
     assert str(tmp_path / "c" / "table.json") in warnings[0]
     assert read_tables(tmp_path / "nowhere") == ([], [])
     assert "python experiments/tables.py table=uncertainty" in claims_section([])

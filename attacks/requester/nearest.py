@@ -1,0 +1,107 @@
+"""Baseline: delete the records that lie nearest to the targets, which takes no gradient and no search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from attacks.attack import Access, Aim, Attacker, Crafted, Entrance, check_budget, open_service
+from models.last_layer import features
+from models.victim import Victim
+from unlearning.procedure import Request
+
+Classes = Literal["auto", "same", "other", "any"]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Nearest:
+    """Up to `budget` records of the pool, by Euclidean distance to the targets; several targets take turns.
+
+    `space`: pixels (the inputs as the model gets them; no access is needed) or features (what enters the victim's last
+    layer; needs the model, but not the gradient of the procedure). `classes`: only records of the label that the victim
+    predicts (same), only records of other labels (other), or any; auto is same where confidence is to fall, since they
+    hold the prediction up, and other where it is to rise. Labels are not looked after: what a target loses may be its
+    label. A request is shorter than `budget` where fewer such records are there.
+    """
+
+    game: ClassVar[str] = "request"
+    name: ClassVar[str] = "nearest"
+    queries: ClassVar[int] = 1
+    needs_gradient: ClassVar[bool] = False
+    budget: Annotated[int, Field(ge=1)] = 20
+    owned: Annotated[float, Field(gt=0, le=1)] = 1.0
+    pool: Annotated[int, Field(ge=1)] | None = None
+    space: Literal["pixels", "features"] = "pixels"
+    classes: Classes = "auto"
+
+    @property
+    def access(self) -> Access:
+        """Features are inside the model, pixels are not."""
+        return "white_box" if self.space == "features" else "black_box"
+
+    def craft(
+        self, entrances: Sequence[Entrance], aims: Sequence[Aim], attacker: Attacker, rng: torch.Generator
+    ) -> list[Crafted]:
+        """One request for every aim, the nearest record first."""
+        check_budget(self.budget, len(attacker.pool))
+        represent: Callable[[Tensor], Tensor] = pixels
+        if self.space == "features":
+            represent = partial(features_of_all, open_service(entrances, self.name).victims)
+        found = nearest_records(aims, attacker, self.budget, self.classes, represent)
+        return [Crafted(Request(tuple(each.tolist())), float("nan")) for each in found]
+
+
+def pixels(x: Tensor) -> Tensor:
+    """Inputs (n, *shape) as points (n, d)."""
+    return x.flatten(1)
+
+
+def features_of_all(victims: Sequence[Victim], x: Tensor) -> Tensor:
+    """The features (n, d) of every victim, side by side."""
+    return torch.cat([features(victim, x) for victim in victims], dim=1)
+
+
+def nearest_records(
+    aims: Sequence[Aim], attacker: Attacker, budget: int, classes: Classes = "auto",
+    represent: Callable[[Tensor], Tensor] = pixels,
+) -> list[Tensor]:  # fmt: skip
+    """For every aim the positions in the training set of the records to delete, at most `budget`, nearest first.
+
+    The first k of them are the answer for a budget of k. The targets of an aim take turns, in their order: each names
+    the nearest record that is not named yet, so that no target gets more than one record more than another. Ties go to
+    the earlier record of the pool. `represent` maps inputs (n, *shape) to points (n, d).
+    """
+    pool = represent(attacker.owned.x)
+    return [_for(aim, represent(aim.x), pool, attacker, budget, classes) for aim in aims]
+
+
+def _for(aim: Aim, targets: Tensor, pool: Tensor, attacker: Attacker, budget: int, classes: Classes) -> Tensor:
+    # by differences, not by products, which cancel where points lie far from the origin
+    distances = torch.cdist(targets, pool, compute_mode="donot_use_mm_for_euclid_dist")
+    wanted = ("same" if aim.direction > 0 else "other") if classes == "auto" else classes
+    if wanted != "any":
+        alike = aim.labels[:, None] == attacker.owned.y
+        distances = distances.masked_fill(~alike if wanted == "same" else alike, torch.inf)
+    order = distances.argsort(dim=1, stable=True)
+    ranked = [row[: int(torch.isfinite(each).sum())].tolist() for row, each in zip(order, distances, strict=True)]
+    return attacker.pool[torch.tensor(_in_turn(ranked, budget), dtype=torch.long, device=attacker.pool.device)].cpu()
+
+
+def _in_turn(ranked: Sequence[Sequence[int]], most: int) -> list[int]:
+    """At most `most` distinct entries of the lists, which take turns; one that is used up drops out."""
+    waiting = [iter(each) for each in ranked]
+    taken: dict[int, None] = {}
+    while waiting and len(taken) < most:
+        for entries in list(waiting):
+            new = next((entry for entry in entries if entry not in taken), None)
+            if new is None:
+                waiting.remove(entries)
+            elif len(taken) < most:
+                taken[new] = None
+    return list(taken)

@@ -1,0 +1,149 @@
+"""The victim's architecture from its configuration, with one sentence where that is wrong."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from data.errors import UserError
+from data.examples import Data
+from data.randomness import seeded
+from experiments.build import build
+
+BYTES = 16  # a parameter in training: its value, its gradient, its momentum and the copy that is kept, in float32
+
+
+@dataclass(frozen=True, eq=False)
+class Architecture:
+    """Builds the module that the config `node` describes, each time from its options anew.
+
+    `shape` and `classes` of the data are passed on to constructors that take them.
+    """
+
+    node: Mapping[str, Any]
+    given: Mapping[str, Any]
+
+    def __call__(self) -> nn.Module:
+        """A fresh module, drawn from the global generators as they stand."""
+        module: nn.Module = build({**self.node, "_partial_": True}, "model")(**self.given)
+        return module
+
+
+def architecture_of(node: Mapping[str, Any], data: Data) -> tuple[Architecture, nn.Module]:
+    """The architecture that the config `node` describes, for the examples of a data set, and one module of it.
+
+    Raises UserError where the constructor refuses its options or fails, and for a model that cannot fit into memory.
+    """
+    given = {"shape": data.shape, "classes": len(data.classes)}
+    with seeded(0):
+        build({**node, "_partial_": True} if isinstance(node, Mapping) else node, "model")  # says what cannot be loaded
+        _check_options(node)
+        found = Architecture(node, {name: value for name, value in given.items() if _takes(node["_target_"], name)})
+        _check_size(found)
+        return _constructed(found, data)
+
+
+def is_ours(module: nn.Module) -> bool:
+    """Whether an architecture is one of the toolkit's own, which its tests have tried."""
+    return type(module).__module__.startswith("models.")
+
+
+def _constructed(architecture: Architecture, data: Data) -> tuple[Architecture, nn.Module]:
+    """The architecture with a module that it built; without what its constructor hands on where nobody takes it."""
+    from experiments.explain import construction
+
+    target = architecture.node["_target_"]
+    try:
+        return architecture, architecture()
+    except UserError:
+        raise
+    except Exception as error:
+        unexpected = re.search(r"unexpected keyword argument '(shape|classes)'", str(error))
+        if isinstance(error, TypeError) and unexpected and unexpected[1] in architecture.given:
+            fewer = {name: value for name, value in architecture.given.items() if name != unexpected[1]}
+            return _constructed(Architecture(architecture.node, fewer), data)
+        known = construction(error, "model", target) if isinstance(error, TypeError) else None
+        raise UserError(
+            known
+            or f"model: {target} cannot be built for examples of shape {tuple(data.shape)} and {len(data.classes)} "
+            f"classes ({type(error).__name__}: {_line(error)}); HYDRA_FULL_ERROR=1 in the environment shows where."
+        ) from error
+
+
+def _takes(target: str, name: str) -> bool:
+    parameters = _parameters(target)
+    return parameters is None or name in parameters or _anything(parameters)
+
+
+def _parameters(target: str) -> Mapping[str, inspect.Parameter] | None:
+    """The parameters of the callable at a dotted path; None where Python cannot say."""
+    from hydra.utils import get_object
+
+    try:
+        return inspect.signature(get_object(target)).parameters
+    except (ImportError, ValueError, TypeError):
+        return None
+
+
+def _anything(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    return any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
+
+
+def _check_options(node: Mapping[str, Any]) -> None:
+    """Raise UserError for options that the constructor does not have, as `model._target_=...` may leave them."""
+    parameters = _parameters(node["_target_"])
+    if parameters is None or _anything(parameters):
+        return
+    options = [name for name in parameters if name not in ("shape", "classes", "self")]
+    unknown = [str(name) for name in node if not str(name).startswith("_") and name not in parameters]
+    if not unknown:
+        return
+    known = f"its options are {', '.join(options)}" if options else "it has no options"
+    drop = " ".join(f"'~model.{name}'" for name in unknown)
+    raise UserError(
+        f"model: {node['_target_']} has no option {' and no option '.join(map(repr, unknown))}; {known}. What was not "
+        f"typed comes from the option of the group model that was chosen: drop it with {drop}, or choose another."
+    )
+
+
+def _check_size(architecture: Architecture) -> None:
+    """Raise UserError for a model that cannot be trained in this machine's memory, before any of it is taken."""
+    try:
+        with warnings.catch_warnings(), seeded(0), torch.device("meta"):
+            warnings.simplefilter("ignore")
+            module = architecture()
+        count = sum(each.numel() for each in (*module.parameters(), *module.buffers()))
+    except UserError:
+        raise
+    except Exception:  # a constructor that computes with its numbers cannot be run without them
+        return
+    memory = machine_memory()
+    if memory is not None and count * BYTES > memory:
+        raise UserError(
+            f"model: {count:,} parameters take {count * BYTES / 1e9:,.0f} GB in training, {BYTES} bytes each, and this "
+            f"machine has {memory / 1e9:,.0f} GB of memory; choose smaller widths."
+        )
+
+
+def machine_memory() -> int | None:
+    """Bytes of memory that this process may use: the machine's, or its container's; None where that is unknown."""
+    known = []
+    try:
+        known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        known.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    except (ValueError, OSError, AttributeError):
+        pass  # no such system, or no limit
+    return min(known, default=None)
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0].rstrip(".")[:200]

@@ -1,0 +1,123 @@
+"""All that is asked of the provider in one game: requests, controls, streams, benign and calibration batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks.requester.nearest import nearest_records
+from data.randomness import generator
+from experiments.benign import Kind, draw_benign
+from experiments.choose import Chosen, choose_attacker, reserved_records
+from experiments.setup import Setup
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """A request mixed with benign ones, in random order: positions (s,), and which of them are the request's (s,)."""
+
+    positions: Tensor
+    malicious: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Traffic:
+    """What is forgotten in one game, all as positions in the training set.
+
+    `requests` are those of the attack, `random` and `nearest` their controls of the same size (nothing for a request of
+    nothing); `streams` mix a request with benign ones, `random_streams` its random control with the same benign ones.
+    `benign` are benign batches by their kind. `calibration` batches lie in the reserved part of the training set, which
+    nobody else names.
+    """
+
+    requests: Sequence[Tensor]
+    random: Sequence[Tensor]
+    nearest: Sequence[Tensor]
+    streams: Sequence[Stream]
+    random_streams: Sequence[Stream]
+    benign: dict[Kind, Sequence[Tensor]]
+    calibration: Sequence[Tensor]
+
+
+def traffic(setup: Setup, seed: int, chosen: Chosen, requests: Sequence[Tensor]) -> Traffic:
+    """The traffic of the game with the root seed `seed` whose attack asks for `requests`."""
+    settings = setup.settings.stream
+    controls = random_controls(setup, seed, requests)
+    pairs = [stream_pair(setup, seed, i, *each) for i, each in enumerate(zip(requests, controls, strict=True))]
+    size = setup.attack.budget * (1 + settings.benign_per_malicious)
+    kinds: list[Kind] = [settings.benign, *([settings.harder] if settings.harder else [])]
+    batches = 0 if setup.unfiltered else settings.calibration_batches
+    return Traffic(
+        requests, controls, nearest_controls(setup, seed, chosen, requests),
+        [mine for mine, _ in pairs], [control for _, control in pairs],
+        {kind: benign_batches(setup, seed, kind, settings.benign_batches, size) for kind in dict.fromkeys(kinds)},
+        calibration_batches(setup, seed, batches, size),
+    )  # fmt: skip
+
+
+def random_controls(setup: Setup, seed: int, requests: Sequence[Tensor]) -> list[Tensor]:
+    """For each request as many records of the attacker's pool at random."""
+    pool = choose_attacker(setup, seed).pool.cpu()
+    draws = [torch.randperm(len(pool), generator=generator(seed, "control", i)) for i in range(len(requests))]
+    return [pool[draw[: len(request)]] for draw, request in zip(draws, requests, strict=True)]
+
+
+def nearest_controls(setup: Setup, seed: int, chosen: Chosen, requests: Sequence[Tensor]) -> list[Tensor]:
+    """For each request as many records of the pool nearest to its targets, of the classes that serve its direction.
+
+    See `attacks.requester.nearest`; where the pool holds fewer such records, these.
+    """
+    most = max((len(request) for request in requests), default=0)
+    found = nearest_records(chosen.aims, choose_attacker(setup, seed), most)
+    return [nearest[: len(request)] for nearest, request in zip(found, requests, strict=True)]
+
+
+def probe(setup: Setup, seed: int) -> Tensor:
+    """A random request of the full budget, on which costs and certificates are measured."""
+    pool = choose_attacker(setup, seed).pool.cpu()
+    return pool[torch.randperm(len(pool), generator=generator(seed, "probe"))[: setup.attack.budget]]
+
+
+def stream_pair(setup: Setup, seed: int, number: int, request: Tensor, control: Tensor) -> tuple[Stream, Stream]:
+    """The stream of a request and that of its control: the same benign records, none of them in either, one order.
+
+    An empty request gives a benign stream of the size that a full one would have.
+    """
+    rng, settings = generator(seed, "stream", number), setup.settings.stream
+    outside = ~reserved_mask(setup, seed)
+    outside[torch.cat([request, control]).cpu()] = False
+    share = settings.benign_per_malicious
+    size = share * len(request) if len(request) else (1 + share) * setup.attack.budget
+    benign = draw_benign(settings.benign, setup.task.records, outside.nonzero()[:, 0], size, rng)
+    order = torch.randperm(len(request) + size, generator=rng)
+    malicious = (order < len(request)).to(setup.device)
+    return (
+        Stream(torch.cat([request.cpu(), benign])[order].to(setup.device), malicious),
+        Stream(torch.cat([control.cpu(), benign])[order].to(setup.device), malicious),
+    )
+
+
+def benign_batches(setup: Setup, seed: int, kind: Kind, count: int, size: int) -> list[Tensor]:
+    """`count` batches of `size` benign records of the training set, outside the reserved part."""
+    eligible = (~reserved_mask(setup, seed)).nonzero()[:, 0]
+    return [
+        draw_benign(kind, setup.task.records, eligible, size, generator(seed, "benign", kind, i)).to(setup.device)
+        for i in range(count)
+    ]
+
+
+def calibration_batches(setup: Setup, seed: int, count: int, size: int) -> list[Tensor]:
+    """`count` batches of `size` records drawn uniformly from the reserved part of the training set."""
+    reserved = reserved_records(setup, seed)
+    draws = [generator(seed, "calibration", i) for i in range(count)]
+    return [draw_benign("uniform", setup.task.records, reserved, size, rng).to(setup.device) for rng in draws]
+
+
+def reserved_mask(setup: Setup, seed: int) -> Tensor:
+    """Which records (n,) are reserved for calibration."""
+    mask = torch.zeros(len(setup.task.records), dtype=torch.bool)
+    mask[reserved_records(setup, seed)] = True
+    return mask
