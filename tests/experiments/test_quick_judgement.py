@@ -52,10 +52,11 @@ def test_the_table_has_no_row_for_it_and_says_so(
 ) -> None:
     full, quick = pair
     show(full)
-    assert "distance to retraining**" in capsys.readouterr().out
+    assert "dist. to retraining" in capsys.readouterr().out
     show(quick)
     text = capsys.readouterr().out
-    assert "**" not in text
+    assert "dist. to retraining" not in text
+    assert "apart" not in text
     assert "fresh seeds*" not in text
     assert "draws nothing" not in text
     assert "Left out with judge=quick: the distance to retraining, a request in two halves, fresh seeds." in text
