@@ -66,7 +66,7 @@ def named(frame: DataFrame) -> DataFrame:
     for column in METRICS:
         values = games.get(column.key, pd.Series(np.nan, index=games.index))
         games[column.key] = pd.to_numeric(values, errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
-    for name in ("attack", "data", "model", "mode", "direction", "defense"):
+    for name in ("attack", "data", "model", "mode", "direction", "defense", "goal"):
         games[name] = games[name].astype(str)
     games["access"] = _text(games, "attack.access").str.replace("_", "-")
     games["procedure"] = _qualified(games["unlearning"].astype(str), games, "unlearning")

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from attacks.criterion import ConfidenceMoved, described
+from experiments.effects import STATES
+
 DATA = ("digits", "mnist")
 ATTACKS = (("uncertainty", "white_box"), ("uncertainty", "black_box"), ("random", None))
 PROCEDURES = ("retrain", "second_order", "first_order")
 DEFENSES = (("none", None), ("influence", "S1"))
-STATES = ("before", "after", "random", "stream", "defended", "processed", "benign")
 STRENGTH = {"white_box": 0.28, "black_box": 0.12, None: 0.0}
 
 
@@ -60,7 +62,7 @@ def rows(
         "digest": digest, "path": f"store/game/{digest[:2]}/{digest}.json",
         "created": f"2026-01-{1 + seed % 28:02d}T10:00:00+00:00", "toolkit": "0.1.0", "data": data, "model": "mlp",
         "training": "sgd", "unlearning": procedure, "attack": attack, "defense": defense, "seed": seed,
-        "mode": "single", "targets": 12,
+        "mode": "single", "targets": 12, "goal": ConfidenceMoved().goal,
     }  # fmt: skip
     made = []
     for direction, sign in (("over", 1), ("under", -1)):
@@ -80,8 +82,8 @@ def rows(
                 **{f"kept_{s}": 1.0 - 0.02 * rng.random() for s in STATES},
                 **{f"accuracy_{s}": 0.93 + 0.01 * rng.random() for s in STATES},
                 **{f"success_{s}": success(confidence[s] - before, rng) for s in ("after", "defended", "random")},
-                "effect": confidence["after"] - confidence["random"],
-                "effect_defended": confidence["defended"] - confidence["random"],
+                "effect": sign * (confidence["after"] - confidence["random"]),
+                "effect_defended": sign * (confidence["defended"] - confidence["random"]),
                 "auroc": auroc, "tpr_at_5": auroc and auroc**3, "requested": 20.0, "memory_mb": 300.0,
                 "queries": 1000 if access == "black_box" else 0, "predictions": 1000, "operator_calls": 40,
                 "seconds": 9.0 + rng.random(),
@@ -105,23 +107,39 @@ def record(seed: int = 0) -> dict[str, Any]:
     directions = ["over"] * 6 + ["under"] * 6
     sign = np.array([1.0] * 6 + [-1.0] * 6)
     before = np.where(sign > 0, 0.56, 0.86) + rng.normal(0, 0.03, 12)
-    confidence = {"before": before, "after": before + 0.25 * sign, "random": before + rng.normal(0, 0.01, 12)}
-    confidence["defended"] = before + 0.1 * sign + rng.normal(0, 0.02, 12)
-    states = {
-        name: {"confidence": c.tolist(), "entropy": (2 * (1 - c)).tolist(), "kept": [1.0] * 12}
-        for name, c in confidence.items()
-    }
+    confidence = dict.fromkeys(STATES, before) | {
+        "after": before + 0.25 * sign, "random": before + rng.normal(0, 0.01, 12),
+        "defended": before + 0.1 * sign + rng.normal(0, 0.02, 12),
+    }  # fmt: skip
+    states = {name: _state(c, sign * (c - before)) for name, c in confidence.items()}
     centres = (np.arange(15) + 0.5) / 15
     diagram = {
         "edges": np.linspace(0, 1, 16).tolist(), "confidence": centres.tolist(), "count": [20] * 15,
         "accuracy": np.clip(centres + rng.normal(0, 0.05, 15), 0, 1).tolist(),
     }  # fmt: skip
     fpr = np.linspace(0, 1, 20)
-    found = {"decision": {"auroc": {"value": 0.86}}, "roc": {"fpr": fpr.tolist(), "tpr": (fpr**0.3).tolist()}}
+    rate = {"value": 0.86, "n": 48, "settings": {"low": 0.8, "high": 0.9}}
+    found = {
+        "decision": dict.fromkeys(("auroc", "tpr_at_1", "tpr_at_5"), rate), "caught": rate, "benign_rejected": rate,
+        **dict.fromkeys(("streams", "malicious", "malicious_distinct", "benign", "benign_distinct"), 12),
+        "roc": {"fpr": fpr.tolist(), "tpr": (fpr**0.3).tolist()},
+    }  # fmt: skip
+    requests = [{"indices": [1, 2], "direction": direction} for direction in directions]
     return {
-        "schema": 2, "seed": seed, "targets": {"direction": directions, "aim": list(range(12))},
+        "schema": 4, "seed": seed, "criterion": described(ConfidenceMoved()), "requests": requests, "fresh_seeds": None,
+        "targets": {"direction": directions, "aim": list(range(12)), "test": 400},
         "victim_seed": {**states, "reliability": dict.fromkeys(("before", "over", "under"), diagram)},
-        "detection": {"defense": "influence", "over": found, "under": found},
+        "detection": {
+            "defense": "influence", "over": found, "under": found, "benign_rejected": {"uniform": [0.05, 0.1]}
+        },
+    }  # fmt: skip
+
+
+def _state(confidence: np.ndarray, attained: np.ndarray) -> dict[str, Any]:
+    return {
+        "confidence": confidence.tolist(), "entropy": (2 * (1 - confidence)).tolist(), "kept": [1.0] * 12,
+        "attained": attained.tolist(), "success": (attained >= 0.2).astype(float).tolist(),
+        "models": {"accuracy": [0.9] * 12},
     }  # fmt: skip
 
 

@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import beta, norm
 from scipy.stats import t as student
 
+from attacks.criterion import ConfidenceMoved
+from experiments.kinds import bounds, is_share
 from experiments.report_page.columns import METRICS
 from experiments.report_page.encode import PROGRAM, command, link, ranges
 from experiments.report_page.heatmap import heatmap
@@ -27,7 +30,23 @@ def close(shown: float | None, wanted: float, percent: bool = False) -> bool:
     return abs(shown - (100 * wanted if percent else wanted)) <= (0.51e-3 if percent else 0.51e-5)
 
 
-def test_rows_are_means_with_t_intervals_over_games() -> None:
+def ends(values: np.ndarray, metric: str) -> tuple[float, float]:
+    """Both ends of a 95% interval, by formulas: Student's t, and of shares Clopper-Pearson at the effective size."""
+    n, mean, variance = len(values), values.mean(), values.var(ddof=1) / len(values)
+    if (values == values[0]).all() and not is_share(metric):
+        return np.nan, np.nan
+    if not is_share(metric):
+        half = student.ppf(0.975, n - 1) * variance**0.5
+        low, high = bounds(metric) or (-np.inf, np.inf)
+        return max(mean - half, low), min(mean + half, high)
+    reduced = (norm.ppf(0.975) / student.ppf(0.975, n - 1)) ** 2
+    size = reduced * (mean * (1 - mean) / variance if variance > 1e-15 and 0 < mean < 1 else n)
+    hits = mean * size
+    low = 0.0 if mean == 0 else beta.ppf(0.025, hits, size - hits + 1)
+    return low, 1.0 if mean == 1 else beta.ppf(0.975, hits + 1, size - hits)
+
+
+def test_rows_are_means_with_intervals_over_games() -> None:
     frame = synthetic.frame(seeds=4)
     cells = parse(make(frame).html).json["cells"]
     rows = cells["rows"]
@@ -44,9 +63,9 @@ def test_rows_are_means_with_t_intervals_over_games() -> None:
         assert rows["n"][i] == len(mine) == 4
         for column in METRICS:
             values = mine[column.key].to_numpy(float)
-            half = student.ppf(0.975, 3) * values.std(ddof=1) / 2
             assert close(rows[column.key][i], values.mean(), column.percent)
-            assert close(rows[f"{column.key}_half"][i], half, column.percent)
+            for end, wanted in zip(("low", "high"), ends(values, column.key), strict=True):
+                assert close(rows[f"{column.key}_{end}"][i], wanted, column.percent), (column.key, end)
     assert len(rows["cell"]) == 2 * 36
 
 
@@ -74,7 +93,6 @@ def test_heat_map_is_the_mean_as_wanted_and_counts_an_attack_once() -> None:
     assert result["attacks"] == ["random", "uncertainty (black-box)", "uncertainty (white-box)"]
     checked = 0
     for panel in result["panels"]:
-        sign = 1 if panel["direction"] == "over" else -1
         for cell in panel["cells"]:
             who, procedure = result["attacks"][cell["attack"]], result["procedures"][cell["procedure"]]
             access = re.search(r"\((.*)-box\)", who)
@@ -85,11 +103,13 @@ def test_heat_map_is_the_mean_as_wanted_and_counts_an_attack_once() -> None:
                 & (frame["data"].eq(panel["data"]) if panel["data"] else True)
                 & (frame["defense"] == ("none" if panel["defense"] is None else "influence"))
             ]  # fmt: skip
-            values = sign * mine["effect" if panel["defense"] is None else "effect_defended"].to_numpy(float)
+            values = mine["effect" if panel["defense"] is None else "effect_defended"].to_numpy(float)
             assert cell["n"] == len(values) == (3 if panel["data"] else 6)
             assert close(cell["mean"], values.mean())
-            half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-            assert close(cell["half"], half)
+            low, high = ends(values, "effect")
+            assert close(cell["low"], low)
+            assert close(cell["high"], high)
+            assert cell["goal"] == ConfidenceMoved().goal
             checked += 1
     assert checked == 2 * 3 * 2 * 9  # directions, data sets and all, with and without, attacks x procedures
 
@@ -107,7 +127,7 @@ def test_one_game_has_a_mean_and_no_interval() -> None:
     rows = parse(make(frame[frame["digest"] == frame["digest"][0]]).html).json["cells"]["rows"]
     assert rows["n"] == [1, 1]
     assert close(rows["effect"][0], frame["effect"][0])
-    assert rows["effect_half"] == [None, None]
+    assert rows["effect_low"] == rows["effect_high"] == rows["success_after_low"] == [None, None]
 
 
 def test_a_repeated_seed_counts_once_with_its_newest_game() -> None:

@@ -143,7 +143,8 @@ def test_the_csv_has_every_number_of_the_rows_that_are_left(reader: Reader, addr
     values = dict(zip(head, row, strict=True))
     shown = reader.ask("tables.cells.table.getData('active')[0]")
     assert float(values["effect"]) == shown["effect"]
-    assert float(values["effect_half95"]) == shown["effect_half"]
+    assert float(values["effect_low95"]) == shown["effect_low"]
+    assert float(values["effect_high95"]) == shown["effect_high"]
     assert (values["model"], values["mode"], values["n"]) == ("mlp", "single", "3")  # hidden columns too
 
 
