@@ -19,7 +19,7 @@ from metrics.clustered import clustered_auroc, clustered_rate, clustered_tpr
 from metrics.detection import Roc, roc_curve
 from models.victim import Ensemble, Victim
 
-ALWAYS = ("S1", "S8")  # scores reported beside what decides (reporting protocol)
+ALWAYS = ("S1", "S8")  # scores reported beside what decides: the strongest, and a naive one
 STREAM = "stream"  # the group whose records are told apart; of the other groups only the verdicts count
 
 

@@ -1,4 +1,4 @@
-"""Claims 13, 14, 15 and 17 of the unlearning sheet, the step, and its gradient."""
+"""The certified step, its error against its bound, and its gradient."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def with_ledger(victim: Victim, gradient: float = 0.0) -> Victim:
 def test_claim_13_in_the_convex_case_the_error_is_within_the_bound() -> None:
     """err <= (lambda r + M r^2/2)/(lambda + lambda_min) <= 2C (MC + lambda)/(lambda + lambda_min), M = 0.0963.
 
-    Measured for the sheet: from 1.4e-4 at lambda = 0 to about r = 0.155, rising.
+    Measured on another draw: from 1.4e-4 at lambda = 0 to about r = 0.155, rising.
     """
     task, _, victim, retrained, gone = three_or_eight()
     p = victim.probabilities(task.records.x)
@@ -67,7 +67,7 @@ def test_claim_13_in_the_convex_case_the_error_is_within_the_bound() -> None:
         errors.append(error)
     assert errors == sorted(errors)
     assert 0.1 < r < 0.3
-    assert errors[0] < 0.01 * r  # measured 0.0011 with r = 0.20: these 20 records are not the sheet's
+    assert errors[0] < 0.01 * r  # measured 0.0011 with r = 0.20: on another draw of 20 records less
     assert 0.99 * r < errors[-1] < r
 
 

@@ -1,4 +1,4 @@
-"""Claims 5 to 8 of the unlearning sheet: the removal step, what it leaves over, and its gradient."""
+"""The removal step, what it leaves over, and its gradient."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_claims_7_and_8_residual_bounds_and_distance_to_retraining(decay: float,
         distance, before = (found.flat() - again.flat()).norm(), (victim.flat() - again.flat()).norm()
         assert distance <= (residual + again.ledger["spent"]) / (decay * n)
         if decay == 1e-2:
-            assert distance <= 0.05 * before  # claim 8
+            assert distance <= 0.05 * before
 
 
 def test_the_bound_is_the_remainder_s_where_the_solver_is_exact() -> None:

@@ -1,4 +1,4 @@
-"""Claim 10 of the unlearning sheet: the budget of certified removal, its noise, and its certificates."""
+"""The budget of certified removal, its noise, and its certificates."""
 
 from __future__ import annotations
 
