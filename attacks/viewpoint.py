@@ -15,7 +15,7 @@ from data.errors import UserError
 from data.examples import Examples
 from models.dropout import dropout_layers, sample_masks
 from models.progress import progress
-from models.victim import INFERENCE_ROWS, Ensemble, Tensors, forward, models_at_once, passes, room, rows_at_once
+from models.victim import INFERENCE_ROWS, Ensemble, Tensors, forward, joined, models_at_once, passes, room, rows_at_once
 from unlearning.procedure import Differentiable
 from unlearning.service import OpenService
 
@@ -123,8 +123,11 @@ class Viewpoint:
     def _log_p(self, models: Ensemble, x: Tensor, dim: int | None) -> Tensor:
         """Log-probabilities (M, S, T, K) of every model, on its own inputs (dim 0) or on shared ones (None)."""
         which, parts = self._passes(models, x, dim)
-        rows = [[self._pass(models.select(rows), _part(x, dim, rows, part), dim) for part in parts] for rows in which]
-        return torch.cat([torch.cat(row, dim=2) for row in rows])
+
+        def log_p(rows: slice, part: slice) -> Tensor:
+            return self._pass(models.select(rows), _part(x, dim, rows, part), dim)
+
+        return joined(which, parts, log_p, dim=2)
 
     def _pulled(self, models: Ensemble, x: Tensor, dim: int | None, slopes: Tensor) -> Tensor:
         """sum of d<slopes, log-probabilities> / d theta for every model (M, p); `slopes` is (M, S, T, K)."""

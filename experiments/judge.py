@@ -143,4 +143,3 @@ def on_targets(probabilities: Tensor, positions: Tensor, labels: Tensor) -> dict
         "entropy": entropy(p).tolist(),
         "kept": (p.argmax(-1) == labels).double().tolist(),
     }
-

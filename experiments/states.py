@@ -50,7 +50,8 @@ class Observer:
         """The state under models (m, ...) that belong to no aim: every target under each of them, averaged."""
         aims = len(self.chosen.aims)
         states = [self.targets(p[None], [0] * aims) for p in probabilities]
-        mean = {name: torch.tensor([each[name] for each in states]).mean(0).tolist() for name in PER_TARGET}
+        columns = {name: torch.tensor([each[name] for each in states], dtype=torch.float64) for name in PER_TARGET}
+        mean = {name: values.mean(0).tolist() for name, values in columns.items()}
         return {**mean, "models": self.judge.model_levels(probabilities)}
 
     def _judged(self, found: dict[str, list[float]]) -> dict[str, list[float]]:

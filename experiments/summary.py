@@ -124,15 +124,19 @@ def _noise_floor(records: Sequence[Record], mine: Sequence[Sequence[int]]) -> di
     change: Groups = []
     kept: Groups = []
     for record, own in zip(records, mine, strict=True):
-        before = torch.tensor(record["victim_seed"]["before"]["confidence"])
+        before = _exact(record["victim_seed"]["before"]["confidence"])
         states = record["fresh_seeds"]["nothing"]
-        moved = torch.stack([(torch.tensor(s["confidence"]) - before).abs() for s in states]).mean(0)
-        same = torch.tensor([s["kept"] for s in states]).mean(0)
+        moved = torch.stack([(_exact(s["confidence"]) - before).abs() for s in states]).mean(0)
+        same = torch.stack([_exact(s["kept"]) for s in states]).mean(0)
         change.append(_taken(moved, own))
         kept.append(_taken(same, own))
     return {
         "confidence": _interval(change, "confidence", "targets"), "kept": _interval(kept, "kept", "targets"),
     }  # fmt: skip
+
+
+def _exact(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def _taken(values: Tensor, rows: Sequence[int]) -> list[float]:

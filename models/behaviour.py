@@ -154,4 +154,3 @@ def _reading_of_mode(module: nn.Module, reads: list[str]) -> Iterator[None]:
 
 def _own_copies(module: nn.Module, inputs: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(each.clone() if isinstance(each, Tensor) else each for each in inputs)
-

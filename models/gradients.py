@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
 
 from data.examples import Examples
-from models.victim import Ensemble, Tensors, Victim, flatten, forward, passes, rows_at_once, unflatten
+from models.victim import Ensemble, Tensors, Victim, flatten, forward, joined, passes, rows_at_once, unflatten
 
 CHUNK = 2**18  # examples x models of one pass, at most
 NUMBERS = 2**26  # numbers in the per-example gradients that are held at once
@@ -51,15 +51,17 @@ def inner_products_many(models: Ensemble, examples: Examples, directions: Tensor
 
     like, alone = {name: value[0] for name, value in models.moving.items()}, len(models) == 1
     run = vmap(along, in_dims=(None if alone else 0, None if alone else 0, 0, None, None))
-    found = []
+    which, parts = passes(models, examples.x, chunk, len(directions))
+
+    def products(rows: slice, part: slice) -> Tensor:
+        at = models[0] if alone else models.select(rows)
+        found: Tensor = run(
+            at.moving, at.buffers, unflatten(directions[rows], like), examples.x[part], examples.y[part]
+        )
+        return found
+
     with torch.no_grad():
-        which, parts = passes(models, examples.x, chunk, len(directions))
-        for some in which:
-            tangents = unflatten(directions[some], like)
-            at = models[0] if alone else models.select(some)
-            each = [run(at.moving, at.buffers, tangents, examples.x[part], examples.y[part]) for part in parts]
-            found.append(torch.cat(each, dim=1))
-    return torch.cat(found)
+        return joined(which, parts, products, dim=1)
 
 
 def per_example_gradients(victim: Victim, examples: Examples) -> Tensor:

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from data.examples import Examples
 from data.randomness import generator
-from models.curvature import CURVATURES, LARGEST, Product
+from models.curvature import CURVATURES, HELD, LARGEST, Product
 from models.direct import curvature_matrix, exact, refuse_negative, woodbury_solution
-from models.lanczos import Spectrum, extreme_eigenvalues
+from models.lanczos import BASIS, Spectrum, extreme_eigenvalues
 from models.last_layer import from_last_layer, only_last_layer, to_last_layer
 from models.lissa import lissa, stochastic_lissa
 from models.preconditioner import make_preconditioner
 from models.solver import Solution, Solver, cholesky_preconditioner, conjugate_gradients
-from models.victim import Ensemble, Victim
+from models.victim import Ensemble, Victim, models_at_once
 
 Factor = Callable[[Tensor], Tensor]
 MARGIN = 1.05  # LiSSA's scale over the estimated largest eigenvalue, which is an estimate from below
@@ -54,6 +54,16 @@ def _solve(
     solver: Solver, models: Ensemble, examples: Examples, deleted: Tensor, weight_decay: float, b: Tensor,
     anchor: Victim,
 ) -> Solution:  # fmt: skip
+    size = _rows_at_once(solver, anchor)
+    if len(b) > size:  # the basis of the spectrum is many vectors for every row
+        parts = [
+            _solve(solver, models if len(models) == 1 else models.select(rows), examples,
+                   deleted if len(deleted) == 1 else deleted[rows], weight_decay,
+                   b[rows], anchor)
+            for rows in (slice(first, first + size) for first in range(0, len(b), size))
+        ]  # fmt: skip
+        x, residual = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "residual"))
+        return Solution(x, residual, max(p.iterations for p in parts), max(p.products for p in parts))
     shift = weight_decay + solver.damping
     if solver.method == "woodbury":
         return woodbury_solution(models, examples, deleted, shift, b, solver.rank, solver.tolerance)
@@ -69,6 +79,12 @@ def _solve(
         return _lissa(solver, product, models, examples, deleted, shift, b, spectrum)
     precondition = _factor(solver, anchor, examples, shift, b.shape[1])
     return conjugate_gradients(product, b, solver.tolerance, solver.max_iterations, precondition)
+
+
+def _rows_at_once(solver: Solver, anchor: Victim) -> int:
+    """Of how many rows at once to estimate the spectrum, whose basis may take as much as a product may hold."""
+    iterates = solver.method not in ("woodbury", "exact") and _needs_spectrum(solver)
+    return max(1, HELD * models_at_once(anchor) // BASIS) if iterates else 2**62
 
 
 def _needs_spectrum(solver: Solver) -> bool:

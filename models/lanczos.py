@@ -11,6 +11,7 @@ from torch import Tensor
 from data.errors import UserError
 from data.randomness import generator
 
+BASIS = 40  # vectors that are held for every matrix, at most
 LEAST = 20  # products, unless there are fewer dimensions
 
 
@@ -29,7 +30,7 @@ class Spectrum:
 
 @torch.no_grad()
 def extreme_eigenvalues(
-    product: Callable[[Tensor], Tensor], like: Tensor, steps: int = 40, tolerance: float = 1e-3
+    product: Callable[[Tensor], Tensor], like: Tensor, steps: int = BASIS, tolerance: float = 1e-3
 ) -> Spectrum:
     """Lanczos with full reorthogonalisation from one random start; `product` maps rows of the shape of `like` (m, p).
 

@@ -82,5 +82,3 @@ def _copyable(module: nn.Module) -> nn.Module:
             f"model: {type(module).__name__} cannot be copied, as training does with it ({first_sentence(error)}); "
             "keep locks, files and results of computations out of its attributes."
         ) from error
-
-

@@ -39,6 +39,28 @@ def passes(
     return _slices(number, together), _slices(len(x), rows)
 
 
+def joined(
+    which: Sequence[slice], parts: Sequence[slice], results: Callable[[slice, slice], Tensor], dim: int
+) -> Tensor:
+    """What `results` gives for each of the models in `which` and inputs in `parts`, models first, inputs at `dim`.
+
+    Memory for all of it is taken once: small results that stay between the large numbers of passes that go would keep
+    a process from using their memory again, and it would grow with every pass.
+    """
+    whole: Tensor | None = None
+    between = (slice(None),) * (dim - 1)
+    for rows in which:
+        for part in parts:
+            found = results(rows, part)
+            if whole is None:
+                shape = list(found.shape)
+                shape[0], shape[dim] = which[-1].stop, parts[-1].stop
+                whole = found.new_empty(shape)
+            whole[(rows, *between, part)] = found
+    assert whole is not None  # there is always a slice, if an empty one
+    return whole
+
+
 def _slices(size: int, step: int) -> list[slice]:
     """Slices of at most `step` that cover range(size); one that is empty where there is nothing."""
     return [slice(first, min(first + step, size)) for first in range(0, max(1, size), step)]
@@ -128,13 +150,13 @@ class Victim:
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits (n, classes), without gradient."""
+        _, parts = passes(self, x, INFERENCE_ROWS, 1)
         with torch.no_grad():
-            return torch.cat(
-                [
-                    forward(self.module, self.moving, self.buffers, part)
-                    for part in x.split(rows_at_once(self, x, INFERENCE_ROWS))
-                ]
-            )
+
+            def logits(_: slice, part: slice) -> Tensor:
+                return forward(self.module, self.moving, self.buffers, x[part])[None]
+
+            return joined([slice(0, 1)], parts, logits, dim=1)[0]
 
     def probabilities(self, x: Tensor) -> Tensor:
         """Predicted probabilities (n, classes)."""
@@ -207,13 +229,15 @@ class Ensemble:
         """Logits (m, n, classes) of every model on the same `x` (n, ...), without gradient."""
         run = vmap(forward, in_dims=(None, 0, 0, None))
         which, parts = passes(self, x, INFERENCE_ROWS, len(self))
-        found = []
-        with torch.no_grad(), progress("predicting", len(which)) as tick:
-            for some in (self.select(rows) for rows in which):
-                each = [run(self.module, some.moving, some.buffers, x[part]) for part in parts]
-                found.append(torch.cat(each, dim=1))
+        with torch.no_grad(), progress("predicting", len(which) * len(parts)) as tick:
+
+            def logits(rows: slice, part: slice) -> Tensor:
                 tick()
-        return torch.cat(found)
+                some = self.select(rows)
+                found: Tensor = run(self.module, some.moving, some.buffers, x[part])
+                return found
+
+            return joined(which, parts, logits, dim=1)
 
     def probabilities(self, x: Tensor) -> Tensor:
         """Predicted probabilities (m, n, classes)."""

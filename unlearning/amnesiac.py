@@ -129,9 +129,7 @@ class Amnesiac:
         )  # fmt: skip
         seeds, weights = [derive(seed, "fine-tune")] * len(rows), task.total(deleted[rows])
         tuned = train(task.build, task.records, recipe, seeds, weights, models.select(rows), "repairing")
-        parameters = {
-            name: value.index_copy(0, rows, tuned.moving[name]) for name, value in models.moving.items()
-        }
+        parameters = {name: value.index_copy(0, rows, tuned.moving[name]) for name, value in models.moving.items()}
         buffers = {name: value.index_copy(0, rows, tuned.buffers[name]) for name, value in models.buffers.items()}
         return Ensemble(models.module, parameters, buffers, models.history)
 

@@ -73,8 +73,7 @@ class FisherForgetting:
             return self.alpha * spread.clamp(max=self.cap)
         classes = victim.logits(task.records.x[:1]).shape[-1]
         parts = [
-            self._rules(value, last=value.shape[1] == classes)
-            for value in unflatten(spread, victim.moving).values()
+            self._rules(value, last=value.shape[1] == classes) for value in unflatten(spread, victim.moving).values()
         ]
         return self.alpha * torch.cat([part.reshape(len(deleted), -1) for part in parts], dim=1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -13,11 +14,13 @@ from torch.func import grad_and_value, vjp, vmap
 
 from data.bounds import at_most
 from data.examples import Examples
-from models.gradients import losses
-from models.victim import Ensemble, Tensors, Victim, rows_at_once
+from models.curvature import hessian
+from models.gradients import inner_products_many, losses
+from models.victim import Ensemble, Tensors, Victim, concatenate, models_at_once, rows_at_once
 from unlearning.procedure import Task, plain_learning
 
 CHUNK = 2**18  # examples x models of one step, at most
+EXAMPLES = 64  # at least so many with every model, in a pass of products with many models
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -51,28 +54,44 @@ class GradientAscent:
         self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
     ) -> Ensemble:
         """Ascend for every row of `deleted` (m, n); an empty row leaves the victim as it is."""
-        models, columns = victim.copies(len(deleted)), deleted.any(dim=0)
+        examples, columns = submitted or task.records, deleted.any(dim=0)
         if not columns.any():
-            return models
-        examples = (submitted or task.records)[columns]
+            return victim.copies(len(deleted))
+        at_once = rows_at_once(victim, examples.x, CHUNK, int(columns.sum()))
         with torch.no_grad():
-            parameters = self._climb(models, examples.x, examples.y, deleted[:, columns])
-        return Ensemble(models.module, parameters, models.buffers, models.history, models.ledger)
+            return concatenate([self._climbed(victim, examples, rows) for rows in deleted.split(at_once)])
+
+    def _climbed(self, victim: Victim, examples: Examples, deleted: Tensor) -> Ensemble:
+        models, columns = victim.copies(len(deleted)), deleted.any(dim=0)
+        own = examples[columns]
+        return replace(models, parameters=self._climb(models, own.x, own.y, deleted[:, columns]))
 
     def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
-        """dL/dw (m, n), as many rows at once as the steps of all examples fit into memory."""
-        x, y = task.records.x, task.records.y
-        at_once = max(1, rows_at_once(victim, x, CHUNK) // (self.steps * len(x)))
+        """dL/dw (m, n), by the adjoint of every step, from the last to the first.
 
-        def slopes(weights: Tensor, upstream: Tensor) -> Tensor:
-            def final(values: Tensor) -> Tensor:
-                return _flat(self._climb(victim.copies(len(values)), x, y, values))
-
-            result: Tensor = vjp(final, weights)[1](upstream)[0]
-            return result
-
+        With a step theta' = theta + r sum_i s_i g_i(theta), dL/ds_i gains r <q', g_i(theta)>, and q = q' + r H q' with
+        H = sum_i s_i H_i(theta).
+        """
+        x = task.records.x
+        at_once = max(1, min(models_at_once(victim) // self.steps, rows_at_once(victim, x, CHUNK, EXAMPLES)))
         pairs = zip(deleted.split(at_once), cotangent.split(at_once), strict=True)
-        return torch.cat([slopes(weights, upstream) for weights, upstream in pairs]).detach()
+        return torch.cat([self._slopes(task.records, victim, weights, q) for weights, q in pairs])
+
+    def _slopes(self, records: Examples, victim: Victim, weights: Tensor, q: Tensor) -> Tensor:
+        columns, start = (weights != 0).any(dim=0), victim.copies(len(weights))
+        own, steps = records[columns], list[tuple[Tensors, Tensor]]()
+        with torch.no_grad():
+            self._climb(start, own.x, own.y, weights[:, columns], steps)
+        total = weights.sum(dim=1, keepdim=True)
+        share = weights / total.clamp_min(1)
+        slopes = torch.zeros_like(weights)
+        for parameters, rising in reversed(steps):
+            there, pushed = replace(start, parameters=parameters), rising[:, None] * q
+            slopes += inner_products_many(there, records, pushed)
+            if len(own) > 0:  # the product divides by the number of its examples
+                q = q + hessian(there, own, 1 - len(own) * share[:, columns], 0.0)(pushed)
+        along = (slopes * share).sum(dim=1, keepdim=True)
+        return torch.where(total >= 1, (slopes - along) / total.clamp_min(1), slopes)
 
     def pull_back_copies(self, task: Task, victim: Victim, deleted: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
         """dL/dx~_i, shape of `at.x`, for one request; q (p,)."""
@@ -87,8 +106,14 @@ class GradientAscent:
         slopes[columns] = vjp(final, copies.x)[1](cotangent)[0].detach()
         return slopes
 
-    def _climb(self, models: Ensemble, x: Tensor, y: Tensor, weights: Tensor) -> Tensors:
-        """The parameters after the steps, for weights (m, c) of the examples x, y."""
+    def _climb(
+        self, models: Ensemble, x: Tensor, y: Tensor, weights: Tensor,
+        steps: list[tuple[Tensors, Tensor]] | None = None,
+    ) -> Tensors:  # fmt: skip
+        """The parameters after the steps, for weights (m, c) of the examples x, y.
+
+        `steps` is given the parameters before every step, and by how much it goes along the slopes (m,).
+        """
 
         def mean_loss(parameters: Tensors, buffers: Tensors, share: Tensor) -> Tensor:
             return share.dot(losses(models.module, parameters, buffers, x, y))
@@ -101,6 +126,8 @@ class GradientAscent:
         for _ in range(self.steps):
             slopes, values = climb(parameters, models.buffers, share)
             rising = self.lr * (values <= cap).to(values)
+            if steps is not None:
+                steps.append((parameters, rising))
             parameters = {
                 name: value + rising.reshape(-1, *[1] * (value.dim() - 1)) * slopes[name]
                 for name, value in parameters.items()

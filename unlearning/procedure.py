@@ -15,7 +15,7 @@ from data.examples import Examples
 from models.training import Build, Diverged, Training, train
 from models.victim import Ensemble, Victim, frozen_names
 
-LARGE = 1e4  # a parameter beyond which several layers may overflow
+LARGE = 100.0  # a parameter beyond which several layers may overflow, so that it is worth asking for logits
 
 
 @dataclass(frozen=True, eq=False)

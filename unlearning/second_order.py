@@ -16,7 +16,7 @@ from models.curvature import softmax_curvature
 from models.gradients import CHUNK, inner_products_many, input_gradients, losses, weighted_gradient
 from models.influence import inverse_curvature
 from models.solver import Solver
-from models.victim import Ensemble, Tensors, Victim, forward, passes, unflatten
+from models.victim import Ensemble, Tensors, Victim, forward, joined, passes, unflatten
 from unlearning.procedure import Task, plain_learning
 
 
@@ -82,13 +82,15 @@ class SecondOrder:
         victim = start[0]
         curved = self._loss_curvature if self.solver.curvature == "hessian" else self._gauss_newton
         run = vmap(partial(curved, victim), in_dims=(None, 0, 0))
-        found = []
+        which, parts = passes(victim, examples.x, CHUNK, len(v), count=2)  # changes along v, and along s
+
+        def products(rows: slice, part: slice) -> Tensor:
+            left, right = unflatten(v[rows], victim.moving), unflatten(s[rows], victim.moving)
+            found: Tensor = run(examples[part], left, right)
+            return found
+
         with torch.no_grad():
-            which, parts = passes(victim, examples.x, CHUNK, len(v), count=2)  # changes along v, and along s
-            for rows in which:
-                left, right = unflatten(v[rows], victim.moving), unflatten(s[rows], victim.moving)
-                found.append(torch.cat([run(examples[part], left, right) for part in parts], dim=1))
-        return torch.cat(found)
+            return joined(which, parts, products, dim=1)
 
     @staticmethod
     def _gauss_newton(victim: Victim, examples: Examples, left: Tensors, right: Tensors) -> Tensor:

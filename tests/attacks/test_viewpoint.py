@@ -4,15 +4,23 @@ from functools import partial
 
 import pytest
 import torch
+from torch import Tensor
 
+import models.victim
 from attacks.attack import Aim
+from attacks.functionals import Confidence
+from attacks.objective import Outlook, UncertaintyObjective
 from attacks.viewpoint import Viewpoint
 from data.errors import UserError
 from data.randomness import generator
+from models.gradients import per_example_gradients
 from models.mlp import MLP
+from models.solver import Solver
 from models.training import Training
+from models.victim import forward, unflatten
 from tests.attacks.checks import bed, opened
-from unlearning.procedure import Task
+from unlearning.first_order import FirstOrder
+from unlearning.procedure import Differentiable, Task
 from unlearning.retrain import Retrain
 from unlearning.second_order import SecondOrder
 from unlearning.service import OpenService
@@ -86,3 +94,59 @@ def test_aims_of_different_sizes_are_refused() -> None:
     aims = [Aim(of.test.x[:1], torch.zeros(1).long(), 1), Aim(of.test.x[:2], torch.zeros(2).long(), 1)]
     with pytest.raises(UserError, match="equally many targets"):
         Viewpoint(opened(of), aims, of.attacker().reference, generator(0, "v"), 1)
+
+
+EXACT = Solver(method="exact", damping=0.01)
+
+
+@pytest.mark.parametrize(
+    ("procedure", "samples"), [(SecondOrder(solver=EXACT), 1), (FirstOrder(), 3), (Retrain(solver=EXACT), 1)]
+)
+def test_passes_of_any_size_see_the_same(
+    procedure: Differentiable, samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Predictions after candidates, and slopes through them, with room for a few models or examples at a time."""
+    of = bed(0)
+    build = partial(MLP, shape=(10,), classes=3, widths=(4,), dropout=0.3)
+    task = Task(of.task.records[:50], build, Training(epochs=2))
+    victims = tuple(Retrain().learn(task, seed) for seed in range(2))
+    service = OpenService(task, procedure, victims, (0, 1))
+    aims = of.aims(of.targets(6)[:3]) if samples == 1 else of.aims(of.targets(3))
+    objective = UncertaintyObjective(Confidence(), keep=5.0, keep_reference=1.0, kappa=3.0)
+    rows = 0.2 * torch.rand(len(aims), len(task.records), generator=generator(0, "w"), dtype=torch.float64)
+
+    def looked() -> list[Tensor]:
+        seen = Viewpoint(service, aims, of.attacker().reference, generator(0, "v"), samples)
+        after = seen.after(rows, torch.arange(len(aims)))
+        slopes = [seen.slopes(rows, objective, unlearned) for unlearned in (service.unlearn, seen.start)]
+        return [after.log_p, after.reference, seen.now().log_p, seen.now().reference, *slopes]
+
+    together = looked()
+    monkeypatch.setattr(models.victim, "ACTIVATIONS", 400)  # 23 examples, or 5 models, at a time
+    for found, expected in zip(looked(), together, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
+
+
+def test_slopes_are_those_of_one_graph_over_everything() -> None:
+    """dL/dw at w = 0, by autograd through the linear update theta + (rate/n) sum_i w_i g_i."""
+    of, procedure = bed(0), FirstOrder(rate=3.0)
+    victim, records = of.victim, of.task.records
+    service = OpenService(of.task, procedure, (victim,), (0,))
+    seen = Viewpoint(service, of.aims(of.targets(2)), of.attacker().reference, generator(0, "v"), 1)
+    objective = UncertaintyObjective(Confidence(), keep=5.0, keep_reference=1.0, kappa=3.0)
+    rows = torch.zeros(len(seen.labels), len(records), dtype=torch.float64)
+    found = seen.slopes(rows, objective, seen.start)
+    gradients = per_example_gradients(victim, records)
+    for aim in range(len(rows)):
+        w = rows[aim].clone().requires_grad_()
+        moved = unflatten(victim.flat() + procedure.rate / len(records) * (w @ gradients), victim.parameters)
+
+        def log_p(x: Tensor, at: dict[str, Tensor] = moved) -> Tensor:
+            return forward(victim.module, at, victim.buffers, x).log_softmax(-1)[None, None]
+
+        outlook = Outlook(
+            log_p(seen.x[aim]), seen.labels[aim : aim + 1], seen.direction[aim : aim + 1], log_p(seen.reference.x),
+            seen.reference_labels, seen.reference.y, seen.reference_loss,
+        )  # fmt: skip
+        (expected,) = torch.autograd.grad(objective.loss(outlook).sum(), w)
+        torch.testing.assert_close(found[aim], expected, rtol=1e-8, atol=1e-12)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+import experiments.judge
 from experiments.choose import learn
 from experiments.judge import Judge, on_targets
 from experiments.setup import prepare
 from metrics.classification import accuracy
 from metrics.uncertainty import ece
+from models.victim import Ensemble
 from tests.experiments.games import config
 
 
@@ -52,3 +56,53 @@ def test_each_target_is_seen_by_its_own_model() -> None:
     seen = on_targets(p, torch.tensor([0, 1]), torch.tensor([0, 0]))
     assert seen["confidence"] == pytest.approx([0.9, 0.3])
     assert seen["kept"] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 100])
+def test_batches_of_any_size_give_what_all_requests_together_do(
+    at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = prepare(config(tmp_path, "unlearning=first_order"))
+    victim = learn(setup, 0)
+    judge = Judge(setup.task, setup.procedure, setup.data)
+    groups = {"after": [torch.tensor([i, i + 1]) for i in range(4)], "none": [], "random": [torch.empty(0).long()] * 3}
+    monkeypatch.setattr(experiments.judge, "models_at_once", lambda _: at_once)
+    held: list[int] = []
+    unlearn = Judge.unlearn
+
+    def counted(self: Judge, *arguments: Any) -> list[Ensemble]:
+        models = unlearn(self, *arguments)
+        held.append(len(models[0]))
+        return models
+
+    monkeypatch.setattr(Judge, "unlearn", counted)
+    seen: list[tuple[slice, Tensor]] = []
+    look = {"after": lambda models, which, p: seen.append((which, models[0].flat()))}
+    found = judge.after([victim], [0], groups, look)
+    assert max(held) == min(at_once, 7)
+    [together] = unlearn(judge, [victim], [0], judge.rows(groups["after"]))
+    torch.testing.assert_close(found["after"], judge.predict([together]), rtol=1e-5, atol=1e-6)
+    assert torch.equal(found["random"], judge.predict([victim.copies(3)]))
+    assert found["none"].shape == (0, *found["after"].shape[1:])
+    assert [i for which, _ in seen for i in range(which.start, which.stop)] == [0, 1, 2, 3]
+    torch.testing.assert_close(torch.cat([flat for _, flat in seen]), together.flat(), rtol=1e-5, atol=1e-6)
+
+
+def test_unseen_groups_are_looked_at_and_not_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = prepare(config(tmp_path, "unlearning=first_order"))
+    victim = learn(setup, 0)
+    judge, seen = Judge(setup.task, setup.procedure, setup.data), list[int]()
+    monkeypatch.setattr(Judge, "predict", None)
+    look = {"calibration": lambda models, which, p: seen.append(len(models[0]))}
+    found = judge.after([victim], [0], {"calibration": [torch.tensor([1])] * 2}, look, unseen=("calibration",))
+    assert seen == [2]
+    assert len(found["calibration"]) == 0
+
+
+def test_a_request_of_nothing_draws_anew_with_another_seed(tmp_path: Path) -> None:
+    setup = prepare(config(tmp_path, "unlearning=retrain"))
+    victim = learn(setup, 0)
+    judge, nothing = Judge(setup.task, setup.procedure, setup.data), {"nothing": [torch.empty(0).long()]}
+    before = judge.predict([victim.copies(1)])
+    assert torch.equal(judge.after([victim], [1], nothing)["nothing"], before)
+    assert not torch.allclose(judge.after([victim], [1], nothing, empty_too=True)["nothing"], before, atol=1e-3)

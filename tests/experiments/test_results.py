@@ -17,7 +17,7 @@ from experiments.game import play_config
 from experiments.index import NAME
 from experiments.records import write_json_atomic
 from experiments.results import frame, main, record, select
-from experiments.row import rows, successes
+from experiments.row import rows
 from tests.experiments.games import config
 from tests.experiments.sweeps import TINY
 
@@ -53,7 +53,13 @@ def test_rows_are_the_means_of_the_record(store: Path) -> None:
         after = [game["victim_seed"]["after"]["confidence"][i] for i in mine]
         control = [game["victim_seed"]["random"]["confidence"][i] for i in mine]
         assert row["confidence_after"] == pytest.approx(sum(after) / len(after), abs=1e-12)
-        assert row["effect"] == pytest.approx((sum(after) - sum(control)) / len(after), abs=1e-12)
+        assert row["confidence_effect"] == pytest.approx((sum(after) - sum(control)) / len(after), abs=1e-12)
+        sign = 1 if row["direction"] == "over" else -1
+        before = [game["victim_seed"]["before"]["confidence"][i] for i in mine]
+        kept = [game["victim_seed"]["after"]["kept"][i] for i in mine]
+        attained = [sign * (a - b) * k for a, b, k in zip(after, before, kept, strict=True)]
+        assert row["attained_after"] == pytest.approx(sum(attained) / len(mine), abs=1e-6)
+        assert row["effect"] == pytest.approx(row["attained_after"] - row["attained_random"], abs=1e-12)
         aims = {game["targets"]["aim"][i] for i in mine}
         accuracies = [game["victim_seed"]["after"]["models"]["accuracy"][aim] for aim in aims]
         assert row["accuracy_after"] == pytest.approx(sum(accuracies) / len(accuracies), abs=1e-12)
@@ -61,13 +67,6 @@ def test_rows_are_the_means_of_the_record(store: Path) -> None:
         assert row["targets"] == len(mine) == 1
         assert row["unlearning"] == "first_order"
         assert Path(row["path"]) == path
-
-
-def test_success_needs_the_distance_and_the_label() -> None:
-    before = {"confidence": [0.5, 0.5, 0.5, 0.5]}
-    after = {"confidence": [0.71, 0.69, 0.9, 0.2], "kept": [1.0, 1.0, 0.0, 1.0]}
-    assert successes(before, after, range(4), "over") == [1.0, 0.0, 0.0, 0.0]
-    assert successes(before, after, range(4), "under") == [0.0, 0.0, 0.0, 1.0]
 
 
 def test_what_is_not_defined_is_none(store: Path) -> None:
