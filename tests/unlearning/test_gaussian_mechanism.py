@@ -42,14 +42,14 @@ def test_delta_is_the_integral_that_defines_it(epsilon: float, sigma: float) -> 
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
-def test_claim_16_the_analytic_sigma_keeps_its_delta_and_is_the_smallest_that_does(epsilon: float) -> None:
+def test_the_analytic_sigma_keeps_its_delta_and_is_the_smallest_that_does(epsilon: float) -> None:
     sigma = sigma_for(2.0, epsilon, DELTA)
     assert delta_of(2.0, sigma, epsilon) <= DELTA * (1 + 1e-6)
     assert delta_of(2.0, sigma * (1 - 1e-6), epsilon) > DELTA
 
 
 @pytest.mark.parametrize(("epsilon", "kept"), [(0.5, True), (1.0, True), (5.0, True), (10.0, False), (50.0, False)])
-def test_claim_16_the_classical_sigma_fails_at_10_and_50(epsilon: float, kept: bool) -> None:
+def test_the_classical_sigma_fails_at_10_and_50(epsilon: float, kept: bool) -> None:
     assert (delta_of(1.0, classical_sigma_for(1.0, epsilon, DELTA), epsilon) <= DELTA) is kept
 
 
