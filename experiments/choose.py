@@ -68,7 +68,8 @@ def choose_targets(targets: Targets, probabilities: Tensor, x: Tensor, seed: int
             raise UserError(f"No test example has a confidence in targets.{direction}=[{low}, {high}]; widen the band.")
         if len(inside) < targets.count:
             log.warning(
-                "Only %d test examples lie in targets.%s=[%g, %g]; all are taken.", len(inside), direction, low, high
+                "targets.%s=[%g, %g] holds no more than %d of the test examples; all are taken.",
+                direction, low, high, len(inside),
             )
         draw = torch.randperm(len(inside), generator=generator(seed, "targets", direction))[: targets.count]
         picked = inside[draw.sort().values.to(inside.device)]
