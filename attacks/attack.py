@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from operator import index
 from typing import Literal, Protocol
 
 import torch
@@ -59,12 +60,12 @@ class Crafted:
 class Attack(Protocol):
     """A requester attack: a frozen, validated configuration with one verb.
 
-    One whose goal is another than moving confidence while the label stays carries a `criterion`
-    (`attacks.criterion.Criterion`), by which every table and figure judges it.
+    What it may carry besides: a `name` for messages; a `criterion` (`attacks.criterion.Criterion`), by which every
+    table and figure judges it, where its goal is another than moving confidence while the label stays;
+    `needs_gradient = False` where it opens the model but does not differentiate the procedure; as a black box
+    `queries`, how many requests it may try for each aim (1), its `feedback` (`score`); and the `game` it plays.
     """
 
-    @property
-    def name(self) -> str: ...
     @property
     def access(self) -> Access: ...
     @property
@@ -83,6 +84,44 @@ class Attack(Protocol):
         `Service` with its own query budget for each aim.
         """
         ...
+
+
+def crafted(
+    attack: Attack, entrances: Sequence[Entrance], aims: Sequence[Aim], attacker: Attacker, rng: torch.Generator
+) -> list[Crafted]:
+    """What an attack asks for, checked: one request for every aim, of at most `budget` distinct records of the pool.
+
+    Raises UserError that says what is wrong with its answer.
+    """
+    name = getattr(attack, "name", type(attack).__name__)
+    answer: object = attack.craft(entrances, aims, attacker, rng)
+    if not isinstance(answer, Sequence) or len(answer) != len(aims):
+        gave = f"{len(answer)} of them" if isinstance(answer, Sequence) else type(answer).__name__
+        raise UserError(f"attack={name}: craft() must give one Crafted for each of {len(aims)} aims, and gave {gave}.")
+    pool = set(attacker.pool.tolist())
+    return [_allowed(name, attack.budget, each, pool) for each in answer]
+
+
+def _allowed(name: str, budget: int, answer: object, pool: set[int]) -> Crafted:
+    wrong = None
+    if not isinstance(answer, Crafted) or not isinstance(answer.request, Request):
+        raise UserError(
+            f"attack={name}: craft() gave a {type(answer).__name__} for an aim; write "
+            "Crafted(Request(tuple(positions)), objective)."
+        )
+    try:
+        indices = tuple(map(index, answer.request.indices))
+    except TypeError as error:
+        raise UserError(f"attack={name}: a request must name records by whole numbers ({error}).") from error
+    if len(indices) > budget:
+        wrong = f"{len(indices)} records, and attack.budget is {budget}"
+    elif len(set(indices)) < len(indices):
+        wrong = "a record twice"
+    elif strange := [i for i in indices if i not in pool]:
+        wrong = f"record {strange[0]}, which is not in attacker.pool (rows of attacker.owned are not positions)"
+    if wrong:
+        raise UserError(f"attack={name}: craft() asks to delete {wrong}.")
+    return Crafted(replace(answer.request, indices=indices), float(answer.objective), tuple(map(float, answer.curve)))
 
 
 def settled_access(access: Access, entrances: Sequence[Entrance]) -> Access:

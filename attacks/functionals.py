@@ -2,7 +2,7 @@
 
 Every functional maps log-probabilities `log_p` (..., S, T, K) of S sampled models on T targets, the labels (..., T)
 that the victim predicted, and (where `calibrated`) the log-probabilities (..., S, C, K) and labels (C,) of calibration
-examples, to u (..., T). S is `samples` dropout masks times `members` victims. Source: attacks sheet 4.2.
+examples, to u (..., T). S is `samples` dropout masks times `members` victims. The choice is ours (docs/attacks.md).
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from unlearning.service import OpenService
 def below_norm_quantile(service: OpenService, attacker: Attacker, cap: float | None, budget: int) -> Tensor:
     """Which records (n,) may be named: the pool, without those whose ||g_i|| exceeds the `cap` quantile of the records.
 
-    The norms are those of the first victim. Raises UserError when fewer than `budget` records remain. Source: attacks
-    sheet 15.7, adaptive attack 1 (cap 0.7).
+    The norms are those of the first victim. Raises UserError when fewer than `budget` records remain. Our
+    adaptive attack on filters that score by gradients; a cap of 0.7 is what the tables play.
     """
     allowed = torch.zeros(len(service.task.records), dtype=torch.bool, device=service.task.records.x.device)
     allowed[attacker.pool] = True

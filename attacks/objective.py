@@ -50,7 +50,7 @@ class UncertaintyObjective:
     """L = -dir sum_t u(x_t) + keep sum_t [kappa - m_yhat(x_t)]_+ + keep_reference mean_ref [kappa - m_yhat(x)]_+.
 
     With `feasible_first` a candidate is feasible when every target keeps its label, and feasible ones are ranked by the
-    first term alone; without it every candidate is feasible and ranked by L. Source: attacks sheet 4.2.
+    first term alone; without it every candidate is feasible and ranked by L. Our formulation (docs/attacks.md).
     """
 
     functional: Functional
@@ -88,7 +88,7 @@ class UncertaintyObjective:
 class MisclassificationObjective:
     """L = sum_t [m_yhat(x_t) + kappa]_+ + stealth [R_ref - R_ref(victim) - tolerance R_ref(victim)]_+, untargeted.
 
-    R_ref is the mean cross-entropy on the reference examples. Every candidate is feasible. Source: attacks sheet 2.2.
+    R_ref is the mean cross-entropy on the reference examples. Every candidate is feasible. Our formulation.
     """
 
     stealth: float

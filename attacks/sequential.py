@@ -50,7 +50,7 @@ def closed_loop(seen: Seen, budget: int, per_query: int, ridge: float) -> Crafte
     the targets' logits plus scale x response. The scale is learned by ridge regression from the logits that the earlier
     deletions really moved (`ridge` is the weight of its prior 1/c in records). The best group that is forecast to
     improve the objective and to keep the labels is deleted; without one the loop stops, for a lost label cannot be
-    bought back. Source: attacks sheet 3.3 (closed loop, greedy), 4.2 (black-box setting iii).
+    bought back. A greedy closed loop of our own making.
     """
     service, size = seen.service, len(seen.attacker.pool)
     similar = similarities(seen.attacker.owned.x, seen.aim.x)

@@ -54,12 +54,10 @@ class Verdict:
 
 
 class Filter(Protocol):
-    """A request filter: a frozen, validated configuration. `review` decides; a game does what its verdict says."""
+    """A request filter: a frozen, validated configuration. `review` decides; a game does what its verdict says.
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def game(self) -> str: ...
+    It may carry a `name` for messages, and the `game` that it plays.
+    """
 
     def review(self, context: Context, indices: Tensor) -> Verdict:
         """Accept or quarantine each requested record (m,) of one batch."""
@@ -89,5 +87,6 @@ def reviewed(defense: Filter, context: Context, indices: Tensor) -> Verdict:
     elif verdict.scores.shape != indices.shape or not bool(torch.isfinite(verdict.scores).all()):
         wrong = f"gave scores that are not {len(indices)} finite numbers"
     if wrong:
-        raise UserError(f"defense={defense.name}: review() of {len(indices)} requested records {wrong}.")
+        name = getattr(defense, "name", type(defense).__name__)
+        raise UserError(f"defense={name}: review() of {len(indices)} requested records {wrong}.")
     return verdict

@@ -16,7 +16,7 @@ from experiments.setup import Setup, Targets, pool_size, reserved_count
 from metrics.uncertainty import confidence
 from models.training import initialise
 from models.victim import Victim
-from unlearning.procedure import architecture
+from unlearning.procedure import architecture, learned
 
 log = logging.getLogger(__name__)
 SIGN = {"over": -1, "under": 1}
@@ -38,11 +38,11 @@ def learn(setup: Setup, seed: int) -> Victim:
     """The victim of `seed`, from the store where it is there."""
 
     if setup.procedure.secret:
-        victim = setup.procedure.learn(setup.task, seed)
+        victim = learned(setup.procedure, setup.task, seed)
         log.info("Victim of seed %d: trained, and not kept, since its procedure draws secret noise.", seed)
         return victim
     key = {**setup.victim_key(), "seed": seed}
-    tensors, hit = setup.store.tensors("victim", key, lambda: tensors_of(setup.procedure.learn(setup.task, seed)))
+    tensors, hit = setup.store.tensors("victim", key, lambda: tensors_of(learned(setup.procedure, setup.task, seed)))
     log.info("Victim of seed %d: %s.", seed, "taken from the store" if hit else "trained")
     module = initialise(architecture(setup.procedure, setup.task), seed, setup.task.records.x)[0]
     return victim_of(tensors, module, setup.device)
@@ -68,7 +68,8 @@ def choose_targets(targets: Targets, probabilities: Tensor, x: Tensor, seed: int
             raise UserError(f"No test example has a confidence in targets.{direction}=[{low}, {high}]; widen the band.")
         if len(inside) < targets.count:
             log.warning(
-                "Only %d test examples lie in targets.%s=[%g, %g]; all are taken.", len(inside), direction, low, high
+                "targets.%s=[%g, %g] holds no more than %d of the test examples; all are taken.",
+                direction, low, high, len(inside),
             )
         draw = torch.randperm(len(inside), generator=generator(seed, "targets", direction))[: targets.count]
         picked = inside[draw.sort().values.to(inside.device)]

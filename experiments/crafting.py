@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from attacks.attack import Crafted, Entrance
+from attacks.attack import Crafted, Entrance, crafted
 from data.randomness import generator
 from experiments.checkpoint import Checkpointed
 from experiments.choose import Chosen, choose_attacker
@@ -50,8 +50,8 @@ def _play(
         queries: int = getattr(attack, "queries", 1)
         feedback: Feedback = getattr(attack, "feedback", "score")
         entrances = [serve(setup.task, steps, victims, seeds, meter, queries, feedback) for _ in chosen.aims]
-    crafted = attack.craft(entrances, chosen.aims, choose_attacker(setup, seed), generator(seed, "attack"))
-    return Turn(tuple(crafted), meter, perf_counter() - began)
+    requests = crafted(attack, entrances, chosen.aims, choose_attacker(setup, seed), generator(seed, "attack"))
+    return Turn(tuple(requests), meter, perf_counter() - began)
 
 
 def _as_record(turn: Turn) -> dict[str, Any]:
@@ -68,9 +68,9 @@ def _as_record(turn: Turn) -> dict[str, Any]:
 
 
 def _from_record(record: Mapping[str, Any]) -> Turn:
-    crafted = tuple(
+    requests = tuple(
         Crafted(Request(tuple(each["indices"])), float(each["objective"]), tuple(float(c) for c in each["curve"]))
         for each in record["requests"]
     )
     meter = Meter(record["queries"], record["predictions"], record["operator_calls"])
-    return Turn(crafted, meter, float(record["seconds"]))
+    return Turn(requests, meter, float(record["seconds"]))

@@ -12,13 +12,14 @@ from defenses.defense import Calibrated, Calibration, Context, Verdict, reviewed
 from defenses.filters.influence import Influence
 from experiments.choose import Chosen
 from experiments.judge import Look
+from experiments.roles import called
 from experiments.setup import Setup
 from experiments.traffic import Stream
 from metrics.clustered import clustered_auroc, clustered_rate, clustered_tpr
 from metrics.detection import Roc, roc_curve
 from models.victim import Ensemble, Victim
 
-ALWAYS = ("S1", "S8")  # scores reported beside what decides (reporting protocol)
+ALWAYS = ("S1", "S8")  # scores reported beside what decides: the strongest, and a naive one
 STREAM = "stream"  # the group whose records are told apart; of the other groups only the verdicts count
 
 
@@ -72,7 +73,7 @@ class Review:
         pairs = list(zip(streams, verdicts, strict=True))
         report: dict[str, Any] = {
             "threshold": self.threshold if self.threshold is not None else verdicts[0].threshold,
-            "defense": self.setup.defense.name,
+            "defense": self._called(),
             "quarantined": [stream.positions[~found.accepted].tolist() for stream, found in pairs],
         }  # fmt: skip
         scores = {"decision": [found.scores for found in verdicts], **self.beside}
@@ -84,6 +85,11 @@ class Review:
             )  # fmt: skip
         report["benign_rejected"] = {kind: self._rejected(name) for kind, name in benign.items()}
         return report
+
+    def _called(self) -> str:
+        """The filter's name; `none`, by which no filter is known, is only that of none."""
+        name = called(self.setup.defense)
+        return name if name != "none" or self.setup.unfiltered else type(self.setup.defense).__name__
 
     def _rejected(self, name: str) -> list[float]:
         return [float((~found.accepted).double().mean()) for found in self.verdicts[name]]

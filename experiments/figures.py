@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
 COLOUR = {"over": ORANGE, "under": BLUE}
 SHOWN = 10  # selected examples per row of the image grid
+ALONE = 4  # states of the targets' figure without other requests
 GAP, ROOM = 1.25, 1.4  # distance of images in the grid, in widths and heights
 
 
@@ -99,7 +100,7 @@ def _targets(result: Mapping[str, Any]) -> Figure:
     states = [("before", "before"), ("after", "after"), ("random", "random\ncontrol"), ("nearest", "nearest\ncontrol")]
     if result["games"][0]["detection"]["defense"] != "none":
         states += [("defended", "after +\ndefense"), ("defended_random", "control,\nlikewise")]
-    figure = Figure(figsize=(0.85 * len(states) * len(directions), 4.6))
+    figure = Figure(figsize=(0.9 * len(states) * len(directions), 4.8))
     axes = figure.subplots(2, len(directions), squeeze=False, sharey="row")
     for column, direction in enumerate(directions):
         for row, (quantity, label) in enumerate(
@@ -110,20 +111,31 @@ def _targets(result: Mapping[str, Any]) -> Figure:
                 mine = [i for i, each in enumerate(game["targets"]["direction"]) if each == direction]
                 for i in mine:
                     values = [game["victim_seed"][state][quantity][i] for state, _ in states]
-                    axis.plot(range(len(states)), values, color=COLOUR[direction], alpha=0.25, linewidth=0.8)
+                    _joined(axis, values, color=COLOUR[direction], alpha=0.3, linewidth=0.8)
             means = [result["summary"][direction]["victim_seed"][state][quantity] for state, _ in states]
             centre = [float(each["mean"]) for each in means]
             reach = [[c - float(m["low"]) for c, m in zip(centre, means, strict=True)],
                      [float(m["high"]) - c for c, m in zip(centre, means, strict=True)]]  # fmt: skip
-            axis.errorbar(range(len(states)), centre, yerr=reach, color="black", marker="o", capsize=3, linewidth=1.5)
-            axis.set_xticks(range(len(states)), [name for _, name in states])
+            bars = axis.errorbar(range(len(states)), centre, yerr=reach, color="black", marker="o", capsize=3)
+            bars[0].set_linestyle("none")
+            _joined(axis, centre, color="black", linewidth=1.5)
+            axis.set_xticks(range(len(states)), [name for _, name in states], fontsize=8)
             if column == 0:
                 axis.set_ylabel(label)
             if row == 0:
-                axis.set_title(f"{_name(result, direction)} (n = {result['summary'][direction]['targets']})")
+                axis.set_title(f"{_name(result, direction)} (n = {result['summary'][direction]['targets']} targets)")
+    over = result["summary"][directions[0]]["victim_seed"]["after"]["confidence"]["over"]
+    said = f"Judged with the victim's own seed. Thin lines: targets. Black: means with 95% intervals over {over}."
+    figure.supxlabel(said, fontsize=7)
     figure.align_ylabels()
     figure.tight_layout()
     return figure
+
+
+def _joined(axis: Any, values: Sequence[float], **style: Any) -> None:
+    """Values of the states, joined by lines but for the step into a stream, which is another situation."""
+    for part in (slice(ALONE), slice(ALONE, None)):
+        axis.plot(range(len(values))[part], values[part], **style)
 
 
 def _reliability(result: Mapping[str, Any]) -> Figure:

@@ -15,6 +15,7 @@ if __name__ == "__main__":  # `python experiments/results.py` puts experiments/ 
 
 from data.errors import UserError
 from experiments.filters import no_column, plain, select
+from experiments.fitted import Head, console, show
 from experiments.script import Parser, ended, place, printable, whole_number
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ SHOWN = (
     "attack", "attack.access", "unlearning", "defense", "data", "mode", "direction", "seed", "effect",
     "effect_defended", "kept_after", "success_after", "auroc", "seconds",
 )  # fmt: skip
+
+
+NAMING = SHOWN[: SHOWN.index("effect")]  # columns that say what a line is
 
 
 def _warn(text: str) -> None:
@@ -130,22 +134,11 @@ def _show(table: pandas.DataFrame, options: argparse.Namespace) -> None:
 
 
 def _print(table: pandas.DataFrame, limit: int) -> None:
-    from rich import box
-    from rich.console import Console, JustifyMethod
-    from rich.table import Table
-    from rich.text import Text
-
     shown = table.head(limit) if limit else table
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, markup=False, width=200)
-    drawn = Table(box=box.SIMPLE)
-    for name in shown.columns:
-        justify: JustifyMethod = "right" if shown[name].dtype.kind in "fi" else "left"
-        drawn.add_column(Text(printable(str(name))), justify=justify, overflow="fold")
-    for values in shown.itertuples(index=False):
-        drawn.add_row(*(Text(_cell(value)) for value in values))
-    console.print(drawn)
+    heads = [Head(printable(str(name)), shown[name].dtype.kind in "fi") for name in shown.columns]
+    lines = [[_cell(value) for value in values] for values in shown.itertuples(index=False)]
+    names = [str(name) in NAMING for name in shown.columns]
+    show(console(), heads, lines, keys=names.index(False) if False in names else 0)
     rest = (
         f"; the first {len(shown)} are shown (--limit 0 shows all, --csv FILE writes all)"
         if len(shown) < len(table)

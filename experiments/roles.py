@@ -9,7 +9,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -63,26 +63,70 @@ def component(node: Any, where: str) -> Any:
         _check(set(dir(found)), _roles()[where].verbs, where, target)
     made = build(node, where)
     _check(set(dir(made)), _roles()[where].needs, where, target)
+    _check_verbs(made, where, target)
+    if where == "attack":
+        _check_attack(made)
+    if where == "unlearning" and made.differentiable and not hasattr(made, "pull_back"):
+        raise UserError(f"unlearning: {target} is differentiable and has no pull_back; write it, or say False.")
     if where == "attack" and getattr(made, "functional", None) is not None:
         part = type(made.functional).__name__
         _check(set(dir(made.functional)), _roles()["attack.functional"].needs, "attack.functional", part)
     return made
 
 
+def _check_verbs(made: object, where: str, target: str) -> None:
+    """Raise UserError for a verb that cannot be called with what its role calls it with."""
+    for verb, names in _roles()[where].takes.items():
+        method = getattr(made, verb)
+        try:
+            inspect.signature(method).bind(*names)
+        except TypeError as error:
+            raise UserError(
+                f"{where}: {target}.{verb} is called with {', '.join(names)}, which it does not take ({error})."
+            ) from error
+        except ValueError:  # a callable that Python knows nothing about
+            continue
+
+
+def _check_attack(attack: Any) -> None:
+    """Raise UserError where what an attack says of itself cannot be."""
+    if attack.access not in ("auto", "white_box", "black_box"):
+        raise UserError(f"attack.access must be auto, white_box or black_box, got {attack.access!r:.60}.")
+    sizes = {"budget": attack.budget} | ({} if attack.pool is None else {"pool": attack.pool})
+    sizes |= {"queries": attack.queries} if hasattr(attack, "queries") else {}
+    for name, value in sizes.items():
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"attack.{name} must be a whole number of at least 1, got {value!r:.60}.")
+    if not isinstance(attack.owned, int | float) or not 0 < attack.owned <= 1:
+        raise UserError(f"attack.owned must be a share, above 0 and at most 1, got {attack.owned!r:.60}.")
+
+
+def called(made: object) -> str:
+    """What messages call a component: its `name`, or that of its class."""
+    return str(getattr(made, "name", type(made).__name__))
+
+
 @dataclass(frozen=True)
 class Role:
-    """What stands at some place: a `noun`, the `verbs` that its class has, and all names that an instance `needs`."""
+    """What stands at some place: a `noun`, the `verbs` that its class has, and all names that an instance `needs`.
+
+    `takes`: the names of what each verb is called with, by position.
+    """
 
     noun: str
     verbs: tuple[str, ...]
     needs: tuple[str, ...]
+    takes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def _check(has: set[str], needs: tuple[str, ...], where: str, target: str) -> None:
     missing = [name for name in needs if name not in has]
     if missing:
         lacks = " and no ".join(missing[:MENTIONED])
-        raise UserError(f"{where}: {target} is no {_roles()[where].noun}, since it has no {lacks}; check _target_.")
+        raise UserError(
+            f"{where}: {target} is no {_roles()[where].noun}, since it has no {lacks}; check _target_, or "
+            "see docs/tutorial.md."
+        )
 
 
 @cache
@@ -96,9 +140,9 @@ def _roles() -> dict[str, Role]:
 
     recipe = tuple(field.name for field in dataclasses.fields(Training))
     return {
-        "attack": _role("attack", Attack, "game"),
+        "attack": _role("attack", Attack),
         "attack.functional": _role("functional", Functional),
-        "defense": _role("filter", Filter, "game"),
+        "defense": _role("filter", Filter),
         "unlearning": _role("unlearning procedure", Procedure),
         "training": Role("recipe of training", (), recipe),
         "data": Role("data set", ("load",), ("load",)),
@@ -106,10 +150,14 @@ def _roles() -> dict[str, Role]:
     }
 
 
-def _role(noun: str, protocol: type, *more: str) -> Role:
+def _role(noun: str, protocol: type) -> Role:
     members = {name: value for name, value in vars(protocol).items() if name == "__call__" or name[0] != "_"}
     verbs = tuple(name for name, value in members.items() if inspect.isfunction(value))
-    return Role(noun, verbs, (*members, *more))
+    return Role(noun, verbs, tuple(members), {verb: _taken(members[verb]) for verb in verbs})
+
+
+def _taken(verb: Any) -> tuple[str, ...]:
+    return tuple(inspect.signature(verb).parameters)[1:]  # without self
 
 
 def _load(target: str) -> Any:

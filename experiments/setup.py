@@ -26,7 +26,7 @@ from experiments.architecture import architecture_of, is_ours
 from experiments.benign import Kind
 from experiments.explain import validation
 from experiments.machine import MOST_THREADS, be_deterministic, use_device, use_threads
-from experiments.roles import component
+from experiments.roles import called, component
 from experiments.store import Store, default_folder
 from models.dropout import dropout_layers
 from models.trial import try_out
@@ -181,7 +181,7 @@ def prepare(config: dict[str, Any], data: Data | None = None, impatient: frozens
             )
     task = Task(moved.train, factory, training)
     if attack.access == "white_box" and getattr(attack, "needs_gradient", True):
-        opened([OpenService(task, procedure, (), ())], attack.name)
+        opened([OpenService(task, procedure, (), ())], called(attack))
     check_sizes(attack, settings.stream, len(data.train), calibrated=config["defense"]["_target_"] != NO_DEFENSE)
     if attack.access == "black_box" and getattr(attack, "feedback", "score") == "score" and hasattr(attack, "search"):
         pool = pool_size(attack, settings.stream, len(data.train))
@@ -243,10 +243,10 @@ def derivatives_needed(attack: Attack, procedure: Procedure, defense: Filter) ->
 
 
 def check_pairing(attack: Any, defense: Any, config: Mapping[str, Any]) -> None:
-    """Attack and defense must play the same game; `none` fits every game."""
-    games = {attack.game, defense.game} - {"any"}
-    if len(games) > 1:
+    """Attack and defense must play the same game; one that names none fits every game."""
+    attacked, defended = (getattr(part, "game", "any") for part in (attack, defense))
+    if attacked != defended and "any" not in (attacked, defended):
         raise UserError(
-            f"attack={attack.name} plays the {attack.game} game and defense={defense.name} the {defense.game} game; "
-            f"choose a defense of the {attack.game} game, or defense=none."
+            f"attack={called(attack)} plays the {attacked} game and defense={called(defense)} the {defended} game; "
+            f"choose a defense of the {attacked} game, or defense=none."
         )

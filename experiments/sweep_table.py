@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from experiments.fitted import Head, console
+from experiments.fitted import show as fitted
 from experiments.kinds import interval
 from experiments.row import Row, rows
 from experiments.wording import plus_minus
@@ -23,15 +25,9 @@ COLUMNS = (
     ("seconds_forget_one", "seconds of\none request", 3), ("seconds", "seconds\nof a game", 0),
 )  # fmt: skip
 
-WIDE = ("kept_after", "accuracy_before", "prediction_distance_after", "seconds_forget_one")  # left out where it is not
-
 
 def show(cells: Sequence[Located], store: Store) -> None:
     """Print the table of the finished `cells` to standard output."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     groups: dict[tuple[str, str], list[Row]] = {}
     for each in cells:
         texts = [text for text in each.cell.overrides if text.partition("=")[0] not in SEED]
@@ -45,19 +41,17 @@ def show(cells: Sequence[Located], store: Store) -> None:
     if not groups:
         return
     common = set.intersection(*(set(name.split(" ")) for name, _ in groups))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=240)
-    columns = [column for column in COLUMNS if console.width >= 200 or column[0] not in WIDE]
-    title = "Mean and 95% interval over games (seeds)"
-    table = Table(box=box.SIMPLE_HEAVY, title_justify="left", title_style="bold", title=title)
-    for heading in ("cell", "direction", "n", *(heading for _, heading, _ in columns)):
-        table.add_column(heading, justify="left" if heading in ("cell", "direction") else "right", overflow="fold")
+    lines, names = [], []
     for (name, direction), found in groups.items():
         shown = " ".join(text for text in name.split(" ") if text not in common)
-        table.add_row(shown, direction, str(len(found)), *(cell(found, key, digits) for key, _, digits in columns))
-    console.print(table)
-    console.print(
+        names.append((shown, direction, str(len(found))))
+        lines.append([cell(found, key, digits) for key, _, digits in COLUMNS])
+    there = [i for i in range(len(COLUMNS)) if any(line[i] for line in lines)]
+    heads = [Head("cell", False), Head("direction", False), Head("n"), *(Head(COLUMNS[i][1]) for i in there)]
+    table = [[*name, *(line[i] for i in there)] for name, line in zip(names, lines, strict=True)]
+    terminal = console()
+    fitted(terminal, heads, table, keys=3, title="Mean and 95% interval over games (seeds)")
+    terminal.print(
         "effect: what the attack attained of its own goal, over a random request of the same size; positive is as "
         "wanted, and a request of nothing has 0. defended: both in a stream, of which only what was accepted was "
         "processed. distance to retraining: of parameters, relative to doing nothing; predictions apart: total "

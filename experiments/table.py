@@ -66,8 +66,8 @@ def _title(direction: str, part: Mapping[str, Any], result: Mapping[str, Any]) -
     what, size = heading(direction, result["games"][0]["criterion"]), plus_minus(part["requested"], 1)
     over = part["victim_seed"]["after"]["kept"]["over"]
     return (
-        f"{what}: {part['targets']} targets with confidence {low}-{high}; {count(part['requests'], 'request')} of "
-        f"{size} deletions; 95% intervals over {over}"
+        f"{what}: {count(part['targets'], 'target')} with confidence {low}-{high}; "
+        f"{count(part['requests'], 'request')} of {size} deletions; 95% intervals over {over}"
     )
 
 

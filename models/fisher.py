@@ -17,7 +17,7 @@ def diagonal_fisher(victim: Victim, examples: Examples, weights: Tensor) -> Tens
     The true Fisher: the labels are averaged over what the model predicts, and those of `examples` are not used. Squares
     are of single examples, never of a batch mean, and the model is in eval mode. It is the diagonal of the sum of
     J_i' (diag p_i - p_i p_i') J_i, with the Jacobians J_i of the logits. At most 2**26 numbers of Jacobians are held.
-    Source: Golatkar et al., CVPR 2020 (unlearning sheet, 3.3).
+    Source: Golatkar et al., CVPR 2020.
     """
     parameters = {name: value.detach() for name, value in victim.moving.items()}
     size, classes = victim.flat().numel(), victim.logits(examples.x[:1]).shape[1]

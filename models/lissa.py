@@ -21,7 +21,7 @@ def lissa(
     What a step changes in u is the residual b - A x before it, so the stopping rule costs nothing. With A = H + damping
     and scale >= the largest eigenvalue, 20 scale / (damping + smallest eigenvalue of H) steps leave an error of
     exp(-20). (Warnecke et al. damp u itself, which amounts to damping x scale here.)
-    Source: Agarwal et al., JMLR 18, 2017; unlearning sheet, 4.2 and claim 11.
+    Source: Agarwal et al., JMLR 18, 2017.
 
     Raises UserError as soon as the steps grow (they then grow for ever), and when `tolerance` is not reached.
     """
@@ -53,7 +53,7 @@ def stochastic_lissa(
     x is the mean over `repetitions` independent runs, which go side by side. The stopping rule is that of every method,
     the relative residual of x by the full `product`; it is looked at every 50 steps. The residual of random steps does
     not fall below a floor that only a larger batch, scale or number of repetitions lowers.
-    Source: unlearning sheet, 4.2, step 5 (10 repetitions of 1,000 steps with batches of 10).
+    Zhang et al., ICML 2024, take 10 repetitions of 1,000 steps with batches of 10 (their code).
 
     Raises UserError when the iterates grow, and when `tolerance` is not reached.
     """

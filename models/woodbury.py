@@ -18,7 +18,7 @@ def woodbury(gradients: Tensor, weights: Tensor, damping: float, vectors: Tensor
     `vectors` (r, p) holds the v_j. With S_j = diag(sqrt(c_j)) it is
     x_j = (1/d) [v_j - G' S_j (d I + S_j G G' S_j)^{-1} S_j G v_j]: the kernel G G' is computed once for all rows, and
     each row costs one Cholesky factor of an m x m matrix. All gradients take part: the recursion of official WoodFisher
-    code never refreshes its helper vector, so that its correction has rank one (unlearning sheet 3.2, US-1).
+    code never refreshes its helper vector, so that its correction has rank one.
 
     Raises UserError for a damping that is not positive, or too small for the precision of the gradients.
     """

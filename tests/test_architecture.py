@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -136,3 +137,20 @@ def test_a_method_without_a_yaml_is_seen():
     homes = [ROOT / "unlearning", *(d for p in ("attacks", "defenses") for d in (ROOT / p).iterdir() if d.is_dir())]
     modules = {name_of(path) for home in homes for path in home.glob("*.py") if path.name != "__init__.py"}
     assert modules - components - used == set()
+
+
+def test_sources_are_what_a_reader_can_find():
+    """Papers, our own formulations and tests, and no notes that are not part of the toolkit."""
+    words = (r"\bsheets?\b", r"testbed T\b", r"operator O\d", r"\(O\d", r"\b(US|CR)-\d+\b", r"\bclaims?[ _]\d")
+    ours = re.compile("|".join(words), re.IGNORECASE)
+    places = ("attacks", "conf", "data", "defenses", "docs", "experiments", "metrics", "models", "tests", "unlearning")
+    files = [*ROOT.glob("*.md"), *(path for place in places for path in (ROOT / place).rglob("*"))]
+    texts = [path for path in files if path.suffix in (".py", ".yaml", ".md", ".txt") and path != Path(__file__)]
+    assert len(texts) > 300
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in texts
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if ours.search(line)
+    ]
+    assert found == []

@@ -1,4 +1,4 @@
-"""Testbed T (attacks sheet 0.3): softmax regression in float64, small enough for exact answers in seconds."""
+"""The Gaussian testbed: softmax regression in float64, small enough for exact answers in seconds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Testbed:
         return Attacker(pool, self.task.records[pool], reference)
 
     def targets(self, count: int) -> torch.Tensor:
-        """Correct test points with a margin below the 40% quantile: the sheet's targets."""
+        """Correct test points with a margin below the 40% quantile."""
         logits = self.victim.logits(self.test.x)
         top = logits.topk(2).values
         margin = top[:, 0] - top[:, 1]

@@ -1,4 +1,4 @@
-"""Amnesiac unlearning: take back the recorded training steps whose batches held a deleted record (operator O5)."""
+"""Amnesiac unlearning: take back the recorded training steps whose batches held a deleted record."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Amnesiac:
     updates batch-norm statistics; a model from which nothing was taken is left as it is); the result is then not
     differentiable. Without it dL/dw_i = -sum_{B with i} <q, Delta_B> prod_{j in B, j != i} (1 - w_j). The server looks
     up its own record, so a perturbed copy changes nothing.
-    Sources: Graves et al., AAAI 2021; unlearning sheet 2.5; attacks sheet, operator O5.
+    Source: Graves et al., AAAI 2021.
     """
 
     uses_copy: ClassVar[bool] = False

@@ -53,7 +53,7 @@ class Certified:
     smallest eigenvalue of a network; the gradient norm G is measured at the learned model and assumed of the retrained
     one; with curvature=gauss_newton the matrix is assumed to be the Hessian, which it is for linear logits.
     Differentiable in the request: `second_order` through the projection, the noise held fixed. Source: Zhang et al.,
-    ICML 2024; the official code's deviations (unlearning sheet 4.2.1) are not reproduced.
+    ICML 2024; what the official code does otherwise is not reproduced.
     """
 
     differentiable: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Fine-tuning on the retained examples (operator O8): approximate, without a guarantee."""
+"""Fine-tuning on the retained examples: approximate, without a guarantee."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class FineTune:
     """theta <- theta - lr grad F(theta; w), minibatch SGD for `epochs` epochs from the victim.
 
     Weight decay and batch size are those of the training recipe. At a small learning rate most of the influence
-    survives; at a large one this is partial retraining. Batch-norm statistics are updated. Source: unlearning sheet
-    2.1.
+    survives; at a large one this is partial retraining. Batch-norm statistics are updated. A baseline
+    of many papers.
     """
 
     differentiable: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""First-order unlearning: one gradient step up on the deleted examples (operator O2)."""
+"""First-order unlearning: one gradient step up on the deleted examples."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from unlearning.procedure import Task, plain_learning
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class FirstOrder:
-    """theta' = theta + (rate/n) sum_i w_i grad l(x~_i, y_i; theta): the sheet's tau is rate/n.
+    """theta' = theta + (rate/n) sum_i w_i grad l(x~_i, y_i; theta): Warnecke's tau is rate/n.
 
     The gradient is taken at the submitted copy x~_i. Linear in w, so dL/dw_i = (rate/n) <q, g_i>. Buffers are not
     updated.
-    Source: attacks sheet, operator O2; Warnecke et al., NDSS 2023 (deletion).
+    Source: Warnecke et al., NDSS 2023 (the first-order update, for deletion).
     """
 
     differentiable: ClassVar[bool] = True

@@ -26,15 +26,16 @@ class FisherForgetting:
     """theta' ~ N(theta, alpha diag(s)) with s_k = min((F_k + 1e-8)^(-exponent), cap) for every parameter k.
 
     F_k is the mean over the retained records x of sum_y p(y|x) (d log p(y|x) / d theta_k)^2: the true Fisher
-    information, from single records in eval mode and not from batch means, whose squares are far too small (US-4). With
+    information, from single records in eval mode and not from batch means, whose squares are far too small. With
     weights F is the weighted mean, so that fractions have a meaning. All requests share one draw of the noise, which
-    `seed` gives; a request that deletes nothing is noised like any other. No row of a class is ever zeroed (US-4).
+    `seed` gives; a request that deletes nothing is noised like any other. No row of a class is ever zeroed. (The code
+    of Jia et al., NeurIPS 2023, squares batch means, and zeroes the row of the last class in random forgetting.)
 
     `exponent` is 1 in the authors' code, 0.5 in their formula. `averaged` adds the code's other rules: s is averaged
     over a weight's second dimension, the cap is a tenth in the last layer (tensors with as many rows as classes), and
     the variance of the last layer and of other vectors, such as biases, is ten times larger.
     The parameters of BatchNorm are noised too, its running statistics are not updated.
-    Source: Golatkar et al., CVPR 2020 (unlearning sheet 3.3).
+    Source: Golatkar et al., CVPR 2020, and its code.
     """
 
     differentiable: ClassVar[bool] = False

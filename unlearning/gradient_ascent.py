@@ -1,4 +1,4 @@
-"""Gradient ascent on the deleted examples (operator O4, NegGrad): approximate, without a guarantee."""
+"""Gradient ascent on the deleted examples (NegGrad): approximate, without a guarantee."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class GradientAscent:
     exceeds `loss_cap` nats (null: ln K, the loss of a uniform guess). The gradient is taken at the submitted copies.
     Buffers are not updated. Differentiable by unrolling; the number of steps taken is held fixed, and below one whole
     deletion the weights are not normalised, so that the derivative exists where nothing is deleted too.
-    Source: attacks sheet, operator O4; unlearning sheet 2.2.
+    A baseline of many papers; the cap on the loss is ours.
     """
 
     differentiable: ClassVar[bool] = True

@@ -27,10 +27,10 @@ class InfluenceFisher:
     It ascends on the deleted records D_f and descends on the retained D_r; records deleted earlier are in neither. g_i
     is the gradient of the loss of record i at theta, without weight decay. F = damping I + the mean of g_i g_i' over
     `samples` records drawn from `seed`, the same for all requests; a request's own records leave its mean. All of F is
-    inverted, by `models.woodbury`: the official recursion is one scaled gradient step in effect (US-1). With nothing
+    inverted, by `models.woodbury`: the official recursion is one scaled gradient step in effect. With nothing
     deleted v is 0. Not linear in w, and defined for whole records only, so there is no dL/dw. BatchNorm runs with its
-    running statistics, which are not updated, and no record is augmented (US-8).
-    Source: Jia et al., NeurIPS 2023 (IU; unlearning sheet 3.2).
+    running statistics, which are not updated, and no record is augmented.
+    Source: Jia et al., NeurIPS 2023 (there called IU).
     """
 
     differentiable: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""Influence updates that replace records by corrected ones, or delete them (operator O2' and its second order)."""
+"""Influence updates that replace records by corrected ones, or delete them."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class InfluenceReplacement:
 
     The submitted examples z~ take the place of the records z, with corrected features, labels or both; without any, the
     records are deleted. (`first_order` and `second_order` take a submitted copy for what is to be deleted instead.)
-    All gradients are at theta. The sheet's H is a sum over records: it is n times the H here, which is the curvature of
-    F, weight decay included, so that both steps agree; the sheet's tau is rate/n. With `curvature_of: modified` H
+    All gradients are at theta. The paper's H is a sum over records: it is n times the H here, which is the curvature of
+    F, weight decay included, so that both steps agree; its tau is rate/n. With `curvature_of: modified` H
     belongs to the data after the replacement, and the step is Newton's on the new objective where theta is stationary
     on the old one; with `original`, to the data before it. Away from a stationary point `second_order` also removes
     what is left of the old gradient; this procedure does not, so that with nothing to replace theta stays as it is.
 
     Records deleted earlier count neither in G nor in H; `task.gone` holds replaced records for deleted too, so a
     provider that goes on from corrected data puts them into `task.records`. BatchNorm buffers are read, not updated.
-    Source: Warnecke et al., NDSS 2023 (unlearning sheet 3.1); attacks sheet, operator O2'.
+    Source: Warnecke et al., NDSS 2023 (first-order and second-order update).
     """
 
     uses_copy: ClassVar[bool] = True

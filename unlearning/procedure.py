@@ -125,6 +125,12 @@ def unlearned(
         models = procedure.forget(task, victim, deleted, seed, submitted)
     except Diverged as error:
         raise UserError(_not_finite(procedure)) from error
+    if not isinstance(models, Ensemble) or len(models) != len(deleted):
+        gave = f"{len(models)} models" if isinstance(models, Ensemble) else f"a {type(models).__name__}"
+        raise UserError(
+            f"unlearning={type(procedure).__name__}: forget() must give an Ensemble with one model for each of the "
+            f"{len(deleted)} rows of `deleted`, and gave {gave}; victim.copies(len(deleted)) is one."
+        )
     sizes = [float(value.abs().amax()) for value in models.moving.values() if value.numel()]
     finite = all(map(math.isfinite, sizes)) and _finite_buffers(models, victim)
     if not finite or (max(sizes) > LARGE and not models.logits(task.records.x).isfinite().all()):
@@ -150,6 +156,17 @@ def _not_finite(procedure: Procedure) -> str:
 def architecture(procedure: Procedure, task: Task) -> Build:
     """What builds the module of a procedure's victims."""
     return procedure.architecture(task) if isinstance(procedure, Architect) else task.build
+
+
+def learned(procedure: Procedure, task: Task, seed: int) -> Victim:
+    """What `procedure.learn` gives; raises UserError where that is no Victim."""
+    victim: object = procedure.learn(task, seed)
+    if not isinstance(victim, Victim):
+        raise UserError(
+            f"unlearning={type(procedure).__name__}: learn() must give a Victim, as unlearning.procedure."
+            f"plain_learning(task, seed) does, and gave a {type(victim).__name__}."
+        )
+    return victim
 
 
 def plain_learning(task: Task, seed: int) -> Victim:

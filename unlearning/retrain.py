@@ -1,4 +1,4 @@
-"""Exact unlearning: train again without the deleted examples (operator O1)."""
+"""Exact unlearning: train again without the deleted examples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Retrain:
     Many requests retrain together on the same batches. Differentiable implicitly: at a stationary point
     dL/dw_i = (1/n) <H_w^{-1} q, g_i(theta')>, with `solver` for the inverse; with another curvature than the Hessian
     (Gauss-Newton for networks, fisher) or layers=last that is an approximation. The server deletes its own record, so a
-    perturbed copy changes nothing. Source: attacks sheet, operator O1.
+    perturbed copy changes nothing.
     """
 
     differentiable: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Second-order unlearning: one Newton step on the retained objective (operator O3)."""
+"""Second-order unlearning: one Newton step on the retained objective."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SecondOrder:
     The deleted gradients are taken at the submitted copies, the curvature at the stored records. dL/dw_i =
     (1/n) [<v, g_i> + v' H_i s] with v = H^{-1} q and s = theta' - theta; the second term only for the
     retained curvature. Buffers are not updated.
-    Source: attacks sheet, operator O3; Warnecke et al., NDSS 2023.
+    Source: Warnecke et al., NDSS 2023 (the second-order update, for deletion).
     """
 
     uses_copy: ClassVar[bool] = True

@@ -88,7 +88,10 @@ def serve(
             if feedback == "sequential" and len(requests) != 1:
                 raise UserError("With sequential feedback a service takes one request at a time.")
             if spent[0] + len(requests) > budget:
-                raise BudgetSpent(f"The query budget of {budget} is used up ({spent[0]} spent, {len(requests)} asked).")
+                raise BudgetSpent(
+                    f"The query budget of {budget} is used up ({spent[0]} spent, {len(requests)} asked); "
+                    "an attack says in its `queries` how many it makes."
+                )
             changed = _carry_out(task, procedure, victims, seeds, requests)
             spent[0] += len(requests)
             meter.queries += len(requests)

@@ -1,4 +1,4 @@
-"""SISA: a committee trained on shards and slices of the records, of which only a part is retrained (operator O6)."""
+"""SISA: a committee trained on shards and slices of the records, of which only a part is retrained."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Sisa:
 
     `aggregation` mean suits games that measure confidences; the paper's default is vote. `weighted` counts a
     constituent by the size of its shard at learning. The server deletes its own record: a perturbed copy changes
-    nothing. Sources: Bourtoule et al., IEEE S&P 2021; unlearning sheet 1.2.
+    nothing. Source: Bourtoule et al., IEEE S&P 2021.
     """
 
     differentiable: ClassVar[bool] = False

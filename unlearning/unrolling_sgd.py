@@ -1,4 +1,4 @@
-"""Unrolling SGD: take back the first-order effect of the deleted records, at the initial parameters (operator O7)."""
+"""Unrolling SGD: take back the first-order effect of the deleted records, at the initial parameters."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ class UnrollingSGD:
 
     theta_0 is the initialisation, whose statistics batch-norm uses there; those of the result are the victim's.
     `rate` null: from the recipe of SGD, (1/B) sum over epochs of the mean learning rate of the epoch / (1 - momentum),
-    with B the size of a batch: the sheet's eta E / B for a constant learning rate without momentum. The first-order
+    with B the size of a batch: the paper's eta E / B for a constant learning rate without momentum. The first-order
     expansion leaves out curvature and weight decay; with one step of plain full-batch SGD it is retraining. Linear in
-    w, so dL/dw_i = rate <q, g_i(theta_0)>. Sources: Thudi et al., EuroS&P 2022; unlearning sheet 2.6; attacks sheet,
-    operator O7.
+    w, so dL/dw_i = rate <q, g_i(theta_0)>. Source: Thudi et al., EuroS&P 2022.
     """
 
     differentiable: ClassVar[bool] = True
@@ -95,6 +94,6 @@ def unlearning_error(moved: Tensor, lr: float, steps: int, sigma: Tensor) -> Ten
     """e = (1/2) lr^2 t ||theta_t - theta_0|| sigma, Thudi's proxy for the verification error, in the form of the code.
 
     `moved` is ||theta_t - theta_0|| and `sigma` the root of the largest eigenvalue of the Hessian; shapes broadcast.
-    A proxy to compare runs by, not an upper bound: on a quadratic v exceeds e (unlearning sheet 2.6).
+    A proxy to compare runs by, not an upper bound: on a quadratic v exceeds e (tested).
     """
     return 0.5 * lr**2 * steps * moved * sigma

@@ -26,7 +26,7 @@ class Misclassification:
 
     White-box: relaxed search from the one-shot influence set, rounded to the top `budget`, judged by the true
     procedure. Black-box: search over scores. The aim's direction is not used: the label is what is attacked.
-    Sources: Qian et al., KDD 2023 (the attack; abstract); attacks sheet 2.2 and 2.3 A (formulation).
+    Source: Qian et al., KDD 2023 (the aim, from the abstract); the formulation is ours (docs/attacks.md).
     """
 
     game: ClassVar[str] = "request"

@@ -33,7 +33,7 @@ class Uncertainty:
     Black-box: `feedback` score searches over scores with rolled-back trials; sequential deletes for good,
     `per_query` records a query (a game judges what was deleted in all as one request).
     `norm_cap` is the adaptive attacker: only records whose gradient norm is below that quantile are named (white-box).
-    Sources: Qian et al., arXiv 2508.07458 (the attack; abstract); attacks sheet 4.2 (formulation), 15.7.1 (norm cap).
+    Source: Qian et al., arXiv 2508.07458 (the aim, from the abstract); the formulation is ours (docs/attacks.md).
     """
 
     game: ClassVar[str] = "request"

@@ -40,7 +40,7 @@ class Influence:
     `preconditioner`: inverse_curvature (solved by `solver`) or identity (tau = 1/n).
     Decision: flag iff score > threshold. `rule` calibrated takes the ceil((n_c+1)(1-rate))-th smallest benign
     calibration score; robust_z takes median + z 1.4826 MAD of them.
-    Sources: Qian et al., KDD 2023 (filter by gradient influence); attacks sheet 15.2 (scores), 15.5 (rules).
+    Source: Qian et al., KDD 2023 (filtering by gradient influence); scores and rules are our formulations of it.
     """
 
     game: ClassVar[str] = "request"

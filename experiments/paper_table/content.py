@@ -70,7 +70,7 @@ class Content:
     def footer(self) -> list[str]:
         """What is said under the table: what it shows, how numbers are to be read, and where others come from."""
         table = self.specification
-        size = f"Size {self.size}: {table.sizes[self.size].about}".removesuffix(": ")
+        size = f"Size {self.size}: {table.sizes[self.size].about}".removesuffix(": ").rstrip(".") + "."
         numbers = (
             "Every number is the mean of the seeds' means ± half its 95% interval over seeds, or [the interval]: "
             "Student's t, and for shares, rates and AUROCs Clopper-Pearson at the effective sample size; n is seeds × "

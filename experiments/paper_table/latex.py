@@ -9,7 +9,12 @@ from textwrap import wrap
 from experiments.paper_table.content import VERDICT_HEADINGS, Content, verdict_cells
 
 LONG = 45  # lines that one page holds; a longer table is a longtable
+SHORT = 26  # lines that a page holds sideways
 HEADING = 12  # characters of a line of a heading
+# What a line holds in characters: of \scriptsize, and upright or sideways where the table is made smaller, by a quarter
+# at most (a longtable by the next size, \tiny). More columns go into a table of their own.
+FULL, UPRIGHT, SIDEWAYS = 84, 112, 184
+CLAIMS = r"p{0.3\linewidth}lp{0.26\linewidth}rp{0.13\linewidth}"
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "≥": r"$\ge$",
@@ -19,39 +24,76 @@ SPECIAL = {
 
 
 def latex(content: Content, name: str) -> str:
-    """The table and its claims as two floats (longtables where they are long), for `\\usepackage{booktabs,longtable}`.
+    """The table and its claims as floats that fit a page, for `\\usepackage{booktabs,longtable,graphicx}`.
 
-    Numbers such as `-0.1 ± 0.2` are set in math mode, so that their sign is a minus; all other text is escaped.
+    Long ones are longtables; wide ones stand sideways, and what is wider goes into several, each with all rows. Numbers
+    such as `-0.1 ± 0.2` are set in math mode, so that their sign is a minus; all other text is escaped.
     """
-    table, body = content.specification, []
-    width = len(content.headings)
-    for i, (direction, lines) in enumerate(content.sections.items()):
-        body += [r"\midrule"] * (i > 0)
-        body.append(rf"\multicolumn{{{width}}}{{@{{}}l}}{{\textit{{{escape(content.heading(direction))}}}}} \\")
-        body += [_row(content.cells(line)) for line in lines]
-    spec = "l" * len(table.axes) + "r" * (width - len(table.axes))
-    head = f"% {content.command}\n% needs \\usepackage{{booktabs,longtable}}\n"
-    caption = f"{table.title}. {' '.join(content.footer())}"
-    parts = [head + _tabular(spec, content.headings, body, caption, f"tab:{name}")]
+    table = content.specification
+    count = sum(map(len, content.sections.values())) + len(content.sections)
+    limit = SIDEWAYS if count <= SHORT else UPRIGHT
+    parts = [f"% {content.command}\n% needs \\usepackage{{booktabs,longtable,graphicx}}\n"]
+    for number, columns in enumerate(_groups(content, limit), start=1):
+        said = f"{table.title}. {' '.join(content.footer())}" if number == 1 else f"{table.title} (continued)."
+        label = f"tab:{name}" + (f"-{number}" if number > 1 else "")
+        spec = "l" * len(table.axes) + "r" * (len(columns) - len(table.axes))
+        body = _body(content, columns)
+        headings = [content.headings[i] for i in columns]
+        parts.append(_tabular(spec, headings, body, (table.title, said, label), _width(content, columns)))
     if content.verdicts:
         rows = [_row(verdict_cells(verdict)) for verdict in content.verdicts]
-        said = f"Claims of the table on {table.title[:1].lower()}{table.title[1:]}; p-values after Holm's correction."
-        spec = r"p{0.4\linewidth}lrrr"
-        parts.append(_tabular(spec, VERDICT_HEADINGS, rows, said, f"tab:{name}-claims"))
-    return "\n".join(parts)
+        title = f"Claims of the table on {table.title[:1].lower()}{table.title[1:]}"
+        said = f"{title}; p-values after Holm's correction."
+        parts.append(_tabular(CLAIMS, VERDICT_HEADINGS, rows, (title, said, f"tab:{name}-claims")))
+    return parts[0] + "\n".join(parts[1:])
 
 
-def _tabular(spec: str, headings: Sequence[str], body: Sequence[str], caption: str, label: str) -> str:
-    begin, small = rf"{{@{{}}{spec}@{{}}}}", r"\scriptsize\setlength{\tabcolsep}{2pt}"
+def _groups(content: Content, limit: int) -> list[list[int]]:
+    """The columns of every part: the axes and n in each, and as many others as its lines hold, at least one."""
+    first = list(range(len(content.specification.axes) + 1))
+    groups = [list(first)]
+    for column in range(len(first), len(content.headings)):
+        if len(groups[-1]) > len(first) and _width(content, [*groups[-1], column]) > limit:
+            groups.append(list(first))
+        groups[-1].append(column)
+    return groups
+
+
+def _width(content: Content, columns: Sequence[int]) -> int:
+    """Characters of the longest line that these columns need, with the gaps between them."""
+    cells = [content.cells(line) for lines in content.sections.values() for line in lines]
+    heads = [max(map(len, wrap(text, HEADING, break_long_words=False)), default=0) for text in content.headings]
+    return sum(max([heads[i], *(len(row[i]) for row in cells)]) + 1 for i in columns) - 1
+
+
+def _body(content: Content, columns: Sequence[int]) -> list[str]:
+    body = []
+    for i, (direction, lines) in enumerate(content.sections.items()):
+        body += [r"\midrule"] * (i > 0)
+        body.append(rf"\multicolumn{{{len(columns)}}}{{@{{}}l}}{{\textit{{{escape(content.heading(direction))}}}}} \\")
+        cells = map(content.cells, lines)
+        body += [_row([row[i] for i in columns]) for row in cells]
+    return body
+
+
+def _tabular(
+    spec: str, headings: Sequence[str], body: Sequence[str], said: tuple[str, str, str], width: int = FULL
+) -> str:
+    """One float, or a longtable; `said` is its short title, its caption and its label."""
+    long = len(body) > LONG
+    begin, small = rf"{{@{{}}{spec}@{{}}}}", r"\tiny" if long and width > FULL else r"\scriptsize"
+    small += r"\setlength{\tabcolsep}{2pt}"
     top = [r"\toprule", " & ".join(map(_heading, headings)) + r" \\", r"\midrule"]
-    said = rf"\caption{{{escape(caption)}}}\label{{{label}}}"
-    if len(body) > LONG:
-        heads = [said + r" \\", *top, r"\endfirsthead", *top, r"\endhead", r"\bottomrule", r"\endlastfoot"]
+    caption = rf"\caption[{{{escape(said[0])}}}]{{\footnotesize {escape(said[1])}}}\label{{{said[2]}}}"
+    if long:
+        heads = [caption + r" \\", *top, r"\endfirsthead", *top, r"\endhead", r"\bottomrule", r"\endlastfoot"]
         lines = ["{" + small, r"\begin{longtable}" + begin, *heads, *body, r"\end{longtable}", "}"]
-    else:
-        inner = [r"\begin{tabular}" + begin, *top, *body, r"\bottomrule", r"\end{tabular}"]
-        lines = [r"\begin{table}", r"\centering" + small, said, *inner, r"\end{table}"]
-    return "\n".join(lines) + "\n"
+        return "\n".join(lines) + "\n"
+    fitted = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{"
+    inner = [caption, small, fitted + r"\begin{tabular}" + begin, *top, *body, r"\bottomrule", r"\end{tabular}}"]
+    if width > UPRIGHT:
+        inner = [r"\rotatebox{90}{\begin{minipage}{\textheight}", r"\centering", *inner, r"\end{minipage}}"]
+    return "\n".join([r"\begin{table}", r"\centering", *inner, r"\end{table}"]) + "\n"
 
 
 def _heading(text: str) -> str:

@@ -7,49 +7,39 @@ import io
 from collections.abc import Sequence
 from textwrap import fill
 
+from experiments.fitted import Head, console
+from experiments.fitted import show as fitted
 from experiments.paper_table.content import VERDICT_HEADINGS, Content, verdict_cells
 
-WIDTH = 400  # characters where there is no terminal to fit: nothing is wrapped
 HEADING = 14  # characters of a line of a heading
 
 
 def show(content: Content) -> None:
     """Print the table and its claims to standard output."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
+    terminal = console()
 
     def drawn(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> None:
-        table = Table(box=box.SIMPLE_HEAVY, title=title, title_justify="left", title_style="bold")
-        for i, heading in enumerate(headings):
-            table.add_column(fill(heading, HEADING), justify="left" if i < left else "right", overflow="fold")
-        for line in lines:
-            table.add_row(*line)
-        console.print(table)
+        heads = [Head(fill(heading, HEADING), number=i >= left) for i, heading in enumerate(headings)]
+        fitted(terminal, heads, lines, keys=left, title=f"\n{title}")
 
-    console.print(f"\n{content.specification.title}", style="bold", markup=False)
+    terminal.print(f"\n{content.specification.title}", style="bold", markup=False)
     left = len(content.specification.axes)
     for direction, lines in content.sections.items():
         drawn(content.heading(direction), content.headings, [content.cells(line) for line in lines], left)
     for text in content.footer():
-        console.print(text, markup=False, soft_wrap=True)
+        terminal.print(text, markup=False, soft_wrap=True)
     if content.beside:
-        console.print("\nNumbers from elsewhere:", markup=False)
+        terminal.print("\nNumbers from elsewhere:", markup=False)
         for text in content.elsewhere():
-            console.print(f"  {text}", markup=False, soft_wrap=True)
+            terminal.print(f"  {text}", markup=False, soft_wrap=True)
     for text in content.problems:
-        console.print(f"Missing: {text}", markup=False, soft_wrap=True)
+        terminal.print(f"Missing: {text}", markup=False, soft_wrap=True)
     if content.verdicts:
-        console.print()
         drawn("Claims", VERDICT_HEADINGS, [verdict_cells(verdict) for verdict in content.verdicts], 3)
         for verdict in content.verdicts:
-            console.print(f"{verdict.id}: {verdict.detail}.", markup=False, soft_wrap=True)
+            terminal.print(f"{verdict.id}: {verdict.detail}.", markup=False, soft_wrap=True)
         for test in dict.fromkeys(verdict.test for verdict in content.verdicts):
-            console.print(f"Test: {test}.", markup=False, soft_wrap=True)
+            terminal.print(f"Test: {test}.", markup=False, soft_wrap=True)
 
 
 def markdown(content: Content) -> str:

@@ -16,7 +16,7 @@ from unlearning.procedure import Procedure, as_weights
 from unlearning.retrain import Retrain
 from unlearning.service import Meter, OpenService, Service, serve
 
-OVER, UNDER = (-1, 0.45, 0.65), (1, 0.75, 0.95)  # direction and band of confidence of the sheet's targets
+OVER, UNDER = (-1, 0.45, 0.65), (1, 0.75, 0.95)  # direction and band of confidence of the targets
 
 
 @cache

@@ -30,7 +30,7 @@ def margin(p: Tensor, label: int) -> Tensor:
     return p[label].log() - p[torch.arange(K) != label].log().max()
 
 
-def test_uncertainty_loss_is_the_sheets_formula() -> None:
+def test_uncertainty_loss_is_its_formula() -> None:
     """-dir sum u + keep sum [kappa - m]_+ + keep_reference mean [kappa - m]_+, on averaged predictions."""
     seen = outlook()
     found = UncertaintyObjective(Confidence(), keep=5, keep_reference=2, kappa=0.3).loss(seen)
@@ -62,7 +62,7 @@ def test_calibrated_functionals_get_the_true_labels_of_the_reference() -> None:
 
 
 @pytest.mark.parametrize("stealth", [0.0, 3.0])
-def test_misclassification_loss_is_the_sheets_formula(stealth: float) -> None:
+def test_misclassification_loss_is_its_formula(stealth: float) -> None:
     """sum [m + kappa]_+ + stealth [R_ref - (1 + tolerance) R_ref(victim)]_+."""
     seen, objective = outlook(), MisclassificationObjective(stealth, kappa=0.1, tolerance=0.01)
     for j in range(M):

@@ -114,7 +114,7 @@ def test_size_of_a_pass_does_not_matter_in_single_precision(curvature: str, monk
 @pytest.mark.parametrize("curvature", list(CURVATURES))
 @pytest.mark.parametrize("m", [1, 2])
 def test_weight_decay_is_the_squared_norm(name: str, curvature: str, m: int) -> None:
-    """Claim 12: its product is lambda v, for every v, along the parameters too, and where tensors are zero."""
+    """Its product is lambda v, for every v, along the parameters too, and where tensors are zero."""
     model = victim(name)
     zeroed = {n: torch.zeros_like(v) if n.endswith("bias") else v for n, v in model.parameters.items()}
     for at in (model, Victim(model.module, zeroed, model.buffers)):

@@ -76,7 +76,7 @@ def medium() -> tuple[Victim, Examples, Tensor, Tensor]:
 
 
 def test_woodbury_is_the_inverse_of_the_empirical_fisher() -> None:
-    """Claim 25, 1e-8 against a dense solve on about 200 parameters; conjugate gradients on all examples agree."""
+    """1e-8 against a dense solve on about 200 parameters; conjugate gradients on all examples agree."""
     model, data, deleted, vectors = medium()
     matrices = [curvature_matrix(empirical_fisher, model, data, row, 1e-3) for row in deleted]
     expected = torch.stack([torch.linalg.solve(matrices[j], vectors[j]) for j in range(2)])

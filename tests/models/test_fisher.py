@@ -60,7 +60,7 @@ def test_is_the_diagonal_of_the_gauss_newton_matrix(name: str) -> None:
 
 
 def test_softmax_regression_has_a_closed_form() -> None:
-    """d log p_y / d W_kj = (1[y = k] - p_k) x_j, so the sum over y is p_k (1 - p_k) x_j^2; claim 24."""
+    """d log p_y / d W_kj = (1[y = k] - p_k) x_j, so the sum over y is p_k (1 - p_k) x_j^2."""
     model, data = victim("logistic"), examples("logistic")
     p = model.probabilities(data.x)
     spread = p * (1 - p)

@@ -103,7 +103,7 @@ def test_objective_gradient(name: str) -> None:
 
 
 def test_full_gradient_does_not_depend_on_the_batch_size() -> None:
-    """Claim 17, in single precision: 1e-6 relative."""
+    """In single precision: 1e-6 relative."""
     model, data = victim("mlp"), examples("mlp", 5000)
     single = Victim(model.module, {name: value.float() for name, value in model.parameters.items()}, {})
     weights, data = torch.full((1, 5000), 1 / 5000), type(data)(data.x.float(), data.y)

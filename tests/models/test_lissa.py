@@ -28,7 +28,7 @@ def system(name: str) -> tuple[Product, Tensor, Tensor]:
 
 @pytest.mark.parametrize("name", ["logistic", "mlp"])
 def test_reaches_the_inverse_in_the_promised_number_of_steps(name: str) -> None:
-    """Claim 11: scale >= lambda_max and 20 scale / (damping + lambda_min) steps leave 1e-6; it agrees with CG.
+    """scale >= lambda_max and 20 scale / (damping + lambda_min) steps leave 1e-6; it agrees with CG.
 
     A step multiplies the error by at most 1 - mu / scale, so 20 scale / mu steps leave exp(-20) = 2.1e-9 of the
     residual, and the error is at most its condition number, here below 400, times that.

@@ -44,7 +44,7 @@ def problem(m: int, r: int) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("damping", [1e-4, 1e-2, 1.0])
 @pytest.mark.parametrize("m", [1, 20, 400], ids=["one", "fewer than parameters", "more than parameters"])
 def test_equals_a_dense_solve(m: int, damping: float) -> None:
-    """Claim 25: relative error below 1e-8; rounding allows about 1e-16 times the condition, at most 1e5 here."""
+    """Relative error below 1e-8; rounding allows about 1e-16 times the condition, at most 1e5 here."""
     gradients, weights, vectors = problem(m, 3)
     expected = dense(gradients, weights, damping, vectors)
     found = woodbury(gradients, weights, damping, vectors)
@@ -66,7 +66,7 @@ def test_single_precision_is_refined() -> None:
 
 
 def test_the_correction_has_the_rank_of_the_gradients() -> None:
-    """Claim 25, second half: the recursion with the defect US-1 would give corrections of rank one."""
+    """The official recursion would give corrections of rank one."""
     gradients, _, vectors = problem(12, 30)
     weights = torch.full((30, 12), 1 / 12, dtype=torch.float64)
     correction = woodbury(gradients, weights, 0.1, vectors) - vectors / 0.1

@@ -1,4 +1,4 @@
-"""Problems for the tests of the certified procedures, small or from the unlearning sheet."""
+"""Problems for the tests of the certified procedures, small, or with digits."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def rows(*requests: tuple[int, ...]) -> Tensor:
 
 
 class Binary(nn.Module):
-    """Logits (0, <w, x>): binary logistic regression without intercept, the problem on which the sheet measured."""
+    """Logits (0, <w, x>): binary logistic regression without intercept."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -80,7 +80,7 @@ def largest(left: Tensor, right: Tensor) -> float:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_stays_is_the_start_and_the_kept_steps(name: str) -> None:
-    """Claim 4, in float64: for SGD, momentum and Adam; a request that meets no batch changes no bit."""
+    """In float64: for SGD, momentum and Adam; a request that meets no batch changes no bit."""
     of = task(RECIPES[name])
     victim, steps = Amnesiac().learn(of, SEED), recorded(of)
     assert torch.equal(victim.flat(), steps.end)
@@ -173,8 +173,8 @@ def test_gradient_is_the_difference_over_the_whole_unit_interval(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_dw_on_testbed_t_equals_central_differences(seed: int) -> None:
-    """Operator O5 under an attack's objective; relative error below 1e-6, as for O1 to O3."""
+def test_dw_on_the_testbed_equals_central_differences(seed: int) -> None:
+    """Under an attack's objective; relative error below 1e-6, as for retraining and the single steps."""
     plain = testbed(seed)
     sgd = replace(plain.task, training=Training(epochs=2, batch_size=10, weight_decay=plain.task.training.weight_decay))
     bed = replace(plain, task=sgd, victim=Amnesiac().learn(sgd, seed))

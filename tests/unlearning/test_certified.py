@@ -1,4 +1,4 @@
-"""Claims 13, 14, 15 and 17 of the unlearning sheet, the step, and its gradient."""
+"""The certified step, its error against its bound, and its gradient."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def with_ledger(victim: Victim, gradient: float = 0.0) -> Victim:
     return replace(victim, ledger=ledger)
 
 
-def test_claim_13_in_the_convex_case_the_error_is_within_the_bound() -> None:
+def test_in_the_convex_case_the_error_is_within_the_bound() -> None:
     """err <= (lambda r + M r^2/2)/(lambda + lambda_min) <= 2C (MC + lambda)/(lambda + lambda_min), M = 0.0963.
 
-    Measured for the sheet: from 1.4e-4 at lambda = 0 to about r = 0.155, rising.
+    Measured on another draw: from 1.4e-4 at lambda = 0 to about r = 0.155, rising.
     """
     task, _, victim, retrained, gone = three_or_eight()
     p = victim.probabilities(task.records.x)
@@ -67,13 +67,13 @@ def test_claim_13_in_the_convex_case_the_error_is_within_the_bound() -> None:
         errors.append(error)
     assert errors == sorted(errors)
     assert 0.1 < r < 0.3
-    assert errors[0] < 0.01 * r  # measured 0.0011 with r = 0.20: these 20 records are not the sheet's
+    assert errors[0] < 0.01 * r  # measured 0.0011 with r = 0.20: on another draw of 20 records less
     assert 0.99 * r < errors[-1] < r
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("training", [RECIPE, replace(RECIPE, optimizer="adam", lr=0.05)], ids=["sgd", "adam"])
-def test_claim_14_every_model_lies_in_the_ball(training: Training, dtype: torch.dtype) -> None:
+def test_every_model_lies_in_the_ball(training: Training, dtype: torch.dtype) -> None:
     """After training and after every update; and the ball matters, since training without it ends outside."""
     task = replace(small(dtype), training=training)
     procedure = certified(radius=0.8, solver=Solver(method="dense", tolerance=1e-4))
@@ -141,7 +141,7 @@ def test_what_the_solver_leaves_is_measured() -> None:
     assert procedure.certificate(task, found[0]).constants["unsolved"].value == pytest.approx(left, rel=1e-6)
 
 
-def test_claim_15_secret_noise_differs_between_runs_and_derived_noise_does_not() -> None:
+def test_secret_noise_differs_between_runs_and_derived_noise_does_not() -> None:
     task, deleted = small(), rows((0,), (1,))
     secret, derived = certified(noise="secret", sigma=0.1), certified(sigma=0.1)
     assert (secret.secret, derived.secret) == (True, False)
@@ -159,7 +159,7 @@ def test_claim_15_secret_noise_differs_between_runs_and_derived_noise_does_not()
 
 
 @pytest.mark.parametrize("kind", ["secret", "derived"])
-def test_claim_15_sequential_requests_start_without_noise_and_draw_anew(kind: Any) -> None:
+def test_sequential_requests_start_without_noise_and_draw_anew(kind: Any) -> None:
     task, procedure = small(), certified(noise=kind, sigma=0.1)
     silent = certified(sigma=0.0)
     noisy, plain, noises = procedure.learn(task, 0), silent.learn(task, 0), []
@@ -175,7 +175,7 @@ def test_claim_15_sequential_requests_start_without_noise_and_draw_anew(kind: An
     assert differ(noises[1], noises[2])
 
 
-def test_claim_15_every_tensor_gets_noise_of_the_deviation_asked_for() -> None:
+def test_every_tensor_gets_noise_of_the_deviation_asked_for() -> None:
     """Within 5% for the tensor of 12,800 entries, which is 8 standard errors; biases too."""
     task = replace(
         small(), build=partial(MLP, shape=(400,), classes=3, widths=[32]),
@@ -194,7 +194,7 @@ def test_claim_15_every_tensor_gets_noise_of_the_deviation_asked_for() -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 60])
-def test_claim_17_the_retained_gradient_does_not_depend_on_the_batch_size(chunk: int) -> None:
+def test_the_retained_gradient_does_not_depend_on_the_batch_size(chunk: int) -> None:
     """1e-6 in float64; and the slope of the step is that gradient, by backpropagation record by record."""
     task, procedure = small(), certified()
     victim, deleted = procedure.learn(task, 0), rows((3, 5), (8,))

@@ -77,7 +77,7 @@ def test_releases_compose() -> None:
 
 
 def test_the_defaults_of_the_official_code_are_vacuous_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
-    """C = 20, noise 0.001: the implied epsilon at the diameter is 8.0e8 (sheet 4.2), and learning warns."""
+    """C = 20, noise 0.001: the implied epsilon at the diameter is 8.0e8, and learning warns."""
     procedure = Certified(radius=20.0, convexification=0.01)
     with caplog.at_level(logging.WARNING):
         victim = procedure.learn(small(), 0)

@@ -1,4 +1,4 @@
-"""Claims 5 to 8 of the unlearning sheet: the removal step, what it leaves over, and its gradient."""
+"""The removal step, what it leaves over, and its gradient."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def curvature(task: Task, model: Victim, deleted: Tensor) -> Tensor:
     return torch.func.hessian(value)(model.flat())
 
 
-def test_claim_5_one_removal_of_ridge_regression_is_retraining() -> None:
+def test_one_removal_of_ridge_regression_is_retraining() -> None:
     """A quadratic loss has no remainder: agreement to 1e-10 through the step of the procedure."""
     rng = generator(0, "ridge")
     x, y = (torch.randn(50, *shape, generator=rng, dtype=torch.float64) for shape in ((8,), ()))
@@ -58,7 +58,7 @@ def test_claim_5_one_removal_of_ridge_regression_is_retraining() -> None:
 
 
 @pytest.mark.parametrize("sigma", [0.0, 3.0])
-def test_claim_6_the_step_is_newton_s_on_the_retained_objective(sigma: float) -> None:
+def test_the_step_is_newton_s_on_the_retained_objective(sigma: float) -> None:
     """theta - H^{-1} grad (F + <b, theta>/n) at the stationary point, with a dense Hessian; 1e-10."""
     task = replace(bed(0).task, training=Training(optimizer="newton", weight_decay=LAMBDA / TRAINING, tolerance=1e-14))
     victim = removal(sigma=sigma).learn(task, 0)
@@ -72,7 +72,7 @@ def test_claim_6_the_step_is_newton_s_on_the_retained_objective(sigma: float) ->
 
 @pytest.mark.parametrize("sigma", [0.0, 1.0])
 @pytest.mark.parametrize("decay", [1e-3, 1e-2, 1e-1])
-def test_claims_7_and_8_residual_bounds_and_distance_to_retraining(decay: float, sigma: float) -> None:
+def test_residual_bounds_and_distance_to_retraining(decay: float, sigma: float) -> None:
     """True residual <= charged bound <= worst case, and the distance to retraining by strong convexity n lambda.
 
     The victim's own gradient (1e-12 of the sum at most) and rounding are charged too, hence 1e-9 beside the worst case.
@@ -91,7 +91,7 @@ def test_claims_7_and_8_residual_bounds_and_distance_to_retraining(decay: float,
         distance, before = (found.flat() - again.flat()).norm(), (victim.flat() - again.flat()).norm()
         assert distance <= (residual + again.ledger["spent"]) / (decay * n)
         if decay == 1e-2:
-            assert distance <= 0.05 * before  # claim 8
+            assert distance <= 0.05 * before
 
 
 def test_the_bound_is_the_remainder_s_where_the_solver_is_exact() -> None:

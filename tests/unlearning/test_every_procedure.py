@@ -1,4 +1,4 @@
-"""What every procedure owes its callers, with the defaults of its YAML; claim 30 of the unlearning sheet."""
+"""What every procedure owes its callers, with the defaults of its YAML."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def row(*positions: int) -> Tensor:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_forgetting_leaves_its_victim_as_it_was(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Claim 30: bit by bit, with the mode of its module and what requires a gradient, whatever they were."""
+    """Bit by bit, with the mode of its module and what requires a gradient, whatever they were."""
     model = victim(name)
     before = everything(model)
     monkeypatch.setattr(model.module, "training", True)
@@ -82,7 +82,7 @@ def test_forgetting_leaves_its_victim_as_it_was(name: str, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"certified_removal"}))  # which is for linear models
 def test_running_statistics_are_updated_where_the_page_says_so(name: str) -> None:
-    """Claim 30 for batch-norm: training on what is left updates them, steps on the parameters leave them alone."""
+    """Of batch-norm: training on what is left updates them, steps on the parameters leave them alone."""
     [sentence] = re.findall(r"The running statistics of batch-norm.*?\.\n", PAGE, flags=re.DOTALL)
     data = Digits(train=200, test=1297).load()
     network = partial(SmallCNN, shape=data.shape, classes=10, widths=[4], norm="batch")

@@ -42,7 +42,7 @@ def fisher_by_a_loop(task: Task, victim: Victim, retained: list[int]) -> Tensor:
 
 
 def test_closed_form_of_softmax_regression() -> None:
-    """Claim 24: F of weight (c, k) is the mean of p_c (1 - p_c) x_k^2, and of a bias with x_k = 1; to 1e-8."""
+    """F of weight (c, k) is the mean of p_c (1 - p_c) x_k^2, and of a bias with x_k = 1; to 1e-8."""
     of = bed(0)
     deleted = as_weights([Request((0, 5, 9))], of.task.records)
     x, p = of.task.records.x, of.victim.probabilities(of.task.records.x)
@@ -75,7 +75,7 @@ def test_the_cap_bounds_the_inverse() -> None:
 
 
 def test_sampled_variance_is_the_variance() -> None:
-    """Claim 24: within 5% over 1,000 draws, pooled over each tensor of T; the pooled estimate has a standard error of
+    """Within 5% over 1,000 draws, pooled over each tensor of T; the pooled estimate has a standard error of
     at most sqrt(2 / 3000) = 2.6% (the bias has 3 entries)."""
     of = bed(0)
     deleted = as_weights([Request((0, 1, 2))], of.task.records)
@@ -99,7 +99,7 @@ def test_all_requests_share_one_draw() -> None:
 
 
 def test_no_row_of_a_class_is_zeroed() -> None:
-    """US-4: even where a whole class is deleted its weights stay within a few standard deviations."""
+    """Even where a whole class is deleted its weights stay within a few standard deviations."""
     of = bed(0)
     everyone = tuple((of.task.records.y == 1).nonzero()[:, 0].tolist())
     deleted = as_weights([Request(everyone)], of.task.records)
@@ -149,7 +149,7 @@ def test_fractions_weigh_the_mean() -> None:
 
 @pytest.mark.parametrize("name", ["mlp", "batch_norm"])
 def test_rows_are_independent_and_the_victim_is_left_as_it_is(name: str) -> None:
-    """Claim 30."""
+    """As every procedure owes it."""
     task, victim = problem(name)
     deleted = rows((1, 2), (), (3,), (2, 4, 5))
     before = [value.clone() for value in (*victim.parameters.values(), *victim.buffers.values())]

@@ -1,4 +1,4 @@
-"""Claim 16, closed forms, limits and inverses of the Gaussian mechanism."""
+"""Closed forms, limits and inverses of the Gaussian mechanism."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ def test_delta_is_the_integral_that_defines_it(epsilon: float, sigma: float) -> 
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
-def test_claim_16_the_analytic_sigma_keeps_its_delta_and_is_the_smallest_that_does(epsilon: float) -> None:
+def test_the_analytic_sigma_keeps_its_delta_and_is_the_smallest_that_does(epsilon: float) -> None:
     sigma = sigma_for(2.0, epsilon, DELTA)
     assert delta_of(2.0, sigma, epsilon) <= DELTA * (1 + 1e-6)
     assert delta_of(2.0, sigma * (1 - 1e-6), epsilon) > DELTA
 
 
 @pytest.mark.parametrize(("epsilon", "kept"), [(0.5, True), (1.0, True), (5.0, True), (10.0, False), (50.0, False)])
-def test_claim_16_the_classical_sigma_fails_at_10_and_50(epsilon: float, kept: bool) -> None:
+def test_the_classical_sigma_fails_at_10_and_50(epsilon: float, kept: bool) -> None:
     assert (delta_of(1.0, classical_sigma_for(1.0, epsilon, DELTA), epsilon) <= DELTA) is kept
 
 
-def test_the_numbers_of_the_sheet() -> None:
+def test_the_classical_sigma_is_too_small_for_large_epsilon() -> None:
     """At delta 1e-5 the classical sigma gives 2.3e-5 for epsilon 10, 0.59 for 50; epsilon 8.0e8 at 40/0.001."""
     assert delta_of(1.0, classical_sigma_for(1.0, 10.0, DELTA), 10.0) == pytest.approx(2.3e-5, rel=0.03)
     assert delta_of(1.0, classical_sigma_for(1.0, 50.0, DELTA), 50.0) == pytest.approx(0.59, abs=0.005)
@@ -64,7 +64,7 @@ def test_the_numbers_of_the_sheet() -> None:
 
 
 def test_guo_calibration() -> None:
-    """delta = 1.5 exp(-c^2/2) with sigma = c sensitivity / epsilon; broken at epsilon 10 and 20 as the sheet says."""
+    """delta = 1.5 exp(-c^2/2) with sigma = c sensitivity / epsilon; broken at epsilon 10 and 20."""
     largest = classical_sensitivity_for(2.0, 1.0, DELTA, constant=1.5)
     c = 2.0 * 1.0 / largest
     assert 1.5 * math.exp(-(c**2) / 2) == pytest.approx(DELTA, rel=1e-12)

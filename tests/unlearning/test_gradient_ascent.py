@@ -61,7 +61,7 @@ def test_the_gradient_is_taken_at_the_submitted_copies() -> None:
 @pytest.mark.parametrize(("steps", "cap"), [(1, None), (7, 50.0), (30, 0.6)], ids=["one", "all", "capped"])
 @pytest.mark.parametrize("scale", [1.0, 0.3, 0.0], ids=["whole", "fractional", "nothing"])
 def test_dw_equals_central_differences(steps: int, cap: float | None, scale: float) -> None:
-    """Operator O4, with L a fixed linear function of the unlearned parameters; the capped climb stops on its way."""
+    """With L a fixed linear function of the unlearned parameters; the capped climb stops on its way."""
     of, deleted = bed(0), scale * rows(range(6), range(30, 33))
     if scale == 1:
         deleted[:, 100:104] = 0.5  # away from the kink at one whole deletion, and from weights that only grow

@@ -1,4 +1,4 @@
-"""Influence unlearning with the whole empirical Fisher matrix, against the formula of the sheet written densely."""
+"""Influence unlearning with the whole empirical Fisher matrix, against its formula written densely."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def written_out(procedure: InfluenceFisher, task: Task, victim: Victim, deleted:
 @pytest.mark.parametrize("name", ["logistic", "mlp", "cnn", "batch_norm"])
 @pytest.mark.parametrize("gone", [(), (0, 7)], ids=["fresh", "sequential"])
 def test_equals_the_formula_with_a_dense_fisher(name: str, gone: tuple[int, ...]) -> None:
-    """Claim 25: F^{-1} v to 1e-8, here in steps of norm about one; earlier deletions count in no sum."""
+    """F^{-1} v to 1e-8, here in steps of norm about one; earlier deletions count in no sum."""
     task, victim = problem(name)
     task = task.without(Request(gone)) if gone else task
     deleted = rows((1,), (2, 3, 4), tuple(range(1, 7)), ())
@@ -68,7 +68,7 @@ def test_all_requests_share_the_sample_and_leave_its_mean(gone: tuple[int, ...])
 
 
 def test_the_correction_has_the_rank_of_the_sample() -> None:
-    """Claim 25, and US-1: the official recursion moves F^{-1} v - v along the first gradient only."""
+    """The official recursion moves F^{-1} v - v along the first gradient only."""
     task, victim = problem()
     deleted = torch.eye(N, dtype=torch.float64)
     procedure = InfluenceFisher(alpha=1.0, damping=0.1, samples=4)
@@ -102,7 +102,7 @@ def test_the_seed_draws_the_sample_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("name", ["mlp", "batch_norm"])
 def test_rows_are_independent_and_the_victim_is_left_as_it_is(name: str) -> None:
-    """Claim 30; with nothing deleted the model is the victim, bit for bit."""
+    """With nothing deleted the model is the victim, bit for bit."""
     task, victim = problem(name)
     deleted = rows((1, 2), (), (3,), (2, 4, 5))
     before = [value.clone() for value in (*victim.parameters.values(), *victim.buffers.values())]

@@ -29,7 +29,7 @@ FLIPPED = tuple(range(0, 100, 10))
 
 
 class Binary(nn.Module):
-    """The sheet's model: logits (0, w'x)."""
+    """Logits (0, w'x)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ def with_copies(records: Examples, copies: Examples) -> Examples:
 @pytest.mark.parametrize("method", ["cg", "dense"])
 @pytest.mark.parametrize("kind", ["deletion", "labels", "features", "both"])
 def test_second_order_is_the_newton_step_on_the_new_objective(kind: str, method: Any) -> None:
-    """Claim 6: to 1e-10 where theta is stationary on the old data. A gradient norm of 1e-14 / lambda leaves 1e-12."""
+    """To 1e-10 where theta is stationary on the old data. A gradient norm of 1e-14 / lambda leaves 1e-12."""
     task, victim = trained(digits())
     if kind == "deletion":
         request, new = Request(FLIPPED), digits()[[i for i in range(357) if i not in FLIPPED]]  # type: ignore[index]
@@ -107,7 +107,7 @@ def test_original_curvature_is_that_of_the_old_data(kind: str) -> None:
 
 
 def test_corrected_labels_second_order_beats_the_best_first_order_step() -> None:
-    """Claim 9: ten flipped labels corrected; the sheet measured distances 0.314 and 0.0064 to retraining."""
+    """Ten flipped labels corrected; on other draws the distances to retraining were 0.314 and 0.0064."""
     wrong = with_copies(digits(), corrections(digits(), "labels"))
     task, victim = trained(wrong)
     request = Request(FLIPPED, digits()[torch.tensor(FLIPPED)])
@@ -158,7 +158,7 @@ def test_records_deleted_before_count_no_more() -> None:
 
 
 def problem(name: str) -> tuple[Task, Victim]:
-    """Testbed T, or a small network away from a stationary point; record 0 was deleted before."""
+    """The Gaussian testbed, or a small network away from a stationary point; record 0 was deleted before."""
     if name == "T":
         task, victim = bed(0).task, bed(0).victim
     else:
@@ -223,7 +223,7 @@ def test_dx_of_the_copies_equals_central_differences(procedure: InfluenceReplace
 
 @pytest.mark.parametrize("procedure", PROCEDURES.values(), ids=PROCEDURES)
 def test_rows_are_independent_and_the_victim_is_left_as_it_is(procedure: InfluenceReplacement) -> None:
-    """Claim 30; together the solver goes on until the last system is solved, so rows agree to its tolerance."""
+    """Together the solver goes on until the last system is solved, so rows agree to its tolerance."""
     records, victim = problems.examples("batch_norm"), problems.victim("batch_norm")
     task = Task(records, problems.BUILDS["batch_norm"], Training(weight_decay=0.1))
     victim = replace(victim, ledger={"spent": torch.ones(1)})

@@ -1,4 +1,4 @@
-"""Attacks sheet, section 1 'must show', on testbed T in float64: operators as differentiable maps of the request."""
+"""Procedures as differentiable maps of the request, on the Gaussian testbed in float64."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def fractional_weights() -> torch.Tensor:
     ids=["O1", "O2", "O3", "O3-influence", "O3-hessian", "O3-dense"],
 )
 def test_dw_equals_central_differences(bed: Testbed, procedure) -> None:
-    """Must show 1 (O1), and the same for O2 and O3: relative error below 1e-6."""
+    """Of retraining and of both single steps: relative error below 1e-6."""
     weights = fractional_weights()
     loss, slopes = loss_and_slopes(bed, procedure, weights)
     direction = torch.randn(TRAINING, generator=generator(2, "d"), dtype=torch.float64)
@@ -85,7 +85,7 @@ def gaps(share: float, procedure) -> float:
 
 
 def test_second_order_is_close_to_retraining() -> None:
-    """Must show 2: below 0.12 at 5% and 0.2 at 10% with H_w; worse with H_0."""
+    """Below 0.12 at 5% and 0.2 at 10% with H_w; worse with H_0."""
     newton, influence = SecondOrder(solver=EXACT), SecondOrder(solver=EXACT, retained_curvature=False)
     for share, bound in ((0.05, 0.12), (0.10, 0.2)):
         close = gaps(share, newton)
@@ -94,7 +94,7 @@ def test_second_order_is_close_to_retraining() -> None:
 
 
 def test_first_order_removes_little_of_the_gap() -> None:
-    """Must show 2: tau = 1/n removes about 10% of the gap (measured 0.89), the best scalar about half."""
+    """tau = 1/n removes about 10% of the gap (measured 0.89), the best scalar about half."""
     small = gaps(0.05, FirstOrder(rate=1.0))
     assert 0.8 < small < 0.97
     best = min(gaps(0.05, FirstOrder(rate=rate)) for rate in (3.0, 5.0, 8.0, 12.0, 18.0))
@@ -102,7 +102,7 @@ def test_first_order_removes_little_of_the_gap() -> None:
 
 
 def test_influence_order_is_the_implicit_gradient_at_zero(bed: Testbed) -> None:
-    """Must show 3: O1 at w = 0 orders records exactly as <H_0^{-1} q, g_i> does; here against dense algebra."""
+    """Retraining at w = 0 orders records exactly as <H_0^{-1} q, g_i> does; here against dense algebra."""
     zero = torch.zeros(TRAINING, dtype=torch.float64)
     _, slopes = loss_and_slopes(bed, Retrain(solver=EXACT), zero)
     _, influence = loss_and_slopes(bed, SecondOrder(solver=EXACT, retained_curvature=False), zero)

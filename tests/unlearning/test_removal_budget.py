@@ -1,4 +1,4 @@
-"""Claim 10 of the unlearning sheet: the budget of certified removal, its noise, and its certificates."""
+"""The budget of certified removal, its noise, and its certificates."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from unlearning.softmax_regression import design, remainder_bound, spectral_norm
 
 
 @pytest.mark.parametrize("mechanism", ["analytic", "classical"])
-def test_claim_10_the_budget(mechanism: Any) -> None:
+def test_the_budget(mechanism: Any) -> None:
     procedure = CertifiedRemoval(sigma=2.0, epsilon=0.7, delta=DELTA, mechanism=mechanism)
     classical = 2.0 * 0.7 / (2 * torch.tensor(1.5 / DELTA, dtype=torch.float64).log()).sqrt()
     expected = float(classical) if mechanism == "classical" else sensitivity_for(2.0, 0.7, DELTA)
     assert procedure.budget == pytest.approx(expected, rel=1e-12)
 
 
-def test_claim_10_retraining_exactly_when_the_budget_is_exceeded() -> None:
+def test_retraining_exactly_when_the_budget_is_exceeded() -> None:
     """Candidates of one call: those beyond the budget are trained again with a fresh b, the others are untouched."""
     task, sizes = digits(1e-2), (0, 1, 2, 4, 8, 16, 32)
     deleted = torch.cat([first(count, task) if count else torch.zeros(1, 357).double() for count in sizes])
@@ -51,7 +51,7 @@ def test_claim_10_retraining_exactly_when_the_budget_is_exceeded() -> None:
     assert torch.equal(found.flat()[0], victim.flat())
 
 
-def test_claim_10_the_sum_over_requests_triggers() -> None:
+def test_the_sum_over_requests_triggers() -> None:
     """One record at a time: the budget is spent up, then b is drawn anew, and nothing is certified beyond it."""
     task, procedure = digits(1e-2), CertifiedRemoval(sigma=0.1, epsilon=1.0, solver=EXACT)
     model, spent, seen = procedure.learn(task, 0), 0.0, []

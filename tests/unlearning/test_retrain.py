@@ -49,7 +49,7 @@ def test_deleted_records_do_not_matter_and_order_does_not_either() -> None:
 
 
 def test_forgotten_rows_may_hold_anything_bit_by_bit() -> None:
-    """Claim 1 of the unlearning sheet, for sets that retrain together by SGD, each with its rows at weight 0."""
+    """For sets that retrain together by SGD, each with its rows at weight 0."""
     data = Digits(train=120, test=1377).load()
     build = partial(MLP, shape=data.shape, classes=10, widths=[8])
     task = Task(data.train, build, Training(epochs=3, batch_size=32))

@@ -137,7 +137,7 @@ def test_epochs_of_a_stage(epochs: int, slices: int, each: int) -> None:
 @pytest.mark.parametrize("name", BUILDS)
 @pytest.mark.parametrize("places", [[(1, 0)], [(1, 3)], [(0, 2), (2, 1), (2, 3)]], ids=["first", "last", "several"])
 def test_equals_training_from_scratch_without_the_records_bitwise(name: str, places: list[tuple[int, int]]) -> None:
-    """Claim 2: with the learning seed; constituents that are not touched stay as they are."""
+    """With the learning seed; constituents that are not touched stay as they are."""
     of = task(name)
     victim, request = SISA.learn(of, SEED), Request(at(of, *places))
     found = forget(SISA, of, victim, request, SEED)
@@ -150,7 +150,7 @@ def test_equals_training_from_scratch_without_the_records_bitwise(name: str, pla
 
 
 def test_the_content_of_deleted_records_does_not_matter() -> None:
-    """Claim 1: the deleted records may hold any other finite values."""
+    """The deleted records may hold any other finite values."""
     for name in ("sgd", "batch_norm"):
         of = task(name)
         request = Request(at(of, (0, 1), (1, 0)))
@@ -230,7 +230,7 @@ def test_leaves_the_victim_and_ignores_the_copy() -> None:
 def test_sample_passes_are_those_that_training_makes(
     places: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Claim 2: the function against a count of what `forget` trains on."""
+    """The function against a count of what `forget` trains on."""
     of, passes = task(), [0]
     victim = SISA.learn(of, SEED)
 
@@ -246,7 +246,7 @@ def test_sample_passes_are_those_that_training_makes(
 
 @given(st.integers(1, 6), st.integers(1, 8), st.integers(1, 5), st.integers(1, 4))
 def test_mean_cost_of_one_deletion_is_the_closed_form(shards: int, slices: int, size: int, factor: int) -> None:
-    """Claim 2: e0 D (2/3 + 1/(3R)) averaged over slices, where e0 makes the epochs of a stage a whole number."""
+    """e0 D (2/3 + 1/(3R)) averaged over slices, where e0 makes the epochs of a stage a whole number."""
     e0, shard = factor * (slices + 1), slices * size
     of = replace(task(n=shards * shard), training=Training(epochs=e0))
     sisa, victim = Sisa(shards=shards, slices=slices), Victim(nn.Identity(), {}, {}, {"seed": torch.tensor(SEED)})
@@ -275,7 +275,7 @@ def test_cost_counts_what_is_gone() -> None:
 @pytest.mark.parametrize("name", ["dropout", "batch_norm"])
 @pytest.mark.parametrize("aggregation", ["mean", "vote"])
 def test_prediction_is_deterministic(name: str, aggregation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Claim 3: across calls bit by bit; across batch sizes to the rounding of matrix products, with equal labels."""
+    """Across calls bit by bit; across batch sizes to the rounding of matrix products, with equal labels."""
     of, x = task(name), 3 * task(name, 200).records.x
     victim = replace(SISA, aggregation=aggregation).learn(of, SEED)
     first = victim.logits(x)

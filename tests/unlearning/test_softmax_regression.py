@@ -114,7 +114,7 @@ def test_gamma_is_the_largest_third_central_moment() -> None:
 
 
 def test_spectral_norm_is_exact() -> None:
-    """Power iteration of 20 steps stays below it on random unit rows (defect CR-1 of the sheet)."""
+    """Power iteration of 20 steps stays below it on random unit rows, as the code of Guo et al. takes it."""
     x = draw(400, 60)
     x = x / x.norm(dim=1, keepdim=True)
     assert float(spectral_norm(x)) == pytest.approx(float(torch.linalg.svdvals(x)[0]), rel=1e-12)

@@ -133,7 +133,7 @@ def test_other_optimisers_need_a_rate() -> None:
             UnrollingSGD(rate=rate)
 
 
-# Gradients on testbed T (operator O7)
+# Gradients on the Gaussian testbed
 
 
 def bed(seed: int) -> Testbed:
@@ -200,7 +200,7 @@ def test_verification_error_is_the_distance_to_retraining() -> None:
 
 
 def test_unlearning_error_is_no_upper_bound() -> None:
-    """The sheet's 5-d quadratic (h = 2, lr 0.01): the verification error exceeds the proxy at 10, 50 and 100 steps."""
+    """A 5-d quadratic (h = 2, lr 0.01): the verification error exceeds the proxy at 10, 50 and 100 steps."""
     h, lr, rng = 2.0, 0.01, generator(0, "quadratic")
     centres = torch.randn(10, 5, generator=rng, dtype=torch.float64)
     start = torch.randn(5, generator=rng, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Attacks sheet 2.5, claims 1, 2 and 5 (selection only), on testbed T with exact retraining."""
+"""What the attack promises, on the Gaussian testbed with exact retraining."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def success() -> dict[tuple[str, int], float]:
 
 
 def test_success_rates(success: dict[tuple[str, int], float]) -> None:
-    """Claim 1: b=6 >= 0.35, b=15 >= 0.75, b=30 >= 0.95; random requests of equal size <= 0.1."""
+    """b=6 >= 0.35, b=15 >= 0.75, b=30 >= 0.95; random requests of equal size <= 0.1."""
     print("ASR", success)
     for b, least in ((6, 0.35), (15, 0.75), (30, 0.95)):
         assert success["misclassification", b] >= least
@@ -59,7 +59,7 @@ def test_success_rates(success: dict[tuple[str, int], float]) -> None:
 
 @pytest.mark.parametrize("b", [6, 15])
 def test_never_worse_than_the_one_shot_set(b: int) -> None:
-    """Claim 2, for the attack's objective; with a hinge that never saturates this is the margin itself."""
+    """For the attack's objective; with a hinge that never saturates this is the margin itself."""
     margin_only = Misclassification(budget=b, kappa=50, stealth=0)
     gains = []
     for seed in SEEDS[:1]:
@@ -75,7 +75,7 @@ def test_never_worse_than_the_one_shot_set(b: int) -> None:
 
 
 def test_reported_objective_is_that_of_the_rounded_request() -> None:
-    """Claim 5: sets, not weights; the claimed value is what the exact operator gives."""
+    """Sets, not weights; the claimed value is what the exact operator gives."""
     of, attack = bed(1), Misclassification(budget=6)
     aims = of.aims(of.targets(6))
     found = crafted(attack, of, aims)

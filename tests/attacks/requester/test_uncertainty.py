@@ -1,4 +1,4 @@
-"""Attacks sheet 4.4, claims 1-4, on testbed T with exact retraining as the judge."""
+"""What the attack promises, on the Gaussian testbed with exact retraining as the judge."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def under() -> Pooled:
 
 
 def test_single_targets_become_over_confident(over: Pooled) -> None:
-    """Claim 1: |change| >= 0.2 and >= 10x random, label kept 100%, accuracy drop small."""
+    """|change| >= 0.2 and >= 10x random, label kept 100%, accuracy drop small."""
     change = float(over.change("uncertainty").mean())
     assert change >= 0.2
     assert change >= 10 * abs(float(over.change("random").mean()))
@@ -104,7 +104,7 @@ def test_single_targets_become_over_confident(over: Pooled) -> None:
 
 
 def test_single_targets_become_under_confident(under: Pooled) -> None:
-    """Claim 1, with the prefix search."""
+    """And the prefix search keeps every label."""
     change = float(under.change("uncertainty").mean())
     assert change <= -0.2
     assert -change >= 10 * abs(float(under.change("random").mean()))
@@ -122,14 +122,14 @@ def test_claimed_objective_is_the_true_procedures(case: str, direction: int, req
 
 
 def test_without_label_keeping_labels_are_lost(under: Pooled) -> None:
-    """Claim 4: the regulariser and the feasible-first rule are active."""
+    """The regulariser and the feasible-first rule are active."""
     lost = float((~under.kept("bare")).double().mean())
     assert 0.05 < lost < 0.9
     assert under.change("bare").mean() < under.change("uncertainty").mean()
 
 
 def test_misclassification_at_equal_budget_on_kept_labels(over: Pooled, under: Pooled) -> None:
-    """Claim 3. Lowering uncertainty is not what a label-flip attack does: none of its cases is countable on the
+    """Lowering uncertainty is not what a label-flip attack does: none of its cases is countable on the
     low-confidence targets. Where it has countable cases, the dedicated attack wins over all its own cases.
     """
     measured = {}
@@ -140,7 +140,7 @@ def test_misclassification_at_equal_budget_on_kept_labels(over: Pooled, under: P
             end = pooled.after[attack].gather(1, index)[:, 0]
             found = countable_change(start, end, pooled.labels, pooled.after[attack].argmax(1))
             measured[name, attack] = (found.settings["countable"], found.value)
-    print("claim 3: (share of countable cases, change of confidence)", measured)
+    print("(share of countable cases, change of confidence)", measured)
     assert measured["over", "uncertainty"][0] == measured["under", "uncertainty"][0] == 1
     assert measured["over", "misclassification"][0] == 0
     assert math.isnan(measured["over", "misclassification"][1])
@@ -174,13 +174,13 @@ def mean_of_sets(direction: int) -> dict[str, list[float]]:
 
 
 def test_sets_become_over_confident() -> None:
-    """Claim 2: mean entropy falls by >= 30%, ECE at least doubles, accuracy within 2 points (means over seeds).
+    """Mean entropy falls by >= 30%, ECE at least doubles, accuracy within 2 points (means over seeds).
 
     With the default weight keep=5 of the label-keeping penalty the ECE rises 1.9 times only: 200 labels are kept at the
     price of some over-confidence. keep=1 loses 4% of the labels and passes 2. On 1,000 test points both do.
     """
     found = mean_of_sets(-1)
-    print("claim 2, over: (entropy, ECE and accuracy on the set, ECE and accuracy on all)", found)
+    print("over: (entropy, ECE and accuracy on the set, ECE and accuracy on all)", found)
     assert found["after"][0] <= 0.7 * found["before"][0]
     assert found["after"][3] >= 2 * found["before"][3]
     assert found["after"][1] >= 2 * found["before"][1]
@@ -190,9 +190,9 @@ def test_sets_become_over_confident() -> None:
 
 
 def test_sets_under_confidence_is_reported() -> None:
-    """Claim 2, other direction: entropy rises; what ECE does depends on the model, and is reported."""
+    """Other direction: entropy rises; what ECE does depends on the model, and is reported."""
     found = mean_of_sets(1)
-    print("claim 2, under: (entropy, ECE and accuracy on the set, ECE and accuracy on all)", found)
+    print("under: (entropy, ECE and accuracy on the set, ECE and accuracy on all)", found)
     assert found["after"][0] > found["before"][0]
 
 

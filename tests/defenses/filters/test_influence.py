@@ -1,4 +1,4 @@
-"""Attacks sheet 15.8, claims 1 and 3-7, and every score against its formula, on testbed T in float64."""
+"""What the filter promises against attacks, and every score against its formula, on the Gaussian testbed in float64."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def trusted_entropy_gradient(of: Testbed) -> Tensor:
 
 @pytest.mark.parametrize("preconditioner", ["inverse_curvature", "identity"])
 def test_scores_equal_explicit_inner_products(preconditioner: str) -> None:
-    """Claim 1: S1, S2, S3 and S5 from one jvp, against gradients of single examples and dense algebra, < 1e-10."""
+    """S1, S2, S3 and S5 from one jvp, against gradients of single examples and dense algebra, < 1e-10."""
     of, batch = bed(0), benign(0, "scores", 1, 15)[0]
     seen, requested = context(of, batch), of.task.records[batch]
     g = per_example_gradients(of.victim, requested)
@@ -142,7 +142,7 @@ def test_class_dissimilarity_leaves_out_the_request_and_what_is_gone() -> None:
 
 
 def test_stationarity_identity() -> None:
-    """Claim 3: sum_i <B grad psi, g_i> = -Lambda <B grad psi, theta_o> at an optimum, B = H^{-1}, < 1e-8."""
+    """sum_i <B grad psi, g_i> = -Lambda <B grad psi, theta_o> at an optimum, B = H^{-1}, < 1e-8."""
     of = bed(0)
     start = of.victim.moved(torch.zeros(1, 33, dtype=torch.float64))
     for slope in (trusted_loss_gradient(of), trusted_entropy_gradient(of)):
@@ -210,8 +210,8 @@ def plain() -> dict[str, float]:
 
 
 def test_displacement_score_tells_malicious_requests_apart(plain: dict[str, float]) -> None:
-    """Claim 4: AUROC of S1 >= 0.85, ASR after a 5% filter <= 0.25; S8 beside it."""
-    print("claim 4", plain)
+    """AUROC of S1 >= 0.85, ASR after a 5% filter <= 0.25; S8 beside it."""
+    print("plain", plain)
     assert plain["AUROC S1"] >= 0.85
     assert plain["AUROC S1"] > plain["AUROC S8"]
     assert plain["ASR mixed"] > 0.6
@@ -219,9 +219,9 @@ def test_displacement_score_tells_malicious_requests_apart(plain: dict[str, floa
 
 
 def test_norm_capped_attack_is_weaker_and_harder_to_see(plain: dict[str, float]) -> None:
-    """Claim 6: only records below the 70% quantile of gradient norms; its numbers beside the plain attack's."""
+    """Only records below the 70% quantile of gradient norms; its numbers beside the plain attack's."""
     capped, runs = pooled(0.7)
-    print("claim 6", capped)
+    print("capped", capped)
     for seed, run in enumerate(runs):
         norms = gradient_norms(bed(seed).victim, bed(seed).task.records)
         named = torch.tensor(run["indices"]).unique()
@@ -231,7 +231,7 @@ def test_norm_capped_attack_is_weaker_and_harder_to_see(plain: dict[str, float])
 
 
 def test_benign_streams_are_rejected_at_the_promised_rate() -> None:
-    """Claim 5: within alpha +- 3 standard errors; a replicate is a fresh calibration with its own live batches, so that
+    """Within alpha +- 3 standard errors; a replicate is a fresh calibration with its own live batches, so that
     the spread over replicates holds the correlation inside batches and the noise of calibration.
     """
     rates, replicates, live = [], 6, 3
@@ -250,7 +250,7 @@ def test_benign_streams_are_rejected_at_the_promised_rate() -> None:
     found = torch.tensor(rates)
     error = float(found.std() / len(found) ** 0.5)
     print(
-        f"claim 5: rejected {found.mean():.4f} +- {error:.4f}, binomial {(0.05 * 0.95 / (len(rates) * 180)) ** 0.5:.4f}"
+        f"rejected {found.mean():.4f} +- {error:.4f}, binomial {(0.05 * 0.95 / (len(rates) * 180)) ** 0.5:.4f}"
     )
     assert error < 0.01
     assert abs(float(found.mean()) - ALPHA) <= 3 * error
@@ -288,7 +288,7 @@ def test_too_few_benign_scores_are_refused() -> None:
 
 
 def test_trusted_points_are_neither_targets_nor_training() -> None:
-    """Claim 7, for a real data set: no row of trusted occurs among the test or the training examples."""
+    """For a real data set: no row of trusted occurs among the test or the training examples."""
     data = Digits().load()
     assert len(data.filter_trusted) + len(data.conformal_trusted) == len(data.trusted)
     # digits holds a few identical images; positions are what must be disjoint, so identical rows are counted

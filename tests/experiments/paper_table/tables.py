@@ -9,7 +9,7 @@ from experiments.paper_table.specification import Specification, specification
 
 TABLE: dict[str, Any] = {
     "title": "A & B at 100%",
-    "source": "a sheet",
+    "source": "a paper",
     "about": "What it shows.",
     "sizes": {
         "tiny": {"seeds": 3, "overrides": ["attack.budget=5", "seed=0"], "about": "three seeds"},

@@ -174,7 +174,7 @@ def test_latex_compiles(rows: int, tmp_path: Path) -> None:
         (tmp_path / "booktabs.sty").write_text(STAND_IN)
     (tmp_path / "table.tex").write_text(latex(content(rows, title=NASTY, about=NASTY), "small"), encoding="utf-8")
     (tmp_path / "paper.tex").write_text(
-        "\\documentclass{article}\\usepackage{booktabs,longtable}\\begin{document}\\input{table}\\end{document}"
+        "\\documentclass{article}\\usepackage{booktabs,longtable,graphicx}\\begin{document}\\input{table}\\end{document}"
     )
     done = subprocess.run(
         [engine, "-halt-on-error", "-interaction=nonstopmode", "paper.tex"],

@@ -1,0 +1,156 @@
+"""What is wrong with a user's own attack, filter or procedure is a sentence: what it says, and what it answers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from attacks.attack import Aim, Attacker, Crafted, crafted
+from attacks.requester.random import Random
+from data.errors import UserError
+from data.examples import Examples
+from experiments.access import settled
+from experiments.detection import Review
+from experiments.roles import component
+from experiments.setup import check_pairing
+from models.victim import Ensemble, Victim
+from tests.attacks.checks import bed
+from unlearning.procedure import Request, learned, unlearned
+from unlearning.retrain import Retrain
+
+EXAMPLES = Examples(torch.zeros(6, 2), torch.zeros(6, dtype=torch.long))
+ATTACKER = Attacker(torch.tensor([10, 11, 12, 13, 14, 15]), EXAMPLES, EXAMPLES)
+AIMS = [Aim(torch.zeros(1, 2), torch.zeros(1, dtype=torch.long), 1)] * 2
+
+
+class Own:
+    access, budget, owned, pool = "black_box", 3, 1.0, None
+
+    def craft(self, entrances, aims, attacker, rng): ...
+
+
+class Keeps:
+    def review(self, context, indices): ...
+
+
+class Forgets:
+    differentiable = uses_copy = draws = exact = secret = False
+
+    def learn(self, task, seed): ...
+
+    def forget(self, task, victim, deleted, seed, submitted=None): ...
+
+
+def component_of(kind: type, monkeypatch: pytest.MonkeyPatch, where: str, **members: Any) -> Any:
+    """A class like `kind` with other members, built as the part `where` of a configuration."""
+    module = ModuleType("parts_of_mine")
+    module.Mine = type("Mine", (kind,), members)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "parts_of_mine", module)
+    return component({"_target_": "parts_of_mine.Mine"}, where)
+
+
+def test_name_and_game_are_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    attack = component_of(Own, monkeypatch, "attack")
+    for defense in (component_of(Keeps, monkeypatch, "defense"), component_of(Keeps, monkeypatch, "defense", game="x")):
+        check_pairing(attack, defense, {})
+    component_of(Forgets, monkeypatch, "unlearning")
+    with pytest.raises(UserError, match="attack=random plays the request game and defense=Mine the x game"):
+        check_pairing(Random(), defense, {})
+
+
+WRONG: dict[str, tuple[type, str, dict[str, Any], str]] = {
+    "access": (Own, "attack", {"access": "whitebox"}, "attack.access must be auto, white_box or black_box"),
+    "budget": (Own, "attack", {"budget": 0}, "attack.budget must be a whole number of at least 1, got 0"),
+    "share of budget": (Own, "attack", {"budget": 0.5}, "attack.budget must be a whole number"),
+    "pool": (Own, "attack", {"pool": -1}, "attack.pool must be a whole number"),
+    "queries": (Own, "attack", {"queries": "many"}, "attack.queries must be a whole number"),
+    "owned": (Own, "attack", {"owned": 7}, "attack.owned must be a share"),
+    "no budget": (object, "attack", {"craft": Own.craft}, "has no access and no budget and no owned.*docs/tutorial.md"),
+    "craft": (Own, "attack", {"craft": lambda self, aims: []}, "craft is called with entrances, aims, attacker, rng"),
+    "review": (Keeps, "defense", {"review": lambda self, x: []}, "review is called with context, indices, which"),
+    "forget": (Forgets, "unlearning", {"forget": lambda self, task: 0}, "forget is called with task, victim, deleted"),
+    "pull_back": (Forgets, "unlearning", {"differentiable": True}, "is differentiable and has no pull_back"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_a_component_says_of_itself_is_checked(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, where, members, said = WRONG[case]
+    with pytest.raises(UserError, match=said):
+        component_of(kind, monkeypatch, where, **members)
+
+
+def test_automatic_access_is_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("parts_of_mine")
+    module.Mine = type("Mine", (Own,), {"access": "auto"})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "parts_of_mine", module)
+    with pytest.raises(UserError, match="make it an option"):
+        settled(
+            {"attack": {"_target_": "parts_of_mine.Mine"}, "unlearning": {"_target_": "unlearning.retrain.Retrain"}}
+        )
+
+
+def asked(*indices: Any) -> Crafted:
+    return Crafted(Request(indices), 0.0)
+
+
+ANSWERS: dict[str, tuple[Any, str]] = {
+    "nothing": (None, "one Crafted for each of 2 aims, and gave NoneType"),
+    "fewer": ([asked(10)], "for each of 2 aims, and gave 1 of them"),
+    "positions": ([torch.tensor([10])] * 2, "gave a Tensor for an aim; write Crafted"),
+    "no number": ([asked("a")] * 2, "by whole numbers"),
+    "twice": ([asked(10, 10)] * 2, "a record twice"),
+    "too many": ([asked(10, 11, 12, 13)] * 2, "4 records, and attack.budget is 3"),
+    "rows of owned": ([asked(10), asked(0)], r"record 0, which is not in attacker.pool"),
+}
+
+
+def answering(answer: Any) -> Callable[..., Sequence[Crafted]]:
+    return lambda *_: answer
+
+
+@pytest.mark.parametrize("case", ANSWERS)
+def test_an_answer_of_an_attack_is_checked(case: str) -> None:
+    """Otherwise reserved records, or more than the budget, would be deleted without a word."""
+    attack, (answer, said) = Own(), ANSWERS[case]
+    attack.craft = answering(answer)  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=said):
+        crafted(attack, [], AIMS, ATTACKER, torch.Generator())  # type: ignore[arg-type]
+
+
+def test_numbers_of_torch_are_numbers() -> None:
+    attack = Own()
+    attack.craft = answering([asked(*ATTACKER.pool[:2]), asked()])  # type: ignore[method-assign]
+    found = crafted(attack, [], AIMS, ATTACKER, torch.Generator())  # type: ignore[arg-type]
+    assert [each.request.indices for each in found] == [(10, 11), ()]
+    assert {type(i) for i in found[0].request.indices} == {int}
+
+
+def test_an_answer_of_a_procedure_is_checked() -> None:
+    task, victim = bed(0).task, bed(0).victim
+    deleted = torch.zeros(2, len(task.records), dtype=torch.float64)
+    wrong: dict[str, Any] = {"a Victim": victim, "a list": [victim, victim], "1 models": victim.copies(1)}
+    for gave, answer in wrong.items():
+        procedure = Forgets()
+        procedure.forget = answering(answer)  # type: ignore[method-assign]
+        with pytest.raises(UserError, match=f"each of the 2 rows of `deleted`, and gave {gave}"):
+            unlearned(procedure, task, victim, deleted, 0)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"must give a Victim, as .* and gave a NoneType"):
+        learned(Forgets(), task, 0)  # type: ignore[arg-type]
+    assert isinstance(learned(Retrain(), task, 0), Victim)
+    assert isinstance(unlearned(Retrain(), task, victim, deleted, 0), Ensemble)
+
+
+def test_a_filter_that_is_called_none_is_not_taken_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Setup:
+        defense, unfiltered = component_of(Keeps, monkeypatch, "defense", name="none"), False
+
+    review = Review(Setup(), None, [], {})  # type: ignore[arg-type]
+    assert review._called() == "Mine"
+    Setup.unfiltered = True
+    assert review._called() == "none"
