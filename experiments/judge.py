@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from data.examples import Data
-from metrics.classification import accuracy
-from metrics.conformal import coverage, empty_share, mean_set_size, prediction_sets, quantile, scores
-from metrics.uncertainty import adaptive_ece, auroc_of_confidence, brier, confidence, ece, entropy, nll, reliability
+from metrics.stacked import stacked
+from metrics.uncertainty import confidence, entropy, reliability
 from models.progress import progress
 from models.victim import Ensemble, Victim, concatenate, models_at_once
 from unlearning.procedure import Procedure, Task, unlearned
@@ -99,27 +98,16 @@ class Judge:
             total = total + torch.cat([each.probabilities(x) for x in inputs], dim=1)
         return torch.as_tensor(total) / len(models)
 
-    def model_level(self, probabilities: Tensor) -> dict[str, float]:
-        """Metrics of one model on the test set, from its probabilities on test and conformal examples."""
-        n = len(self.data.test)
-        p, y, calibration = probabilities[:n], self.data.test.y, probabilities[n:]
-        threshold = quantile(scores(calibration, self.data.conformal_trusted.y), ALPHA)
-        sets = prediction_sets(p, threshold)
-        measured = {
-            "accuracy": accuracy(p, y), "ece": ece(p, y), "adaptive_ece": adaptive_ece(p, y), "brier": brier(p, y),
-            "nll": nll(p, y), "auroc_of_confidence": auroc_of_confidence(p, y), "conformal_coverage": coverage(sets, y),
-            "conformal_empty": empty_share(sets, ALPHA), "conformal_set_size": mean_set_size(sets),
-        }  # fmt: skip
-        return {
-            **{name: each.value for name, each in measured.items()},
-            "mean_confidence": float(confidence(p).mean()),
-            "mean_entropy": float(entropy(p).mean()),
-        }
-
     def model_levels(self, probabilities: Tensor) -> dict[str, list[float]]:
-        """The metrics of several models (m, n_test + n_conformal, K): for each metric its m values."""
-        each = [self.model_level(p) for p in probabilities]
-        return {name: [metrics[name] for metrics in each] for name in each[0]} if each else {}
+        """The metrics of models (m, n_test + n_conformal, K) on the test set: for each metric its m values."""
+        if not len(probabilities):
+            return {}
+        test, trusted = self.data.test, self.data.conformal_trusted
+        p, calibration = probabilities.split([len(test), len(trusted)], dim=1)
+        return stacked(p, test.y, calibration, trusted.y, ALPHA) | {
+            "mean_confidence": [float(confidence(each).mean()) for each in p],
+            "mean_entropy": [float(entropy(each).mean()) for each in p],
+        }
 
     def reliability(self, probabilities: Sequence[Tensor]) -> dict[str, Any]:
         """The reliability diagram of one or more models on the test set, their predictions taken together."""

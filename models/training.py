@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Annotated, Literal
 
@@ -126,54 +126,56 @@ def train(
         if weights is None
         else 1 - weights.to(records.x)
     )
-    module = start.module if start is not None else initialise(build, seeds[0], records.x)[0]
-    apart = behaviour(module, records.x).apart
+    first = start[0] if start is not None else Victim(*initialise(build, seeds[0], records.x))
+    apart = behaviour(first.module, records.x).apart
     if apart and training.optimizer == "newton":
         raise UserError(
             "This model behaves otherwise in training mode (batch-norm, dropout, noise), so it has no single objective "
             "for training.optimizer=newton to minimise; use training=sgd or training=adam."
         )
-    size = 1 if apart else _together(build, records, training, seeds[0], start)
+    size = 1 if apart else _together(first, records, training)
     chunks = [range(first, min(first + size, m)) for first in range(0, m, size)]
     steps = 1 if training.optimizer == "newton" else training.epochs
     with progress(label, len(chunks) * steps) as tick:
         parts = [
-            _train_stack(build, records, training, [seeds[j] for j in rows], keep[rows.start : rows.stop],
-                         start and start.select(slice(rows.start, rows.stop)), tick, watch)
+            _train_stack(
+                _fresh(build, [seeds[j] for j in rows], records.x, {seeds[0]: first}) if start is None
+                else start.select(slice(rows.start, rows.stop)),
+                records, training, [seeds[j] for j in rows], keep[rows.start : rows.stop], tick, watch,
+            )
             for rows in chunks
         ]  # fmt: skip
     return concatenate(parts)
 
 
-def _together(build: Build, records: Examples, training: Training, seed: int, start: Ensemble | None) -> int:
-    """How many models to train in one stack."""
-    one = start[0] if start is not None else Victim(*initialise(build, seed, records.x[:1]))
+def _together(one: Victim, records: Examples, training: Training) -> int:
+    """How many models like this one to train in one stack."""
     seen = len(records) if training.optimizer == "newton" else min(training.batch_size, len(records))
     fitting = rows_at_once(one, records.x, room(records.x.device), max(1, seen))
     return min(training.together, models_at_once(one), fitting)
 
 
-def _fresh(build: Build, seeds: Sequence[int], like: Tensor) -> Ensemble:
-    drawn = {seed: initialise(build, seed, like) for seed in dict.fromkeys(seeds)}
-    module, parameters, buffers = drawn[seeds[0]]
+def _fresh(build: Build, seeds: Sequence[int], like: Tensor, drawn: Mapping[int, Victim]) -> Ensemble:
+    """Fresh models of the seeds, those that are `drawn` already among them."""
+    distinct = dict.fromkeys(seeds)
+    models = {seed: drawn[seed] if seed in drawn else Victim(*initialise(build, seed, like)) for seed in distinct}
+    first = models[seeds[0]]
     return Ensemble(
-        module,
-        {name: torch.stack([drawn[seed][1][name] for seed in seeds]) for name in parameters},
-        {name: torch.stack([drawn[seed][2][name] for seed in seeds]) for name in buffers},
+        first.module,
+        {name: torch.stack([models[seed].parameters[name] for seed in seeds]) for name in first.parameters},
+        {name: torch.stack([models[seed].buffers[name] for seed in seeds]) for name in first.buffers},
     )
 
 
 def _train_stack(
-    build: Build,
+    begin: Ensemble,
     records: Examples,
     training: Training,
     seeds: Sequence[int],
     keep: Tensor,
-    start: Ensemble | None,
     tick: Tick,
     watch: Watch | None,
 ) -> Ensemble:
-    begin = start if start is not None else _fresh(build, seeds, records.x)
     if training.optimizer == "newton":
         parameters = minimise(begin, records, keep, training.weight_decay, training.tolerance)
         tick()

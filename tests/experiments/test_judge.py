@@ -42,7 +42,7 @@ def test_model_level_metrics_are_those_of_the_test_set(tmp_path: Path) -> None:
     p = judge.predict(judge.unlearn([victim], [0], judge.rows([torch.empty(0, dtype=torch.long)])))[0]
     n = len(setup.data.test)
     assert len(p) == n + len(setup.data.conformal_trusted)
-    measured = judge.model_level(p)
+    measured = {name: values[0] for name, values in judge.model_levels(p[None]).items()}
     mine = victim.probabilities(setup.data.test.x)
     assert measured["accuracy"] == accuracy(mine, setup.data.test.y).value
     assert measured["ece"] == pytest.approx(ece(mine, setup.data.test.y).value, abs=1e-6)
