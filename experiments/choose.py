@@ -12,7 +12,8 @@ from attacks.attack import Aim, Attacker
 from data.errors import UserError
 from data.randomness import derive, generator
 from experiments.kept_models import tensors_of, victim_of
-from experiments.setup import Setup, Targets, pool_size, reserved_count
+from experiments.settings import Targets, pool_size, reserved_count
+from experiments.setup import Setup
 from metrics.uncertainty import confidence
 from models.training import initialise
 from models.victim import Victim

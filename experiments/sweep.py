@@ -51,7 +51,8 @@ class Plan:
 
 def plan(cells: Sequence[Cell], store: Store) -> Plan:
     """Look every cell up in the store, and check those that are missing as far as possible without training."""
-    from experiments.setup import prepare, settings_from
+    from experiments.settings import settings_from
+    from experiments.setup import prepare
 
     finished, missing, refused = [], [], {}
     prints: dict[str, str] = {}

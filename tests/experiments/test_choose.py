@@ -9,7 +9,8 @@ import torch
 
 from data.errors import UserError
 from experiments.choose import choose_attacker, choose_targets, learn, member_seeds, reserved_records
-from experiments.setup import Targets, prepare
+from experiments.settings import Targets
+from experiments.setup import prepare
 from tests.experiments.games import config
 
 
@@ -57,7 +58,7 @@ def test_set_mode_gives_both_aims_equally_many_targets() -> None:
 def test_few_targets_are_said_and_none_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
     chosen = choose_targets(Targets(count=12, direction="over"), P, X, seed=0)
     assert len(chosen.positions) == 3
-    assert "Only 3" in caplog.text
+    assert "holds no more than 3" in caplog.text
     with pytest.raises(UserError, match="widen the band"):
         choose_targets(Targets(direction="over", over=(0.1, 0.2)), P, X, seed=0)
 

@@ -12,7 +12,8 @@ import torch
 from data.digits import Digits
 from data.errors import UserError
 from experiments.identity import fingerprint
-from experiments.setup import Stream, Targets, check_pairing, pool_size, prepare, settings_from
+from experiments.settings import Stream, Targets, pool_size, settings_from
+from experiments.setup import check_pairing, prepare
 from tests.experiments.games import config
 
 

@@ -9,7 +9,8 @@ import torch
 
 from data.errors import UserError
 from experiments.choose import choose_attacker, choose_targets, learn, reserved_records
-from experiments.setup import Setup, Targets, prepare
+from experiments.settings import Targets
+from experiments.setup import Setup, prepare
 from experiments.traffic import Traffic, benign_batches, probe, stream_pair, traffic
 from tests.experiments.games import config
 

@@ -8,7 +8,7 @@ import yaml
 from experiments.paper_table.games import cells_of
 from experiments.paper_table.quantities import measure
 from experiments.paper_table.specification import Specification, specification
-from experiments.setup import settings_from
+from experiments.settings import settings_from
 from tests.experiments.games import ROOT
 from tests.experiments.paper_table.synthetic import record
 
