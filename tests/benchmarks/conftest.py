@@ -1,7 +1,5 @@
 """What the benchmarks share: MNIST, one thread, and a table on the screen."""
 
-import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -50,22 +48,3 @@ def report(capsys: pytest.CaptureFixture[str]) -> Report:
             print(f"\n\n{title}", *(f"  {name:<{width}}  {value:>14}" for name, value in rows.items()), sep="\n")
 
     return show
-
-
-@pytest.fixture
-def rates() -> Callable[..., dict[str, float]]:
-    """Examples per second of several functions, which return how many examples they treated.
-
-    They are run in turn, `rounds` times, after one round that is not counted; the median resists a busy machine.
-    """
-
-    def measure(functions: Mapping[str, Callable[[], int]], rounds: int = 5) -> dict[str, float]:
-        seen: dict[str, list[float]] = {name: [] for name in functions}
-        for _ in range(rounds + 1):
-            for name, function in functions.items():
-                start = time.perf_counter()
-                count = function()
-                seen[name].append(count / (time.perf_counter() - start))
-        return {name: statistics.median(values[1:]) for name, values in seen.items()}
-
-    return measure

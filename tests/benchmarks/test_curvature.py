@@ -1,6 +1,18 @@
-"""Inverse curvature of an MLP on MNIST, one thread: ours against LiSSA as a plain double-backward loop."""
+"""Inverse curvature of an MLP on MNIST, one thread: ours against LiSSA as a plain double-backward loop.
 
-import statistics
+How a product compares with a forward pass depends on the machine, whose kernels multiply these matrices at different
+speeds; so it is compared with its own matrix products alone, measured in turn with it. With x the inputs of a layer, W
+its weights and d the slopes at its outputs, a product with V needs for every layer x W' and x V' (forward, and its
+change), and for the way back d W and a gradient d' x; the Hessian needs d W once more, for the slopes themselves. A
+solver that holds activations and slopes needs no second forward pass. What is done elementwise on top are softmax, its
+curvature, and the activations of 74 units in each of these directions: in a chunk that fits into the cache about as
+much again. SHARE of the limit is asserted: a half, and a margin of a third of that.
+
+Newton's direction takes as many products as its iterations, and a preconditioner from a subsample that costs some: a
+fifth of the limit of its products. The loop in memory takes 10,000 steps for the same; what a loader adds to it is
+up to Python and the machine, and a factor of three is asserted where five to ten were measured.
+"""
+
 import subprocess
 import sys
 import time
@@ -28,12 +40,20 @@ from models.solver import Solution, Solver
 from models.training import Training, train
 from models.victim import Victim, forward
 from tests.benchmarks.conftest import Report
+from tests.benchmarks.machine import gigaflops, in_turn, perceptron_products
 from tests.benchmarks.test_training import ThroughPillow
 
 DAMPING, TOLERANCE = 0.01, 1e-2
 RECIPE = Training(epochs=6, batch_size=128, optimizer="adam", lr=1e-3, schedule="constant", weight_decay=0.0)
 REPETITIONS, STEPS, BATCH = 10, 1000, 10
 TIMED = 1000  # of the 10,000 steps of a plain loop that is only timed
+SIZES = (784, 32, 32, 10)
+SHARE, SHARE_OF_SOLVER = 1 / 3, 1 / 5  # of the machine's limit, for a product and for all products of a solver
+NEEDED = {  # how often a product needs each kind of matrix product, and how often one that is held
+    "gauss_newton": ({"forward": 2, "weights": 1, "inputs": 1}, {"forward": 1, "weights": 1, "inputs": 1}),
+    "hessian": ({"forward": 2, "weights": 1, "inputs": 2}, {"forward": 1, "weights": 1, "inputs": 2}),
+    "fisher": ({"forward": 2, "weights": 1, "inputs": 1}, {"forward": 1, "weights": 1, "inputs": 1}),
+}
 SCALES = (1000.0, 300.0, 100.0)  # the first is the official code's; a smaller one converges faster, to more noise
 
 # In a process of its own, since a peak cannot be reset; values do not matter for memory, so no file is read there.
@@ -170,56 +190,68 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def test_newton_direction(benchmark: Any, problem: Problem, report: Report) -> None:
-    """No slower than 10 x 1,000 plain steps in memory, and 5 times faster than those fed by a per-example loader."""
+    """No slower than 10 x 1,000 plain steps in memory, and 3 times faster than those fed by a per-example loader."""
     module, b = problem.victim.module, problem.slope
     module.load_state_dict(problem.victim.parameters)
     rows: dict[str, str] = {}
     feeds = {"in memory": in_memory(problem)} | {n: endless(loader) for n, loader in loaders(problem.data).items()}
     for feed in feeds.values():
         plain_lissa(module, feed, b, 1, 20, SCALES[0])
-    ours, loops = [], {name: [] for name in feeds}
     solver = Solver(damping=DAMPING, tolerance=TOLERANCE, preconditioner="subsample")
-    for _ in range(3):  # in turn, so that a busy machine slows all of them
-        seconds, solution = timed(lambda: problem.solve(solver))
-        ours.append(seconds)
-        for name, feed in feeds.items():
-            part = timed(lambda feed=feed: plain_lissa(module, feed, b, 1, TIMED, SCALES[0]))[0]
-            loops[name].append(part * REPETITIONS * STEPS / TIMED)
+    solution = problem.solve(solver)
+
+    def ours() -> int:
+        problem.solve(solver)
+        return REPETITIONS * STEPS  # what it replaces
+
+    def plain(feed: Iterator[tuple[Tensor, Tensor]]) -> int:
+        plain_lissa(module, feed, b, 1, TIMED, SCALES[0])
+        return TIMED
+
+    products = perceptron_products(SIZES, 2000, 60_000, **NEEDED["gauss_newton"][1])
+    runs = in_turn(
+        {"ours": ours, "products alone": products} | {name: partial(plain, feed) for name, feed in feeds.items()},
+        rounds=3,
+    )
+    seconds = REPETITIONS * STEPS * runs.median("ours")
+    share = solution.iterations * 60_000 * runs.median("products alone") / seconds
     assert problem.residual(solution.x[0]) <= TOLERANCE
     rows["subsample (ours)"] = (
-        f"{solution.iterations} iterations, {statistics.median(ours):.2f} s, "
+        f"{solution.iterations} iterations, {seconds:.2f} s, "
         f"residual {problem.residual(solution.x[0]):.1e}"
     )
+    rows["subsample, share of the machine's limit for its products"] = f"{share:.2f}"
     memory = extra_megabytes("newton_direction")
     rows["subsample, peak extra memory"] = f"{memory:.0f} MB"
     gradient = partial(objective_gradient, problem.victim, problem.data.train, problem.deleted, 0.0)
     rows["the gradient before it (not counted on either side)"] = f"{timed(gradient)[0]:.2f} s"
     for kind in ("none", "diagonal", "nystroem"):
         variant = Solver(damping=DAMPING, tolerance=TOLERANCE, preconditioner=kind, rank=50)
-        seconds, solution = timed(lambda variant=variant: problem.solve(variant))
+        took, solution = timed(lambda variant=variant: problem.solve(variant))
         rows[kind + (" of rank 50" if kind == "nystroem" else "")] = (
-            f"{solution.iterations} iterations, {seconds:.2f} s, residual {problem.residual(solution.x[0]):.1e}"
+            f"{solution.iterations} iterations, {took:.2f} s, residual {problem.residual(solution.x[0]):.1e}"
         )
-    for name, seen in loops.items():
-        rows[f"plain LiSSA, {name}, 10 x 1,000 steps (1,000 timed)"] = f"{statistics.median(seen):.1f} s"
+    for name in feeds:
+        row = f"plain LiSSA, {name}, 10 x 1,000 steps (1,000 timed)"
+        rows[row] = f"{REPETITIONS * STEPS * runs.median(name):.1f} s"
     for scale in SCALES:
         left = problem.residual(plain_lissa(module, feeds["in memory"], b, REPETITIONS, STEPS, scale))
         rows[f"its residual after all steps, scale {scale:g}"] = f"{left:.2f}"
-    ratios = {
-        f"plain LiSSA, {name} / ours": statistics.median(seen) / statistics.median(ours) for name, seen in loops.items()
-    }
+    ratios = {f"plain LiSSA, {name} / ours": runs.ratio(name, "ours") for name in feeds}
     rows |= {name: f"{ratio:.1f} x" for name, ratio in ratios.items()}
+    rows["a large matrix product"] = gigaflops()
     report("Newton direction: 1,000 of 60,000 deleted, 26,506 parameters, damping 0.01", rows)
     benchmark.extra_info.update(ratios)
     benchmark.pedantic(lambda: None)
     assert memory <= 500  # what a solver holds is bounded: here all of 60,000 x 138 activations and slopes
+    assert share >= SHARE_OF_SOLVER
     assert ratios["plain LiSSA, in memory / ours"] >= 1
-    assert ratios["plain LiSSA, DataLoader of tensors / ours"] >= 5
-    assert ratios["plain LiSSA, DataLoader of images / ours"] >= 5
+    assert ratios["plain LiSSA, DataLoader of tensors / ours"] >= 3
+    assert ratios["plain LiSSA, DataLoader of images / ours"] >= 3
 
 
-def test_products(benchmark: Any, problem: Problem, rates: Any, report: Report) -> None:
-    """A product with all 60,000 examples: at most six forward passes, whatever the chunk; memory of a chunk."""
+def test_products(benchmark: Any, problem: Problem, report: Report) -> None:
+    """A product with all 60,000 examples: a share of the machine's limit, whatever the chunk; memory of a chunk."""
     victim, x = problem.victim, problem.data.train.x
     vector = torch.randn(1, 26_506, generator=generator(0, "benchmark"))
 
@@ -229,31 +261,38 @@ def test_products(benchmark: Any, problem: Problem, rates: Any, report: Report) 
                 forward(victim.module, victim.parameters, victim.buffers, part)
         return len(x)
 
-    def multiply(name: str) -> int:
-        problem.product(name)(vector)
+    def multiply(product: Callable[[], curvature.Product]) -> int:
+        product()(vector)
         return len(x)
 
-    names = ("gauss_newton", "hessian", "fisher")
-    held = {name: problem.product(name, hold=True) for name in names}
+    def limit(**times: int) -> Callable[[], int]:
+        return perceptron_products(SIZES, 2000, len(x), **times)
 
-    def again(name: str) -> int:
-        held[name](vector)
-        return len(x)
-
-    functions = {name: partial(multiply, name) for name in names}
-    functions |= {f"{name}, held by a solver": partial(again, name) for name in names}
-    speed = rates({"forward": passes} | functions)
-    cost = {name: speed["forward"] / speed[name] for name in functions}
-    drift = {name: chunk_drift(problem, name, vector) for name in names}
+    held = {name: problem.product(name, hold=True) for name in NEEDED}
+    for product in held.values():
+        product(vector)  # what is held is computed with the first
+    functions: dict[str, Callable[[], int]] = {"forward pass": passes}
+    for name, (whole, again) in NEEDED.items():
+        functions |= {
+            name: partial(multiply, partial(problem.product, name)),
+            f"{name}, products alone": limit(**whole),
+            f"{name}, held": partial(multiply, partial(held.get, name)),
+            f"{name}, held, products alone": limit(**again),
+        }
+    runs = in_turn(functions)
+    kinds = [each for name in NEEDED for each in (name, f"{name}, held")]
+    shares = {each: runs.ratio(f"{each}, products alone", each) for each in kinds}
+    drift = {name: chunk_drift(problem, name, vector) for name in NEEDED}
     memory = {name: extra_megabytes(f"{name}_product") for name in ("gauss_newton", "hessian")}
-    rows = {"one forward pass": f"{len(x) / speed['forward']:.3f} s"}
-    rows |= {name: f"{value:.1f} forward passes" for name, value in cost.items()}
+    rows = {"one forward pass": f"{len(x) * runs.median('forward pass'):.3f} s"}
+    rows |= {each: f"{runs.ratio(each, 'forward pass'):.1f} forward passes" for each in kinds}
+    rows |= {f"{each}, share of the machine's limit": f"{share:.2f}" for each, share in shares.items()}
     rows |= {f"{name}, chunks of 1,000 and 60,000 differ by": f"{value:.0e}" for name, value in drift.items()}
     rows |= {f"{name}, peak extra memory": f"{value:.0f} MB" for name, value in memory.items()}
-    report("Products with the curvature over 60,000 examples", rows)
-    benchmark.extra_info.update(cost)
-    benchmark.pedantic(multiply, args=("hessian",), rounds=1)
-    assert max(cost.values()) <= 6
+    report("Products with the curvature over 60,000 examples", rows | {"a large matrix product": gigaflops()})
+    benchmark.extra_info.update(shares)
+    benchmark.pedantic(multiply, args=(partial(problem.product, "hessian"),), rounds=1)
+    assert min(shares.values()) >= SHARE
     assert max(drift.values()) <= 1e-6
     assert max(memory.values()) <= 100
 
