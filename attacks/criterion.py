@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -33,13 +34,14 @@ class Criterion(Protocol):
 class ConfidenceMoved:
     """Confidence moved by at least `least` as wanted, and the label was kept: attacks on uncertainty.
 
-    attained = change where the label was kept, 0 where it was lost: a lost label breaks the attack's promise, so that
-    it cannot count as confidence gained. The comparison with `least` is exact.
+    attained = change where the label was kept, and where it was lost min(change, 0): a lost label breaks the attack's
+    promise, so that it cannot count as confidence gained, nor hide that it was moved the wrong way. The comparison
+    with `least` is exact.
     """
 
     least: float = 0.2
     name: ClassVar[str] = "confidence moved"
-    measure: ClassVar[str] = "change of confidence as wanted, 0 where the label is lost"
+    measure: ClassVar[str] = "change of confidence as wanted, at most 0 where the label is lost"
     directed: ClassVar[bool] = True
 
     @property
@@ -48,8 +50,8 @@ class ConfidenceMoved:
         return f"confidence moved by at least {self.least:g} as wanted, label kept"
 
     def attained(self, change: Tensor, kept: Tensor) -> Tensor:
-        """The change (T,) of the targets that kept their label."""
-        return change * kept.to(change.dtype)
+        """The change (T,) of each target, at most 0 where it lost its label."""
+        return torch.where(kept.bool(), change, change.clamp_max(0))
 
     def success(self, change: Tensor, kept: Tensor) -> Tensor:
         """Whether each target (T,) moved far enough and kept its label."""

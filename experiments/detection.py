@@ -20,6 +20,7 @@ from metrics.detection import Roc, roc_curve
 from models.victim import Ensemble, Victim
 
 ALWAYS = ("S1", "S8")  # scores reported beside what decides: the strongest, and a naive one
+CONTROL = "stream_random"  # the streams of the random controls, whose requests lie where the malicious ones do
 STREAM = "stream"  # the group whose records are told apart; of the other groups only the verdicts count
 
 
@@ -79,10 +80,13 @@ class Review:
         scores = {"decision": [found.scores for found in verdicts], **self.beside}
         for direction in self.setup.settings.targets.directions:
             mine = [i for i, each in enumerate(chosen.aim_directions) if each == direction]
+            mine = [i for i in mine if streams[i].malicious.any()]  # a stream without a request has nothing to tell
             report[direction] = measured(
                 {name: [values[i] for i in mine] for name, values in scores.items()},
                 [~verdicts[i].accepted for i in mine], [streams[i] for i in mine],
+                [~self.verdicts[CONTROL][i].accepted for i in mine],
             )  # fmt: skip
+        report["benign_size"] = len(self.groups[next(iter(benign.values()))][0])
         report["benign_rejected"] = {kind: self._rejected(name) for kind, name in benign.items()}
         return report
 
@@ -96,20 +100,23 @@ class Review:
 
 
 def measured(
-    scores: Mapping[str, Sequence[Tensor]], flagged: Sequence[Tensor], streams: Sequence[Stream]
-) -> dict[str, Any] | None:
+    scores: Mapping[str, Sequence[Tensor]], flagged: Sequence[Tensor], streams: Sequence[Stream],
+    of_control: Sequence[Tensor],
+) -> dict[str, Any] | None:  # fmt: skip
     """Detection over all records of the streams, with intervals over streams; None without malicious requests in them.
 
     The records of one stream are judged by one model, so streams are what counts as independent.
     """
-    truth = torch.cat([stream.malicious for stream in streams]).cpu()
-    if not truth.any() or truth.all():
+    if not streams:
         return None
+    truth = torch.cat([stream.malicious for stream in streams]).cpu()
     positions = torch.cat([stream.positions for stream in streams]).cpu()
     number = torch.cat([torch.full((len(s.positions),), i) for i, s in enumerate(streams)])
     hits = torch.cat(list(flagged)).cpu()
     report: dict[str, Any] = {
-        "caught": _share(hits[truth], number[truth]), "benign_rejected": _share(hits[~truth], number[~truth]),
+        "caught": _share(hits[truth], number[truth]),
+        "caught_random": _share(torch.cat(list(of_control)).cpu()[truth], number[truth]),
+        "benign_rejected": _share(hits[~truth], number[~truth]),
         "streams": len(number[truth].unique()),
         "malicious": int(truth.sum()), "malicious_distinct": len(positions[truth].unique()),
         "benign": int((~truth).sum()), "benign_distinct": len(positions[~truth].unique()),

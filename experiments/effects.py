@@ -33,10 +33,15 @@ def effects(record: Record, state: str, mine: Sequence[int]) -> list[float]:
 
 def fresh_effects(record: Record, state: str, mine: Sequence[int]) -> list[float]:
     """The same with fresh seeds, averaged over them: both sides of a difference are judged with the same seed."""
+    runs = effects_by_fresh_seed(record, state, mine)
+    return [sum(values) / len(runs) for values in zip(*runs, strict=True)]
+
+
+def effects_by_fresh_seed(record: Record, state: str, mine: Sequence[int]) -> list[list[float]]:
+    """The same for every fresh seed."""
     fresh = record["fresh_seeds"]
     pairs = zip(fresh[state], fresh[CONTROL[state]], strict=True)
-    runs = [_differences(record, first, second, mine) for first, second in pairs]
-    return [sum(values) / len(runs) for values in zip(*runs, strict=True)]
+    return [_differences(record, first, second, mine) for first, second in pairs]
 
 
 def empty(record: Record, target: int) -> bool:

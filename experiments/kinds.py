@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -14,7 +15,12 @@ SHARES = (
     "benign_only_rejected", "harder_only_rejected", "conformal_coverage", "conformal_empty", "certified_",
     "disagreement",
 )  # fmt: skip
+YES_OR_NO = ("kept_", "success_")  # of every target, with the victim's own seed
 UNIT = ("confidence", "mean_confidence", "ece", "adaptive_ece", "prediction_distance")  # numbers in [0, 1]
+NEVER_NEGATIVE = (
+    "entropy", "mean_entropy", "brier", "nll", "conformal_set_size", "distance", "relative_distance", "seconds",
+    "requested", "queries", "predictions", "operator_calls", "relative_seconds", "certificate",
+)  # fmt: skip
 SYMMETRIC = ("attained", "effect", "gain")  # numbers in [-1, 1]
 
 
@@ -27,7 +33,9 @@ def bounds(metric: str) -> tuple[float, float] | None:
     """Between what the mean of a metric must lie, where that is known."""
     if "_change" not in metric and _base(metric).startswith(UNIT):
         return 0.0, 1.0
-    return (-1.0, 1.0) if _base(metric).startswith(SYMMETRIC) or "_effect" in metric else None
+    if _base(metric).startswith(SYMMETRIC) or "_effect" in metric:
+        return -1.0, 1.0
+    return (0.0, float("inf")) if "_change" not in metric and _base(metric).startswith(NEVER_NEGATIVE) else None
 
 
 def interval(groups: Sequence[Sequence[float]], metric: str, units: str = "targets") -> Interval:
@@ -40,6 +48,19 @@ def interval(groups: Sequence[Sequence[float]], metric: str, units: str = "targe
     if not any(len(group) for group in finite):
         return Interval(float("nan"), float("nan"), float("nan"), 0, "no defined value")
     return grouped_interval(finite, "share" if is_share(metric) else "plain", bounds(metric), units)
+
+
+def values_of_game(row: Mapping[str, Any], metric: str) -> list[float]:
+    """What a game contributes to a metric over games: its mean, and of yes and no the answer of every target.
+
+    Where targets share a request (`targets.mode=set`) they share a model, and only their mean counts.
+    """
+    mean = float(row[metric])
+    targets, requests = row.get("targets"), row.get("requests")
+    if targets and targets == requests and metric.startswith(YES_OR_NO) and not metric.endswith("_benign"):
+        hits = round(mean * int(targets))
+        return [1.0] * hits + [0.0] * (int(targets) - hits)
+    return [mean]
 
 
 def _base(metric: str) -> str:

@@ -64,7 +64,8 @@ def play_one(setup: Setup, seed: int) -> dict[str, Any]:
     turn = craft(setup, seed, victims, seeds, chosen)
     log.info("Crafted %d requests with %d runs of the procedure.", len(turn.crafted), turn.meter.operator_calls)
     attacked = perf_counter()
-    asked = traffic(setup, seed, chosen, [torch.tensor(c.request.indices, dtype=torch.long) for c in turn.crafted])
+    requests = [torch.tensor(crafted.request.indices, dtype=torch.long) for crafted in turn.crafted]
+    asked = traffic(setup, seed, chosen, requests, victims)
     full = setup.settings.judge == "full"
     forgetting = Forgetting(setup.task, setup.procedure, victims[0], seeds[0], setup.data.test.x, compared=full)
     objective = AttackedObjective(getattr(setup.attack, "functional", None), setup.data, chosen, seed)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["frame", "main", "record", "select"]
 
 SHOWN = (
-    "attack", "attack.access", "unlearning", "defense", "data", "mode", "direction", "seed", "effect",
+    "attack", "attack.access", "unlearning", "defense", "data", "mode", "direction", "seed", "targets", "requested",
+    "effect",
     "effect_defended", "kept_after", "success_after", "auroc", "seconds",
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any
 from experiments.choices import KEY, option
 from experiments.effects import FRESH, SHARED, STATES, effects, fresh_effects
 
-VERSION = 3  # raise it when the rows of a record change: indexes of stores are then made anew
+VERSION = 4  # raise it when the rows of a record change: indexes of stores are then made anew
 STAGES = ("victim", "attack", "judgement")  # of a game; its other seconds are those of single requests, among these
 AUTOMATIC = "automatic"  # lists the options for which `auto` was typed, in a settled configuration and in a record
 NOT_RECORDED = ("store", "wandb", "figures", "dry_run", AUTOMATIC)  # what no result depends on
@@ -60,7 +60,7 @@ def _measured(record: Mapping[str, Any], direction: str) -> Row:
     aims = sorted({targets["aim"][i] for i in mine})
     of_targets, of_models = picker(mine), picker(aims)
     row: Row = {
-        "targets": len(mine),
+        "targets": len(mine), "requests": len(aims),
         "requested": mean([len(each["indices"]) for each in of_models(record["requests"])]),
     }
     for state in STATES:

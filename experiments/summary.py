@@ -7,14 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from experiments.effects import FRESH, SHARED, STATES, effects, empty, fresh_effects, of_direction
-from experiments.kinds import interval
-from metrics.intervals import grouped_interval, rate_interval
+from experiments.effects import FRESH, SHARED, STATES, effects, effects_by_fresh_seed, empty, of_direction
+from experiments.kinds import bounds, interval, is_share
+from metrics.clustered import clustered_rate
+from metrics.intervals import crossed_interval, grouped_interval, rate_interval
 
 Record = Mapping[str, Any]
-Groups = list[list[float]]  # values by seed
+Runs = list[list[float]]  # values by run (a fresh seed, or the only run) of one seed
 PER_TARGET = ("confidence", "entropy", "kept", "attained", "success", "functional")
 YES_OR_NO = ("kept", "success")
 
@@ -22,11 +22,11 @@ YES_OR_NO = ("kept", "success")
 def summarise(records: Sequence[Record], directions: Sequence[str]) -> dict[str, Any]:
     """Everything the table shows, per direction.
 
-    Intervals are over seeds, each of which counts with its mean, or with one seed over its requests (`metrics.intervals
-    .grouped_interval`): targets of one request share a model, so they count as one value. Those of shares and AUROCs
-    keep within [0, 1]. `effect` is the mean difference, over targets, of what was attained after the attack and after a
-    random request of the same size; `effect_defended` the same where both went through the same filter in the same
-    stream.
+    Intervals are over seeds, each of which counts with its mean, or with one seed over its requests (see
+    `metrics.intervals.grouped_interval`), and where fresh seeds judged them over these too (`crossed_interval`):
+    targets of one request share a model, so they count as one value. Those of shares and AUROCs keep within [0, 1].
+    `effect` is the mean difference, over targets, of what was attained after the attack and after a random request of
+    the same size; `effect_defended` the same where both went through the same filter in the same stream.
     """
     return {direction: _direction(records, direction) for direction in directions}
 
@@ -50,15 +50,15 @@ def _direction(records: Sequence[Record], direction: str) -> dict[str, Any]:
         "nothing_requested": sum(empty(record, i) for record, own in zip(records, mine, strict=True) for i in own),
         "requested": _interval([_sizes(record, direction) for record in records], "requested", "requests"),
         "victim_seed": own,
-        "effect": {"victim_seed": _effect(records, mine, "after", effects)},
-        "effect_defended": {"victim_seed": _effect(records, mine, "defended", effects)},
+        "effect": {"victim_seed": _effect(records, mine, "after", _own_effects)},
+        "effect_defended": {"victim_seed": _effect(records, mine, "defended", _own_effects)},
         "filter": _filter(records, direction),
         "fresh_seeds": None,
     }  # fmt: skip
     if all(record["fresh_seeds"] is not None for record in records):
         part["fresh_seeds"] = {name: _measured(records, mine, name, _fresh_states) for name in FRESH}
-        part["effect"]["fresh_seeds"] = _effect(records, mine, "after", fresh_effects)
-        part["effect_defended"]["fresh_seeds"] = _effect(records, mine, "defended", fresh_effects)
+        part["effect"]["fresh_seeds"] = _effect(records, mine, "after", effects_by_fresh_seed)
+        part["effect_defended"]["fresh_seeds"] = _effect(records, mine, "defended", effects_by_fresh_seed)
         part["noise_floor"] = _noise_floor(records, mine)
     return part
 
@@ -77,18 +77,29 @@ def _measured(
     states_of: Callable[[Record, str], Sequence[Mapping[str, Any]]],
 ) -> dict[str, Any]:  # fmt: skip
     """Every metric of one state, with its interval; several states of a record (fresh seeds) are averaged first."""
-    groups: dict[str, Groups] = {}
+    groups: dict[str, list[Runs]] = {}
     for record, own in zip(records, mine, strict=True):
         states = states_of(record, name)
         for metric in (name for name in PER_TARGET if name in states[0]):
-            values = [sum(float(state[metric][i]) for state in states) / len(states) for i in own]
-            groups.setdefault(metric, []).append(values if name in SHARED else _by_request(record, own, values))
+            runs = [[float(state[metric][i]) for i in own] for state in states]
+            runs = runs if name in SHARED else [_by_request(record, own, run) for run in runs]
+            groups.setdefault(metric, []).append(runs)
         aims = sorted({record["targets"]["aim"][i] for i in own})
         for metric, found in states[0].get("models", {}).items():
             used = found if name in SHARED else [found[aim] for aim in aims]
-            groups.setdefault(metric, []).append([float(value) for value in used])
+            groups.setdefault(metric, []).append([[float(value) for value in used]])
     units = "targets" if name in SHARED else "requests"
-    return {metric: _interval(values, metric, units) for metric, values in groups.items()}
+    return {metric: _of_runs(values, metric, units) for metric, values in groups.items()}
+
+
+def _of_runs(records: Sequence[Runs], metric: str, units: str) -> dict[str, Any]:
+    """Over seeds the runs of a seed are averaged; of one seed with several runs both runs and units are what varies."""
+    if len(records) == 1 and len(records[0]) > 1:
+        table = torch.tensor(records[0], dtype=torch.float64).T
+        if bool(torch.isfinite(table).all()):
+            return asdict(crossed_interval(table, "share" if is_share(metric) else "plain", bounds(metric)))
+    averaged = [[sum(values) / len(runs) for values in zip(*runs, strict=True)] for runs in records]
+    return _interval(averaged, metric, units)
 
 
 def _by_request(record: Record, mine: Sequence[int], values: Sequence[float]) -> list[float]:
@@ -101,10 +112,15 @@ def _by_request(record: Record, mine: Sequence[int], values: Sequence[float]) ->
 
 def _effect(
     records: Sequence[Record], mine: Sequence[Sequence[int]], state: str,
-    of: Callable[[Record, str, Sequence[int]], list[float]],
+    of: Callable[[Record, str, Sequence[int]], Runs],
 ) -> dict[str, Any]:  # fmt: skip
-    groups = [_by_request(r, own, of(r, state, own)) for r, own in zip(records, mine, strict=True)]
-    return _interval(groups, "effect", "requests")
+    pairs = zip(records, mine, strict=True)
+    runs = [[_by_request(record, own, run) for run in of(record, state, own)] for record, own in pairs]
+    return _of_runs(runs, "effect", "requests")
+
+
+def _own_effects(record: Record, state: str, mine: Sequence[int]) -> Runs:
+    return [effects(record, state, mine)]
 
 
 def _interval(groups: Sequence[Sequence[float]], metric: str, units: str) -> dict[str, Any]:
@@ -121,26 +137,15 @@ def _of_one_model(record: Record) -> dict[str, Any]:
 
 def _noise_floor(records: Sequence[Record], mine: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Deleting nothing with fresh seeds: mean absolute change of each target's confidence, and the share kept."""
-    change: Groups = []
-    kept: Groups = []
+    change: list[Runs] = []
+    kept: list[Runs] = []
     for record, own in zip(records, mine, strict=True):
-        before = _exact(record["victim_seed"]["before"]["confidence"])
-        states = record["fresh_seeds"]["nothing"]
-        moved = torch.stack([(_exact(s["confidence"]) - before).abs() for s in states]).mean(0)
-        same = torch.stack([_exact(s["kept"]) for s in states]).mean(0)
-        change.append(_taken(moved, own))
-        kept.append(_taken(same, own))
+        before, states = record["victim_seed"]["before"]["confidence"], record["fresh_seeds"]["nothing"]
+        change.append([[abs(state["confidence"][i] - before[i]) for i in own] for state in states])
+        kept.append([[float(state["kept"][i]) for i in own] for state in states])
     return {
-        "confidence": _interval(change, "confidence", "targets"), "kept": _interval(kept, "kept", "targets"),
+        "confidence": _of_runs(change, "confidence", "targets"), "kept": _of_runs(kept, "kept", "targets"),
     }  # fmt: skip
-
-
-def _exact(values: Sequence[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def _taken(values: Tensor, rows: Sequence[int]) -> list[float]:
-    return [float(values[i]) for i in rows]
 
 
 def _filter(records: Sequence[Record], direction: str) -> dict[str, Any] | None:
@@ -152,10 +157,11 @@ def _filter(records: Sequence[Record], direction: str) -> dict[str, Any] | None:
     part: dict[str, Any] = {"benign_rejected_alone": {}}
     for kind in found[0]["benign_rejected"]:
         rates = [each["benign_rejected"][kind] for each in found]
-        part["benign_rejected_alone"][kind] = _over_seeds(rates, "batches")
+        alone = _batches(rates[0], found[0]["benign_size"]) if len(rates) == 1 else _over_seeds(rates, "batches")
+        part["benign_rejected_alone"][kind] = alone
     if seen:
         paths: dict[str, tuple[str, ...]] = {name: ("decision", name) for name in ("auroc", "tpr_at_1", "tpr_at_5")}
-        paths |= {name: (name,) for name in ("caught", "benign_rejected")}
+        paths |= {name: (name,) for name in ("caught", "caught_random", "benign_rejected")}
         paths |= {f"auroc_{name}": (name, "auroc") for name in ("S1", "S8") if name in seen[0]}
         part |= {name: _detected(seen, path) for name, path in paths.items()}
         counts = ("streams", "malicious", "malicious_distinct", "benign", "benign_distinct")
@@ -178,6 +184,13 @@ def _detected(seen: Sequence[Record], path: Sequence[str]) -> dict[str, Any]:
             "n": values[0]["n"], "over": f"{seen[0]['streams']} streams of one seed",
         }  # fmt: skip
     return _over_seeds([[float(value["value"])] for value in values], "streams")
+
+
+def _batches(rates: Sequence[float], size: int) -> dict[str, Any]:
+    """The share rejected in batches of one seed, with an interval over batches that knows how many records they had."""
+    hits = torch.cat([torch.arange(size) < round(rate * size) for rate in rates])
+    found = asdict(clustered_rate(hits, torch.arange(len(rates)).repeat_interleave(size)))
+    return {**found, "over": f"{len(rates)} batches of one seed"}
 
 
 def _over_seeds(groups: Sequence[Sequence[float]], units: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.fitted import Head, console
 from experiments.fitted import show as fitted
-from experiments.kinds import interval
+from experiments.kinds import interval, values_of_game
 from experiments.row import Row, rows
 from experiments.wording import plus_minus
 
@@ -62,7 +62,7 @@ def show(cells: Sequence[Located], store: Store) -> None:
 
 def cell(found: Sequence[Mapping[str, Any]], key: str, digits: int) -> str:
     """A mean over games with its 95% interval over seeds; empty where it is not defined."""
-    values = [[row[key]] for row in found if row.get(key) is not None]
+    values = [values_of_game(row, key) for row in found if row.get(key) is not None]
     if not values:
         return ""
     made = asdict(interval(values, key))

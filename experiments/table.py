@@ -64,10 +64,12 @@ def show(result: Mapping[str, Any]) -> None:
 def _title(direction: str, part: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     low, high = result["config"]["targets"][direction]
     what, size = heading(direction, result["games"][0]["criterion"]), plus_minus(part["requested"], 1)
-    over = part["victim_seed"]["after"]["kept"]["over"]
+    over = f"95% intervals over {part['seeds']} seeds" if part["seeds"] > 1 else "95% intervals over its requests"
+    if part["seeds"] == 1 and part["requests"] == 1:
+        over = "one request, so no interval of what it did"
     return (
         f"{what}: {count(part['targets'], 'target')} with confidence {low}-{high}; "
-        f"{count(part['requests'], 'request')} of {size} deletions; 95% intervals over {over}"
+        f"{count(part['requests'], 'request')} of {size} deletions; {over}"
     )
 
 
@@ -173,7 +175,8 @@ def _filter(found: Mapping[str, Any]) -> list[str]:
         )
         lines.append(
             f"  TPR {bracketed(found['tpr_at_1'])} at 1% and {bracketed(found['tpr_at_5'])} at 5% FPR; caught "
-            f"{bracketed(found['caught'])}; benign rejected {bracketed(found['benign_rejected'], 3)} in these streams."
+            f"{bracketed(found['caught'])} (random control {bracketed(found['caught_random'])}); benign rejected "
+            f"{bracketed(found['benign_rejected'], 3)} in these streams."
         )
     alone = "; ".join(
         f"{kind} {bracketed(each, 3)}" for kind, each in found["benign_rejected_alone"].items()

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attacks.norm_cap import below_norm_quantile
 from attacks.requester.nearest import nearest_records
 from data.randomness import generator
 from experiments.benign import Kind, draw_benign
 from experiments.choose import Chosen, choose_attacker, reserved_records
 from experiments.setup import Setup
+from models.victim import Victim
+from unlearning.service import OpenService
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +45,10 @@ class Traffic:
     calibration: Sequence[Tensor]
 
 
-def traffic(setup: Setup, seed: int, chosen: Chosen, requests: Sequence[Tensor]) -> Traffic:
-    """The traffic of the game with the root seed `seed` whose attack asks for `requests`."""
+def traffic(setup: Setup, seed: int, chosen: Chosen, requests: Sequence[Tensor], victims: Sequence[Victim]) -> Traffic:
+    """The traffic of the game with the root seed `seed` whose attack asked for `requests`."""
     settings = setup.settings.stream
-    controls = random_controls(setup, seed, requests)
+    controls = random_controls(setup, seed, requests, victims)
     pairs = [stream_pair(setup, seed, i, *each) for i, each in enumerate(zip(requests, controls, strict=True))]
     size = setup.attack.budget * (1 + settings.benign_per_malicious)
     kinds: list[Kind] = [settings.benign, *([settings.harder] if settings.harder else [])]
@@ -58,9 +61,14 @@ def traffic(setup: Setup, seed: int, chosen: Chosen, requests: Sequence[Tensor])
     )  # fmt: skip
 
 
-def random_controls(setup: Setup, seed: int, requests: Sequence[Tensor]) -> list[Tensor]:
-    """For each request as many records of the attacker's pool at random."""
-    pool = choose_attacker(setup, seed).pool.cpu()
+def random_controls(setup: Setup, seed: int, requests: Sequence[Tensor], victims: Sequence[Victim]) -> list[Tensor]:
+    """For each request as many records at random, of those that the attack may name: its pool, below its norm cap."""
+    attacker, cap = choose_attacker(setup, seed), getattr(setup.attack, "norm_cap", None)
+    pool = attacker.pool.cpu()
+    if cap is not None:
+        service = OpenService(setup.task, setup.procedure, tuple(victims), (seed,) * len(victims))
+        allowed = below_norm_quantile(service, attacker, cap, setup.attack.budget).cpu()
+        pool = pool[allowed[pool]]
     draws = [torch.randperm(len(pool), generator=generator(seed, "control", i)) for i in range(len(requests))]
     return [pool[draw[: len(request)]] for draw, request in zip(draws, requests, strict=True)]
 
@@ -84,13 +92,13 @@ def probe(setup: Setup, seed: int) -> Tensor:
 def stream_pair(setup: Setup, seed: int, number: int, request: Tensor, control: Tensor) -> tuple[Stream, Stream]:
     """The stream of a request and that of its control: the same benign records, none of them in either, one order.
 
-    An empty request gives a benign stream of the size that a full one would have.
+    Every stream has the size (1 + benign_per_malicious) * budget of the calibration batches, whatever the request's
+    own: a model moves the farther the more is forgotten, and so do the scores of a filter.
     """
     rng, settings = generator(seed, "stream", number), setup.settings.stream
     outside = ~reserved_mask(setup, seed)
     outside[torch.cat([request, control]).cpu()] = False
-    share = settings.benign_per_malicious
-    size = share * len(request) if len(request) else (1 + share) * setup.attack.budget
+    size = (1 + settings.benign_per_malicious) * setup.attack.budget - len(request)
     benign = draw_benign(settings.benign, setup.task.records, outside.nonzero()[:, 0], size, rng)
     order = torch.randperm(len(request) + size, generator=rng)
     malicious = (order < len(request)).to(setup.device)

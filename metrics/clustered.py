@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from metrics.detection import auroc, placements, tpr_at_fpr
 from metrics.intervals import Interval, rate_interval, share_interval
 from metrics.measurement import Measurement
+
+LEAST = 10  # benign records above a threshold from which on its own error matters little
 
 
 def clustered_rate(hits: Tensor, clusters: Tensor) -> Interval:
@@ -62,11 +66,16 @@ def clustered_auroc(scores: Tensor, malicious: Tensor, clusters: Tensor) -> Meas
 
 
 def clustered_tpr(scores: Tensor, malicious: Tensor, clusters: Tensor, level: float) -> Measurement:
-    """`metrics.detection.tpr_at_fpr` with an interval over the clusters of the malicious records, at its threshold."""
+    """`metrics.detection.tpr_at_fpr` with an interval over the clusters of the malicious records, at its threshold.
+
+    NaN bounds where fewer than 10 benign records may lie above the threshold: its own error is not in the interval.
+    """
     value = tpr_at_fpr(scores, malicious, level)
     bad = malicious.detach().cpu()
     above = scores.detach().to("cpu", torch.float64)[bad] > float(str(value.settings["threshold"]))
     found = clustered_rate(above, clusters.detach().cpu()[bad])
+    if level * int((~bad).sum()) < LEAST:  # so few benign records set the threshold that its own error rules
+        found = replace(found, low=float("nan"), high=float("nan"), method="none: too few benign records")
     settings = {**value.settings, "low": found.low, "high": found.high, "interval": found.method}
     return Measurement(value.value, value.n, settings, value.floor)
 

@@ -108,7 +108,7 @@ def bootstrap_interval(
     return Interval(mean, low, high, n, method, level)
 
 
-def share_interval(share: float, variance: float, freedom: int, trials: float, level: float = 0.95) -> Interval:
+def share_interval(share: float, variance: float, freedom: float, trials: float, level: float = 0.95) -> Interval:
     """Interval in [0, 1] of a share, a rate or an AUROC whose `variance` was estimated with `freedom` degrees.
 
     Clopper-Pearson bounds at the effective sample size p(1 - p) / variance, which is reduced by (z / t_freedom)^2 for
@@ -151,7 +151,7 @@ def grouped_interval(
     as independent (values of one seed share a model); with one group its values are, and the interval says nothing
     about other seeds. `kind` plain: Student's t, cut at `bounds`, between which the mean must lie. `kind` share: values
     in [0, 1], by `share_interval`; yes and no (0 and 1) of one group get the exact Clopper-Pearson interval. Plain
-    values that are all equal have no bounds: they say nothing about their spread.
+    values, and shares that are no yes or no, have no bounds where all are equal: they say nothing about their spread.
 
     `n` counts the values. Raises ValueError without any value, for a NaN, and for shares outside [0, 1].
     """
@@ -170,16 +170,56 @@ def grouped_interval(
         binary = bool(((every == 0) | (every == 1)).all())
         if one and binary and len(every) > 1:
             found = rate_interval(int(every.sum()), len(every), level)
+        elif not binary and _all_equal(means):  # as of models that nothing has changed
+            nan = float("nan")
+            found = Interval(float(means.mean()), nan, nan, len(every), "all equal: no spread seen", level)
         else:
             variance = float(means.var()) / len(means) if len(means) > 1 else 0.0
             trials = float(len(every)) if binary else float("inf")
             found = share_interval(min(max(float(means.mean()), 0.0), 1.0), variance, len(means) - 1, trials, level)
         return Interval(found.mean, found.low, found.high, len(every), found.method, level, over)
     found = mean_interval(means, level)
-    if len(means) > 1 and bool((means == means[0]).all()):  # no width would say that nothing can vary
+    if _all_equal(means):  # no width would say that nothing can vary
         nan = float("nan")
         return Interval(found.mean, nan, nan, len(every), "Student t (all equal: no spread seen)", level, over)
     low, high = (found.low, found.high) if bounds is None else (max(found.low, bounds[0]), min(found.high, bounds[1]))
     if found.low != found.low:  # NaN
         low = high = found.low
     return Interval(found.mean, low, high, len(every), found.method, level, over)
+
+
+def crossed_interval(
+    values: Tensor, kind: str = "plain", bounds: tuple[float, float] | None = None, level: float = 0.95
+) -> Interval:
+    """Interval of the mean of a table (R, F) whose rows and columns both stand for others: requests, and fresh seeds.
+
+    Var(mean) = s_R^2/R + s_F^2/F - s_e^2/(R F) from the mean squares of row means, column means and residuals, at least
+    the larger of the first two terms, with Satterthwaite's degrees of freedom. `kind` and `bounds` are those of
+    `grouped_interval`. NaN bounds with a single row or column, and where nothing varies.
+    """
+    from scipy.special import stdtrit
+
+    rows, columns = values.shape
+    v = checked_values(values.reshape(-1), "Values").reshape(rows, columns)
+    mean, nan, over = float(v.mean()), float("nan"), f"{rows} requests and {columns} fresh seeds of one seed"
+    if rows < 2 or columns < 2:
+        return Interval(mean, nan, nan, rows * columns, "two-way (a single row or column: no spread)", level, over)
+    by_row, by_column = v.mean(1, keepdim=True), v.mean(0, keepdim=True)
+    first, second = float(by_row.var()) / rows, float(by_column.var()) / columns
+    rest = float(((v - by_row - by_column + v.mean()) ** 2).sum()) / ((rows - 1) * (columns - 1)) / (rows * columns)
+    variance = max(first + second - rest, first, second)
+    if variance <= 1e-18:
+        return Interval(mean, nan, nan, rows * columns, "two-way (all equal: no spread seen)", level, over)
+    parts = first**2 / (rows - 1) + second**2 / (columns - 1) + rest**2 / ((rows - 1) * (columns - 1))
+    freedom = min(variance**2 / parts, float((rows - 1) * columns)) if parts > 0 else float(rows - 1)
+    if kind == "share":
+        found = share_interval(min(max(mean, 0.0), 1.0), variance, max(freedom, 1.0), float("inf"), level)
+        return Interval(mean, found.low, found.high, rows * columns, found.method, level, over)
+    half = float(stdtrit(max(freedom, 1.0), 0.5 + level / 2)) * variance**0.5
+    low, high = bounds or (float("-inf"), float("inf"))
+    return Interval(mean, max(mean - half, low), min(mean + half, high), rows * columns, "two-way t", level, over)
+
+
+def _all_equal(values: Tensor) -> bool:
+    """Whether several values are the same up to rounding."""
+    return len(values) > 1 and float(values.max() - values.min()) <= 1e-9 * max(1.0, float(values.abs().max()))

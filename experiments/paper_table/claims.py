@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.randomness import generator
+from experiments.kinds import is_share
 from experiments.paper_table.direction import Values
 from experiments.paper_table.significance import Evidence, holm, paired_bootstrap, sign_test
 from experiments.paper_table.specification import Claim
@@ -163,11 +164,21 @@ def _verdict(
         evidence.note, holm_over, claim.source,
     ]  # fmt: skip
     effect, low, high = (x - found.offset for x in (evidence.effect, evidence.low, evidence.high))
+    low, high = _within_range(claim, low, high)
     said = int(answer == "does not hold")
     return Verdict(
         claim.id, claim.text, answer, effect, low, high, found.measured, found.baseline, raw[said], adjusted[said],
         evidence.seeds, evidence.n, claim.unit, name, "; ".join(part for part in parts if part),
     )  # fmt: skip
+
+
+def _within_range(claim: Claim, low: float, high: float) -> tuple[float, float]:
+    """An interval of a difference of shares or AUROCs, cut at -1 and 1; beyond its constant a share cannot lie."""
+    if not is_share(claim.metric) or math.isnan(low):
+        return low, high
+    constant = claim.against.constant
+    ends = (-1.0, 1.0) if constant is None else (-constant, 1.0 - constant)
+    return max(low, ends[0]), min(high, ends[1])
 
 
 def _supports(claim: Claim) -> str:

@@ -43,7 +43,7 @@ def known() -> dict[str, Callable[[Game], Values]]:
       or 0; `attained_STATE`, how much of it; `effect`, attained after the attack - after a random request of the same
       size; `effect_defended`, the same where both went through the filter. Of any attack: `gain`, confidence after the
       attack - after the random request, as wanted; `gain_kept`, of the targets that keep their label; `gain_counted`,
-      the same, and 0 for those that lose it.
+      of all, where confidence that was gained does not count on either side if the label is lost.
     * With fresh seeds: `fresh_confidence_STATE` and the others of targets for the states nothing, after, random,
       defended, defended_random; `fresh_effect`, `fresh_effect_defended`, `fresh_gain`.
     * Of models: `accuracy_STATE`, `ece_STATE` and the other metrics; `accuracy_change_STATE` and so on since before.
@@ -137,8 +137,12 @@ def _gain_kept(of: Game) -> Values:
 
 
 def _gain_counted(of: Game) -> Values:
-    kept = of.own("after", "kept")
-    return {unit: gain * kept[unit] for unit, gain in _wanted_effect(of).items()}
+    return _minus(_counted(of, "after"), _counted(of, "random"))
+
+
+def _counted(of: Game, state: str) -> Values:
+    kept = of.own(state, "kept")
+    return {unit: gain if kept[unit] == 1 else min(gain, 0.0) for unit, gain in _gain(of, state).items()}
 
 
 def _fresh_effect(of: Game, state: str) -> Values:

@@ -67,7 +67,7 @@ def paired_bootstrap(differences: Differences, margins: Sequence[float], rng: to
     if len(units) > 1:
         half = _student_quantile(len(units) - 1) * error
         low, high = min(low, effect - half), max(high, effect + half)
-    else:
+    if len(units) == 1 or high - low <= 1e-9:  # no width would say that nothing can vary
         low = high = math.nan
     above: dict[float, float] = {}
     below: dict[float, float] = {}

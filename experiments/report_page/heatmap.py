@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 EVERY = ""  # the name of the choice `all data sets`
 NO_DEFENSE = "none"
+# settings on which the effect of the attack alone does not depend
+OF_STREAMS = tuple(
+    f"stream.{name}" for name in ("benign_per_malicious", "benign", "harder", "benign_batches", "calibration_batches")
+)
 
 
 def heatmap(pooled: Pooled) -> dict[str, Any]:
@@ -23,7 +27,8 @@ def heatmap(pooled: Pooled) -> dict[str, Any]:
     """
     games = pooled.games
     games = games.assign(alone=games["effect"], left=games["effect_defended"])
-    games["game"] = codes(games, settings(games, without=["defense"]))
+    alone = [name for name in settings(games, without=["defense", "fresh_seeds", "judge"]) if name not in OF_STREAMS]
+    games["game"] = codes(games, alone)
     once = newest_per_seed(games, ["game", "direction"])
     defended = newest_per_seed(games[games["defense"] != NO_DEFENSE], ["cell", "direction"])
     data, defenses = _names(games, "data"), _names(defended, "defense_name")
@@ -52,9 +57,11 @@ def _cells(games: DataFrame, value: str, attacks: list[str], procedures: list[st
     if games.empty:
         return []
     by = [games["who"], games["procedure"]]
-    mean, low, high, n = mean_and_interval(games[value], by, "effect")
     goals = games["goal"].groupby(by, sort=False).first()
-    cells = games["cell"].groupby(by, sort=False).nunique()
+    cells, n = (games["cell"].groupby(by, sort=False).nunique(), games["cell"].groupby(by, sort=False).size())
+    # cells of one seed share data, victims and targets: their mean is what a seed contributes
+    seeds = games.groupby(["who", "procedure", "seed"], sort=False)[value].mean().rename("effect").reset_index()
+    mean, low, high, _ = mean_and_interval(seeds, "effect", [seeds["who"], seeds["procedure"]], "effect")
     return [
         {
             "attack": attacks.index(who), "procedure": procedures.index(procedure),

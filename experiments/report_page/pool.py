@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from experiments.kinds import interval
+from experiments.kinds import interval, values_of_game
 from experiments.report_page.columns import METRICS
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def pool(frame: DataFrame) -> Pooled:
     rows = grouped[["attack", "access", "procedure", "defense_name", "data", "model", "mode", "goal"]].first()
     rows["n"] = grouped.size()
     for column in METRICS:
-        mean, low, high, _ = mean_and_interval(newest[column.key], [newest[key] for key in keys], column.key)
+        mean, low, high, _ = mean_and_interval(newest, column.key, [newest[key] for key in keys], column.key)
         for name, found in (("", mean), ("_low", low), ("_high", high)):
             rows[f"{column.key}{name}"] = found.reindex(rows.index)
     return Pooled(games, rows.reset_index(), games["digest"].nunique() - newest["digest"].nunique())
@@ -149,15 +149,28 @@ def newest_per_seed(games: DataFrame, keys: Sequence[str]) -> DataFrame:
 
 
 def mean_and_interval(
-    values: Series[float], by: Sequence[Series[Any]], metric: str
+    games: DataFrame, column: str, by: Sequence[Series[Any]], metric: str
 ) -> tuple[Series[float], Series[float], Series[float], Series[int]]:
-    """Per group the mean of the finite values, both ends of its 95% interval over games (`experiments.kinds`), and n.
+    """Per group the mean of the finite values of a column, both ends of its 95% interval over games, and n.
 
-    One value has no interval (NaN): it says nothing about the spread.
+    The interval is that of `experiments.kinds`. One game has none (NaN): it says nothing about the spread.
     """
-    groups = values.dropna().groupby(list(by), sort=False)
-    made = groups.agg(list).map(lambda found: interval([[each] for each in found], metric))
-    if not len(made):
-        return groups.mean(), groups.mean(), groups.mean(), groups.size()
+    from math import nan
+
+    import pandas as pd
+
+    finite = games[games[column].notna()]
+    keys = [each.reindex(finite.index) for each in by]
+    if finite.empty:
+        nothing = finite[column].groupby(keys, sort=False)
+        return nothing.mean(), nothing.mean(), nothing.mean(), nothing.size()
+    wanted = [name for name in (column, "targets", "requests") if name in finite.columns]
+    contributed = pd.Series(
+        [values_of_game({**row, metric: row[column]}, metric) for row in finite[wanted].to_dict("records")],
+        index=finite.index,
+    )
+    groups = contributed.groupby(keys, sort=False)
+    made = groups.agg(list).map(lambda found: interval(found, metric))
+    n = groups.size()
     mean, low, high = (made.map(attrgetter(name)).astype(float) for name in ("mean", "low", "high"))
-    return mean, low, high, groups.size()
+    return mean, low.where(n > 1, nan), high.where(n > 1, nan), n

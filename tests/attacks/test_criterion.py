@@ -18,6 +18,8 @@ def test_a_lost_label_counts_as_nothing_for_attacks_that_promised_to_keep_it():
     criterion = ConfidenceMoved()
     assert criterion.success(CHANGE, KEPT).tolist() == [True, True, False, False, False]
     assert criterion.attained(CHANGE, KEPT).tolist() == [0.3, 0.2, 0.1999, 0.0, -0.4]
+    # a label that is lost on the wrong way is no better than one that is kept there
+    assert criterion.attained(CHANGE, torch.zeros(5)).tolist() == [0.0, 0.0, 0.0, 0.0, -0.4]
     assert ConfidenceMoved(0.1).success(CHANGE, KEPT).tolist() == [True, True, True, False, False]
 
 

@@ -25,10 +25,11 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
 
 @pytest.fixture(scope="module")
 def asked(setup: Setup) -> Traffic:
-    probabilities = learn(setup, 0).probabilities(setup.data.test.x)
+    victim = learn(setup, 0)
+    probabilities = victim.probabilities(setup.data.test.x)
     chosen = choose_targets(Targets(count=1, over=(0.3, 0.65), under=(0.7, 0.97)), probabilities, setup.data.test.x, 0)
     pool = choose_attacker(setup, 0).pool
-    return traffic(setup, 0, chosen, [pool[:3], torch.empty(0, dtype=torch.long)])
+    return traffic(setup, 0, chosen, [pool[:3], torch.empty(0, dtype=torch.long)], [victim])
 
 
 def test_controls_have_the_size_of_their_request(asked: Traffic) -> None:
@@ -57,7 +58,7 @@ def test_another_seed_reserves_other_records(setup: Setup) -> None:
 
 def test_a_stream_and_that_of_its_control_share_their_benign_records(setup: Setup, asked: Traffic) -> None:
     mine, control = asked.streams[0], asked.random_streams[0]
-    assert len(mine.positions) == len(mine.positions.unique()) == 12
+    assert len(mine.positions) == len(mine.positions.unique()) == len(asked.calibration[0]) == 24
     assert set(mine.positions[mine.malicious].tolist()) == set(asked.requests[0].tolist())
     assert set(control.positions[control.malicious].tolist()) == set(asked.random[0].tolist())
     assert torch.equal(mine.malicious, control.malicious)

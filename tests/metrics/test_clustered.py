@@ -56,9 +56,11 @@ def test_intervals_stay_between_0_and_1_also_at_perfect_separation():
     for clusters in (torch.arange(40) % 4, torch.arange(40) % 2):
         found = clustered_auroc(scores, malicious, clusters).settings
         assert 0 < found["low"] < found["high"] == 1.0
-        caught = clustered_tpr(scores, malicious, clusters, 0.05)
+        caught = clustered_tpr(scores, malicious, clusters, 0.5)
         assert (caught.value, caught.settings["high"]) == (1.0, 1.0)
         assert 0 < caught.settings["low"] < 1
+        few = clustered_tpr(scores, malicious, clusters, 0.05).settings  # one benign record sets the threshold
+        assert few["low"] != few["low"]
 
 
 def test_one_cluster_has_no_interval_and_wrong_shapes_are_refused():

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metrics.intervals import grouped_interval, mean_interval, rate_interval, share_interval
+from metrics.intervals import crossed_interval, grouped_interval, mean_interval, rate_interval, share_interval
 
 REPETITIONS = 500
 
@@ -107,3 +107,31 @@ def test_what_is_no_share_or_no_value_is_refused():
         grouped_interval([torch.tensor([1.2])], "share")
     with pytest.raises(ValueError, match="kind"):
         grouped_interval([torch.tensor([1.0])], "log")
+
+
+@pytest.mark.parametrize("of_seeds", [0.0, 0.08, 0.2])
+def test_intervals_over_requests_and_fresh_seeds_cover_where_those_over_requests_do_not(of_seeds):
+    """12 requests, each judged with the same 3 fresh seeds."""
+    generator, hits, naive = torch.Generator().manual_seed(0), 0, 0
+    for _ in range(REPETITIONS):
+        rows = 0.1 * torch.randn(12, 1, generator=generator, dtype=torch.float64)
+        columns = of_seeds * torch.randn(1, 3, generator=generator, dtype=torch.float64)
+        table = 0.2 + rows + columns + 0.15 * torch.randn(12, 3, generator=generator, dtype=torch.float64)
+        found, over_requests = crossed_interval(table), mean_interval(table.mean(1))
+        hits += found.low <= 0.2 <= found.high
+        naive += over_requests.low <= 0.2 <= over_requests.high
+    assert 0.92 * REPETITIONS <= hits
+    assert of_seeds == 0 or naive < 0.9 * REPETITIONS
+
+
+def test_a_single_row_or_column_and_equal_values_have_no_bounds():
+    for table in (torch.rand(1, 3), torch.rand(4, 1), torch.full((4, 3), 0.5)):
+        assert math.isnan(crossed_interval(table.double()).low)
+    found = crossed_interval(torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 1.0]]), "share")
+    assert 0 < found.low < found.mean < found.high <= 1
+
+
+def test_equal_shares_that_are_no_yes_or_no_have_no_bounds_and_rounding_makes_none():
+    for values in ([0.978] * 4, [0.978, 0.978 + 1e-12]):
+        assert math.isnan(grouped_interval([torch.tensor(values, dtype=torch.float64)], "share").low)
+    assert math.isnan(grouped_interval([torch.tensor([0.1 + 0.2, 0.3], dtype=torch.float64)]).low)

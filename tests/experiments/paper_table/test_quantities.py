@@ -27,11 +27,12 @@ def test_targets_are_known_by_their_test_position() -> None:
 def test_gains_are_what_the_attacker_wanted(direction: str, sign: int) -> None:
     game = record([0.8, 0.4], before=0.6, direction=direction, random=[0.5, 0.6], kept=[1.0, 0.0])
     assert measure(game, direction, "gain_after") == pytest.approx({"10": sign * 0.2, "11": sign * -0.2})
-    # by the attack's own goal: a lost label attains nothing
-    assert measure(game, direction, "effect") == pytest.approx({"10": sign * 0.3, "11": 0.0})
+    # by the attack's own goal: confidence that was gained with the label lost attains nothing
+    lost = min(sign * -0.2, 0.0)
+    assert measure(game, direction, "effect") == pytest.approx({"10": sign * 0.3, "11": lost})
     assert measure(game, direction, "gain") == pytest.approx({"10": sign * 0.3, "11": sign * -0.2})
     assert measure(game, direction, "gain_kept") == pytest.approx({"10": sign * 0.3})
-    assert measure(game, direction, "gain_counted") == pytest.approx({"10": sign * 0.3, "11": 0.0})
+    assert measure(game, direction, "gain_counted") == pytest.approx({"10": sign * 0.3, "11": lost})
 
 
 def test_success_is_that_of_the_attacks_own_goal() -> None:

@@ -62,7 +62,7 @@ def rows(
         "digest": digest, "path": f"store/game/{digest[:2]}/{digest}.json",
         "created": f"2026-01-{1 + seed % 28:02d}T10:00:00+00:00", "toolkit": "0.1.0", "data": data, "model": "mlp",
         "training": "sgd", "unlearning": procedure, "attack": attack, "defense": defense, "seed": seed,
-        "mode": "single", "targets": 12, "goal": ConfidenceMoved().goal,
+        "mode": "single", "targets": 12, "requests": 12, "goal": ConfidenceMoved().goal,
     }  # fmt: skip
     made = []
     for direction, sign in (("over", 1), ("under", -1)):
@@ -79,7 +79,7 @@ def rows(
             {
                 **common, "direction": direction,
                 **{f"confidence_{s}": confidence[s] for s in STATES},
-                **{f"kept_{s}": 1.0 - 0.02 * rng.random() for s in STATES},
+                **{f"kept_{s}": 1.0 - float(rng.integers(2)) / 12 for s in STATES},
                 **{f"accuracy_{s}": 0.93 + 0.01 * rng.random() for s in STATES},
                 **{f"success_{s}": success(confidence[s] - before, rng) for s in ("after", "defended", "random")},
                 "effect": sign * (confidence["after"] - confidence["random"]),
@@ -120,7 +120,8 @@ def record(seed: int = 0) -> dict[str, Any]:
     fpr = np.linspace(0, 1, 20)
     rate = {"value": 0.86, "n": 48, "settings": {"low": 0.8, "high": 0.9}}
     found = {
-        "decision": dict.fromkeys(("auroc", "tpr_at_1", "tpr_at_5"), rate), "caught": rate, "benign_rejected": rate,
+        "decision": dict.fromkeys(("auroc", "tpr_at_1", "tpr_at_5"), rate),
+        "caught": rate, "caught_random": rate, "benign_rejected": rate,
         **dict.fromkeys(("streams", "malicious", "malicious_distinct", "benign", "benign_distinct"), 12),
         "roc": {"fpr": fpr.tolist(), "tpr": (fpr**0.3).tolist()},
     }  # fmt: skip
@@ -130,7 +131,8 @@ def record(seed: int = 0) -> dict[str, Any]:
         "targets": {"direction": directions, "aim": list(range(12)), "test": 400},
         "victim_seed": {**states, "reliability": dict.fromkeys(("before", "over", "under"), diagram)},
         "detection": {
-            "defense": "influence", "over": found, "under": found, "benign_rejected": {"uniform": [0.05, 0.1]}
+            "defense": "influence", "over": found, "under": found, "benign_size": 80,
+            "benign_rejected": {"uniform": [0.05, 0.1]},
         },
     }  # fmt: skip
 

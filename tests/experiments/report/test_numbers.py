@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import beta, norm
 from scipy.stats import t as student
 
@@ -19,6 +20,7 @@ from experiments.report_page.encode import PROGRAM, command, link, ranges
 from experiments.report_page.heatmap import heatmap
 from experiments.report_page.markup import number
 from experiments.report_page.pool import pool
+from metrics.intervals import grouped_interval
 from tests.experiments.report import synthetic
 from tests.experiments.report.pages import make, parse, words
 
@@ -63,6 +65,11 @@ def test_rows_are_means_with_intervals_over_games() -> None:
         assert rows["n"][i] == len(mine) == 4
         for column in METRICS:
             values = mine[column.key].to_numpy(float)
+            if column.key.startswith(("success_", "kept_")):  # yes or no of every target
+                shares = [np.repeat([1.0, 0.0], [round(12 * x), 12 - round(12 * x)]) for x in values]
+                found = grouped_interval([torch.tensor(each) for each in shares], "share")
+                assert close(rows[f"{column.key}_low"][i], found.low, column.percent)
+                continue
             assert close(rows[column.key][i], values.mean(), column.percent)
             for end, wanted in zip(("low", "high"), ends(values, column.key), strict=True):
                 assert close(rows[f"{column.key}_{end}"][i], wanted, column.percent), (column.key, end)
@@ -105,8 +112,9 @@ def test_heat_map_is_the_mean_as_wanted_and_counts_an_attack_once() -> None:
             ]  # fmt: skip
             values = mine["effect" if panel["defense"] is None else "effect_defended"].to_numpy(float)
             assert cell["n"] == len(values) == (3 if panel["data"] else 6)
+            by_seed = mine.assign(value=values).groupby("seed")["value"].mean().to_numpy()
             assert close(cell["mean"], values.mean())
-            low, high = ends(values, "effect")
+            low, high = ends(by_seed, "effect")
             assert close(cell["low"], low)
             assert close(cell["high"], high)
             assert cell["goal"] == ConfidenceMoved().goal
