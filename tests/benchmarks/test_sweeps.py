@@ -95,19 +95,37 @@ def test_finished_cells(benchmark: Any, stores: dict[int, Path], report: Report)
     assert seconds / 500 <= 0.020
 
 
+BUSY = "import time; began = time.process_time()\nwhile time.process_time() - began < 2: sum(range(1000))"
+
+
+def side_by_side(count: int) -> float:
+    """Seconds of `count` processes at once that compute for two seconds each."""
+    began = time.perf_counter()
+    for each in [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(count)]:
+        each.wait()
+    return time.perf_counter() - began
+
+
 def test_two_workers_against_one_process(benchmark: Any, tmp_path: Path, report: Report) -> None:
-    """16 cells of digits with different seeds, one thread each: two workers are at least 1.6 times as fast as one."""
+    """16 cells of digits with different seeds, one thread each: two workers use what two processes get here.
+
+    Two processes that only compute are as many times as fast as one as this machine lets them, twice where its cores
+    are idle. Workers also start (two seconds of imports, of some thirty that each computes), and wait for the longest
+    cell at the end (one of eight, half of it on average): four fifths of it.
+    """
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("one core cannot show it")
     grid = ("attack=uncertainty", "targets.count=4", "seed=range(16)")  # some seconds each
     seen: dict[str, list[float]] = {"basic": [], "local": []}
+    possible: list[float] = []
     for round_ in range(3):
         for launcher, times in seen.items():
             words = command("-m", *grid, f"hydra/launcher={launcher}", f"store.dir={tmp_path}/{launcher}{round_}")
             workers = ["hydra.launcher.workers=2"] if launcher == "local" else []
             times.append(run([*words, *workers], tmp_path)[0])
-    one, two = (statistics.median(times) for times in seen.values())
+            possible.append(2 * side_by_side(1) / side_by_side(2))
+    ratio, most = statistics.median(a / b for a, b in zip(*seen.values(), strict=True)), statistics.median(possible)
     rows = {name: ", ".join(f"{value:.1f}" for value in times) + " s" for name, times in seen.items()}
-    report("16 cells of digits", {**rows, "ratio of the medians": f"{one / two:.2f}"})
+    report("16 cells of digits", {**rows, "times as fast": f"{ratio:.2f}", "at most, here and now": f"{most:.2f}"})
     benchmark.pedantic(lambda: None)
-    assert one / two >= 1.6
+    assert ratio >= 0.8 * most
