@@ -60,15 +60,40 @@ def run(words: Sequence[str], folder: Path) -> tuple[float, float]:
     return time.perf_counter() - began, int(done.stdout) / 2**20
 
 
+BUSY = "import time; began = time.process_time()\nwhile time.process_time() - began < 1: sum(range(1000))"
+
+
+def side_by_side(count: int) -> float:
+    """Seconds of `count` processes at once that compute for one second each."""
+    began = time.perf_counter()
+    for each in [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(count)]:
+        each.wait()
+    return time.perf_counter() - began
+
+
+def slowed() -> float:
+    """How many times longer two processes take here and now than on two idle cores, for what they compute."""
+    return max(1.0, side_by_side(2))
+
+
 def test_thousands_of_games(benchmark: Any, stores: dict[int, Path], tmp_path: Path, report: Report) -> None:
-    """Listing and report: at most 10 s and 1 GiB for 10,000 games, also where the index has to be made first."""
+    """Listing and report: at most 10 s and 1 GiB for 10,000 games, also where the index has to be made first.
+
+    The seconds are those of two idle cores: what other load adds is measured before and after each command.
+    """
     found: dict[str, tuple[float, float]] = {}
+
+    def measured(words: Sequence[str]) -> tuple[float, float]:
+        before = slowed()
+        seconds, gib = run(words, tmp_path)
+        return seconds / statistics.mean([before, slowed()]), gib
+
     for count, store in stores.items():
         for what in ("listing, no index yet", "listing"):
             words = command("--store", str(store), "--limit", "3", script="results.py")
-            found[f"{what}, {count:,} games"] = run(words, tmp_path)
+            found[f"{what}, {count:,} games"] = measured(words)
         words = command("--store", str(store), "--output", str(tmp_path / "page.html"), script="report.py")
-        found[f"report, {count:,} games"] = run(words, tmp_path)
+        found[f"report, {count:,} games"] = measured(words)
     report("Thousands of games", {name: f"{s:.2f} s, {gib:.2f} GiB" for name, (s, gib) in found.items()})
     benchmark.pedantic(lambda: None)
     for name, (seconds, gib) in found.items():
@@ -79,15 +104,15 @@ def test_thousands_of_games(benchmark: Any, stores: dict[int, Path], tmp_path: P
 
 
 def test_finished_cells(benchmark: Any, stores: dict[int, Path], report: Report) -> None:
-    """Expanding a sweep and recognising its finished cells, per cell, once everything is imported: at most 20 ms."""
+    """Expanding a sweep and recognising its finished cells, each, once all is imported: at most 20 ms of computing."""
     words = [f"store.dir={stores[FEW]}", "figures=false"]
     store = store_of(expand(words)[0].config)
     plan(expand(words), store)  # imports, and the data set
-    began = time.perf_counter()
+    began = time.process_time()  # other load takes no part in it
     cells = expand([*words, "seed=range(500)"])
-    composed = time.perf_counter()
+    composed = time.process_time()
     finished = plan(cells, store).finished
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     assert len(finished) == len(cells) == 500
     each = {"expanded": (composed - began) / 500, "expanded, recognised and verified": seconds / 500}
     report("A finished cell of a sweep", {name: f"{1e3 * value:.1f} ms" for name, value in each.items()})
@@ -96,18 +121,25 @@ def test_finished_cells(benchmark: Any, stores: dict[int, Path], report: Report)
 
 
 def test_two_workers_against_one_process(benchmark: Any, tmp_path: Path, report: Report) -> None:
-    """16 cells of digits with different seeds, one thread each: two workers are at least 1.6 times as fast as one."""
+    """16 cells of digits with different seeds, one thread each: two workers use what two processes get here.
+
+    Two processes that only compute are as many times as fast as one as this machine lets them, twice where its cores
+    are idle. Workers also start (two seconds of imports, of some thirty that each computes), and wait for the longest
+    cell at the end (one of eight, half of it on average): four fifths of it.
+    """
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("one core cannot show it")
     grid = ("attack=uncertainty", "targets.count=4", "seed=range(16)")  # some seconds each
     seen: dict[str, list[float]] = {"basic": [], "local": []}
+    possible: list[float] = []
     for round_ in range(3):
         for launcher, times in seen.items():
             words = command("-m", *grid, f"hydra/launcher={launcher}", f"store.dir={tmp_path}/{launcher}{round_}")
             workers = ["hydra.launcher.workers=2"] if launcher == "local" else []
             times.append(run([*words, *workers], tmp_path)[0])
-    one, two = (statistics.median(times) for times in seen.values())
+            possible.append(2 * side_by_side(1) / side_by_side(2))
+    ratio, most = statistics.median(a / b for a, b in zip(*seen.values(), strict=True)), statistics.median(possible)
     rows = {name: ", ".join(f"{value:.1f}" for value in times) + " s" for name, times in seen.items()}
-    report("16 cells of digits", {**rows, "ratio of the medians": f"{one / two:.2f}"})
+    report("16 cells of digits", {**rows, "times as fast": f"{ratio:.2f}", "at most, here and now": f"{most:.2f}"})
     benchmark.pedantic(lambda: None)
-    assert one / two >= 1.6
+    assert ratio >= 0.8 * most
