@@ -12,6 +12,7 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.examples import Examples
+from data.untouched import untouched
 from unlearning.procedure import Request
 from unlearning.service import OpenService, Service
 
@@ -94,7 +95,16 @@ def crafted(
     Raises UserError that says what is wrong with its answer.
     """
     name = getattr(attack, "name", type(attack).__name__)
-    answer: object = attack.craft(entrances, aims, attacker, rng)
+    lent = {"attacker.owned.x": attacker.owned.x, "attacker.owned.y": attacker.owned.y, "attacker.pool": attacker.pool}
+    lent |= {"attacker.reference.x": attacker.reference.x, "attacker.reference.y": attacker.reference.y}
+    for i, aim in enumerate(aims):
+        lent |= {f"aims[{i}].x": aim.x, f"aims[{i}].labels": aim.labels}
+    for service in entrances:
+        if isinstance(service, OpenService):
+            lent |= {"task.records.x": service.task.records.x, "task.records.y": service.task.records.y}
+            lent |= {f"the victim's {key}": value for victim in service.victims for key, value in victim.moving.items()}
+    with untouched(f"attack={name}", lent):
+        answer: object = attack.craft(entrances, aims, attacker, rng)
     if not isinstance(answer, Sequence) or len(answer) != len(aims):
         gave = f"{len(answer)} of them" if isinstance(answer, Sequence) else type(answer).__name__
         raise UserError(f"attack={name}: craft() must give one Crafted for each of {len(aims)} aims, and gave {gave}.")
@@ -121,7 +131,11 @@ def _allowed(name: str, budget: int, answer: object, pool: set[int]) -> Crafted:
         wrong = f"record {strange[0]}, which is not in attacker.pool (rows of attacker.owned are not positions)"
     if wrong:
         raise UserError(f"attack={name}: craft() asks to delete {wrong}.")
-    return Crafted(replace(answer.request, indices=indices), float(answer.objective), tuple(map(float, answer.curve)))
+    try:
+        numbers = float(answer.objective), tuple(map(float, answer.curve))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"attack={name}: objective and curve of a Crafted are numbers ({error}).") from error
+    return Crafted(replace(answer.request, indices=indices), *numbers)
 
 
 def settled_access(access: Access, entrances: Sequence[Entrance]) -> Access:

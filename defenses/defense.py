@@ -11,6 +11,7 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.examples import Examples
+from data.untouched import untouched
 from models.victim import Victim
 from unlearning.procedure import Task
 
@@ -78,15 +79,32 @@ def reviewed(defense: Filter, context: Context, indices: Tensor) -> Verdict:
 
     Raises UserError where it is no verdict on m records: `accepted` bool (m,), `scores` finite numbers (m,).
     """
-    verdict = defense.review(context, indices)
+    lent = {"task.records.x": context.task.records.x, "task.records.y": context.task.records.y, "indices": indices}
+    name = getattr(defense, "name", type(defense).__name__)
+    with untouched(f"defense={name}", lent):
+        verdict = defense.review(context, indices)
     wrong = None
     if not isinstance(verdict, Verdict):
-        wrong = f"gave {type(verdict).__name__} instead of a Verdict"
+        wrong = f"gave a {type(verdict).__name__} instead of a Verdict"
+    elif not isinstance(verdict.accepted, Tensor) or not isinstance(verdict.scores, Tensor):
+        wrong = "gave a Verdict whose accepted and scores are not both tensors"
     elif verdict.accepted.shape != indices.shape or verdict.accepted.dtype != torch.bool:
         wrong = f"accepted {tuple(verdict.accepted.shape)} {verdict.accepted.dtype} instead of bool ({len(indices)},)"
     elif verdict.scores.shape != indices.shape or not bool(torch.isfinite(verdict.scores).all()):
         wrong = f"gave scores that are not {len(indices)} finite numbers"
     if wrong:
-        name = getattr(defense, "name", type(defense).__name__)
         raise UserError(f"defense={name}: review() of {len(indices)} requested records {wrong}.")
     return verdict
+
+
+def calibrated(defense: Calibrated, context: Context) -> float:
+    """The threshold of a filter, checked: a number, which may be infinite (nothing is quarantined)."""
+    given: object = defense.threshold(context)
+    try:
+        threshold = float(given)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        threshold = float("nan")
+    if threshold != threshold:
+        name = getattr(defense, "name", type(defense).__name__)
+        raise UserError(f"defense={name}: threshold() must give a number, and gave {str(given)[:60]!r}.")
+    return threshold

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from defenses.defense import Calibrated, Calibration, Context, Verdict, reviewed
+from defenses.defense import Calibrated, Calibration, Context, Verdict, calibrated, reviewed
 from defenses.filters.influence import Influence
 from experiments.choose import Chosen
 from experiments.judge import Look
@@ -61,7 +61,7 @@ class Review:
         setup = self.setup
         parts = (setup.task, self.victim, candidate, setup.data.filter_trusted, self.calibration)
         if self.threshold is None and isinstance(setup.defense, Calibrated):
-            self.threshold = setup.defense.threshold(Context(*parts))
+            self.threshold = calibrated(setup.defense, Context(*parts))
         return Context(*parts, self.threshold)
 
     def accepted(self, name: str) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+from pathlib import Path
 from types import ModuleType
 
 ADVICE = "in the folder of --config-dir, beside one called conf, or in a folder FOLDER with PYTHONPATH=FOLDER set"
@@ -15,6 +16,9 @@ def target_not_found(target: str, error: BaseException) -> str | None:
     root = error
     while root.__cause__ is not None:
         root = root.__cause__
+    if isinstance(root, SyntaxError):
+        line = f", line {root.lineno}" if root.lineno else ""
+        return f"{Path(root.filename or target).name}{line} is no Python that can be read: {root.msg}"
     if not isinstance(root, ImportError | AttributeError):
         return None
     found: object = None

@@ -46,7 +46,9 @@ def main(arguments: Arguments, config_name: str, config_path: Path) -> int:
     todo = sweep.plan(cells, store)
     if any(cell.config["dry_run"] for cell in cells):
         show_plan(todo, cells, store)
-        return 0
+        if todo.refused:
+            print(f"Error: {next(iter(todo.refused.values())).error}", file=sys.stderr)
+        return 2 if todo.refused else 0
     folder = Path(str(node.sweep.dir)).absolute()  # which makes it, unless the user has named one
     outcomes = sweep.play(todo, cells, launcher, store, folder)
     if all(outcome.state == "failed" for outcome in outcomes.values()):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from data.errors import UserError
 from data.examples import Examples
@@ -65,6 +66,7 @@ def _check_raw(build: Build, x: Tensor, classes: int) -> None:
             raise UserError(
                 "model: it has parts compiled by torch.jit, which torch.func cannot look into; use them uncompiled."
             )
+        _check_parameters(module)
         module = module.to(x.device)
         for training, when in ((False, ""), (True, " in training mode")):
             module.train(training)
@@ -72,6 +74,31 @@ def _check_raw(build: Build, x: Tensor, classes: int) -> None:
                 out = module(x.clone())
             check_logits(out, 2, classes, x.dtype, when)
         _copyable(module)
+
+
+def _check_parameters(module: nn.Module) -> None:
+    """Parameters are of the type that is trained, each has memory of its own, and nothing changes their gradients."""
+    owners: dict[int, str] = {}
+    for name, value in module.named_parameters():  # a parameter that two layers share is listed once
+        if is_lazy(value):
+            continue
+        if value.dtype != torch.get_default_dtype():
+            raise UserError(
+                f"model: its parameter {name} is {value.dtype}, and models are trained in {torch.get_default_dtype()}; "
+                "leave out double(), half() and dtype=."
+            )
+        if value._backward_hooks:
+            raise UserError(
+                f"model: its parameter {name} has a hook, which functional calls of the model never see; mask the "
+                "parameter in forward instead."
+            )
+        place = value.untyped_storage().data_ptr()
+        if value.numel() and place in owners:
+            raise UserError(
+                f"model: its parameters {owners[place]} and {name} share memory without being one parameter; assign "
+                "the Parameter itself to both layers, as in b.weight = a.weight."
+            )
+        owners[place] = name
 
 
 def _copyable(module: nn.Module) -> nn.Module:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.examples import Examples
+from data.untouched import untouched
 from models.training import Build, Diverged, Training, train
 from models.victim import Ensemble, Victim, frozen_names
 
@@ -121,8 +122,11 @@ def unlearned(
 
     Raises UserError with the procedure and, from its `remedy` where it has one, the setting to change.
     """
+    lent = {"task.records.x": task.records.x, "task.records.y": task.records.y, "deleted": deleted}
+    lent |= {f"victim.moving[{name!r}]": value for name, value in victim.moving.items()}
     try:
-        models = procedure.forget(task, victim, deleted, seed, submitted)
+        with untouched(f"unlearning={type(procedure).__name__}", lent):
+            models = procedure.forget(task, victim, deleted, seed, submitted)
     except Diverged as error:
         raise UserError(_not_finite(procedure)) from error
     if not isinstance(models, Ensemble) or len(models) != len(deleted):

@@ -14,6 +14,7 @@ from attacks.attack import Aim, Attacker, Crafted, crafted
 from attacks.requester.random import Random
 from data.errors import UserError
 from data.examples import Examples
+from defenses.defense import calibrated
 from experiments.access import settled
 from experiments.detection import Review
 from experiments.roles import component
@@ -154,3 +155,33 @@ def test_a_filter_that_is_called_none_is_not_taken_for_none(monkeypatch: pytest.
     assert review._called() == "Mine"
     Setup.unfiltered = True
     assert review._called() == "none"
+
+
+@pytest.mark.parametrize("what", ["aims[0].x", "attacker.owned.x", "attacker.pool"])
+def test_an_attack_that_writes_into_what_it_is_lent_is_named(what: str) -> None:
+    """Its controls would otherwise be about something else."""
+    owned = Examples(torch.ones(6, 2), torch.zeros(6, dtype=torch.long))
+    attacker = Attacker(torch.tensor([10, 11, 12, 13, 14, 15]), owned, EXAMPLES)
+    aims = [Aim(torch.ones(1, 2), torch.zeros(1, dtype=torch.long), 1)]
+    tensors = {"aims[0].x": aims[0].x, "attacker.owned.x": owned.x, "attacker.pool": attacker.pool}
+
+    class Writes(Random):
+        def craft(self, entrances: Any, aims: Any, attacker: Any, rng: Any) -> list[Crafted]:
+            tensors[what].mul_(2)
+            return [Crafted(Request((10,)), 0.0) for _ in aims]
+
+    with pytest.raises(UserError) as raised:
+        crafted(Writes(budget=3), [], aims, attacker, torch.Generator())
+    assert f"writes into {what}" in str(raised.value)
+
+
+@pytest.mark.parametrize("given", [float("nan"), "high", None, torch.tensor([1.0, 2.0])])
+def test_a_threshold_that_is_no_number_is_named(given: Any) -> None:
+    class Odd:
+        name = "odd"
+
+        def threshold(self, context: Any) -> Any:
+            return given
+
+    with pytest.raises(UserError, match=r"threshold\(\) must give a number"):
+        calibrated(Odd(), None)  # type: ignore[arg-type]

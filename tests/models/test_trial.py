@@ -64,7 +64,15 @@ def scripted() -> nn.Module:
     return module
 
 
+def shares_memory(net: Any) -> None:
+    net.c = nn.Linear(net.b.in_features, net.b.out_features)
+    net.c.weight.data = net.b.weight.data
+
+
 REFUSED = {
+    "double": (between(lambda net, h: h.double().float(), lambda net: net.b.double()), "is torch.float64, and models"),
+    "a hook": (between(lambda net, h: h, lambda net: net.b.weight.register_hook(lambda g: 0 * g)), "has a hook"),
+    "shared memory": (between(lambda net, h: h, shares_memory), "b.weight and c.weight share memory"),
     "a tuple": (whole(lambda net, x: (logits(net, x), x)), r"one tensor of logits \(2, 3\).*returns a tuple"),
     "a dictionary": (whole(lambda net, x: {"logits": logits(net, x)}), "returns a dict"),
     "squeezed": (whole(lambda net, x: logits(net, x)[:, :, None].squeeze()), r"logits \(1, 3\) for 1 example.*\(3,\)"),
