@@ -47,7 +47,7 @@ def need(setup: Setup) -> Need:
     """What the game of `setup` will take, most of it for a moment only; nothing is trained to know it."""
     task, settings, data = setup.task, setup.settings, setup.data
     records, width = task.records.x, task.records.x.element_size()
-    victim = Victim(*initialise(architecture(setup.procedure, task), 0, records[:1]))
+    victim = Victim(*initialise(architecture(setup.procedure, task), 0, records))
     size, each, space = victim.flat().numel(), activations(victim, records), room(records.device)
     members = getattr(getattr(setup.attack, "functional", None), "members", 1)
     samples = getattr(getattr(setup.attack, "functional", None), "samples", 1)

@@ -65,7 +65,8 @@ def adapt(module: nn.Module, x: Tensor) -> None:
 def pair(x: Tensor) -> Tensor:
     """Two of the inputs `x` (n, ...), different ones if there are."""
     first = x[:1]
-    other = [row for row in x[1:64].split(1) if not torch.equal(row, first)]
+    rows = (x[i : i + 1] for i in range(1, min(len(x), 64)))
+    other = [row for row in rows if not torch.equal(row, first)]
     return torch.cat([first, other[0] if other else first])
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
 
 from data.examples import Examples
-from models.victim import Ensemble, Tensors, Victim, flatten, forward, joined, passes, rows_at_once, unflatten
+from models.victim import Ensemble, Tensors, Victim, forward, joined, passes, rows_at_once, unflatten
 
 CHUNK = 2**18  # examples x models of one pass, at most
 NUMBERS = 2**26  # numbers in the per-example gradients that are held at once
@@ -66,14 +66,13 @@ def inner_products_many(models: Ensemble, examples: Examples, directions: Tensor
 
 def per_example_gradients(victim: Victim, examples: Examples) -> Tensor:
     """grad l_i(theta) for every example, shape (n, p): n x p numbers, so for small n or p only."""
-
-    def one(x: Tensor, y: Tensor) -> Tensor:
-        def loss(parameters: Tensors) -> Tensor:
-            return losses(victim.module, parameters, victim.buffers, x[None], y[None])[0]
-
-        return flatten(grad(loss)(victim.moving))
-
-    return vmap(one)(examples.x, examples.y).detach()
+    # One copy of the parameters for each example, and one backward pass: torch.func.grad would import the compiler.
+    own = {n: v.detach().expand(len(examples), *v.shape).requires_grad_() for n, v in victim.moving.items()}
+    run = vmap(forward, in_dims=(None, 0, None, 0))
+    logits = run(victim.module, own, victim.buffers, examples.x[:, None])[:, 0]
+    total = F.cross_entropy(logits, examples.y, reduction="sum")
+    pieces = torch.autograd.grad(total, list(own.values()), materialize_grads=True)
+    return torch.cat([piece.reshape(len(examples), -1) for piece in pieces], dim=1)
 
 
 def gradients_at_once(victim: Victim, x: Tensor) -> int:

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrizations
 
 from data.errors import UserError
 from data.randomness import derive, generator, seeded
-from models.behaviour import Behaviour, behaviour
+from models.behaviour import Behaviour, behaviour, pair
 from models.small_cnn import SmallCNN
 from models.training import Training, initialise, train
 from tests.models.own import CLASSES, HIDDEN, SHAPE, Own, has, numpy_draw, records, seed_all, states
@@ -156,3 +156,10 @@ def test_construction_draws_from_the_seed_whatever_the_generator() -> None:
     one, same, other = (initialise(build, seed, x)[1]["c"] for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert bool((one != other).all())
+
+
+def test_a_pair_is_two_inputs_whatever_there_is() -> None:
+    """Different ones if there are; batch-norm cannot be tried on one."""
+    assert pair(torch.ones(1, 3)).shape == pair(torch.ones(5, 3)).shape == (2, 3)
+    x = torch.tensor([[1.0], [1.0], [2.0]])
+    assert pair(x).flatten().tolist() == [1.0, 2.0]
