@@ -47,7 +47,7 @@ def test_game(line: str, tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert ("Mean ± 95%" if "-m" in words else "Effect against random requests") in done.stdout
+    assert ("Mean and 95% interval" if "-m" in words else "Effect against random requests") in done.stdout
     assert list(tmp_path.rglob("result.json"))
     if "certified_removal" in line:
         procedures = [path.stem for path in (ROOT / "conf" / "unlearning").glob("*.yaml")]

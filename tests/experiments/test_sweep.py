@@ -95,7 +95,7 @@ def test_every_failure_is_listed_and_the_code_is_1(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     assert "2 of 4 cells failed; the others are kept." in done.stderr
     assert "one line per" not in done.stdout
-    assert "Mean ± 95%" in done.stdout
+    assert "Mean and 95% interval" in done.stdout
 
 
 def test_a_mistake_in_all_cells_is_one_sentence(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.artifact import envelope
+from experiments.records import write_json_atomic
 from tests.experiments.games import command, run
 from tests.experiments.sweeps import options, records
 
@@ -92,8 +94,11 @@ def test_a_component_that_no_longer_exists(tmp_path: Path) -> None:
     assert len(records(tmp_path / "store")) == 1
     path = next((tmp_path / "store").glob("game/??/*.json"))
     record = json.loads(path.read_text())
-    record["payload"]["config"]["attack"]["_target_"] = "attacks.requester.gone.Gone"
-    path.write_text(json.dumps(record))
+    payload = record["payload"]
+    payload["config"]["attack"]["_target_"] = "attacks.requester.gone.Gone"
+    payload["config"].get("choices", {})["attack"] = "gone"
+    description = {part: record[part] for part in ("kind", "key", "created", "toolkit")}
+    write_json_atomic(path, envelope(description, payload), indent=None)  # as the toolkit of then would have written it
     listed = subprocess.run(
         command("--store", str(tmp_path / "store"), "attack=gone", script="results.py"), cwd=tmp_path,
         capture_output=True, text=True, check=False,
