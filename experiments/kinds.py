@@ -31,10 +31,10 @@ def is_share(metric: str) -> bool:
 
 def bounds(metric: str) -> tuple[float, float] | None:
     """Between what the mean of a metric must lie, where that is known."""
-    if "_change" not in metric and _base(metric).startswith(UNIT):
-        return 0.0, 1.0
     if _base(metric).startswith(SYMMETRIC) or "_effect" in metric:
         return -1.0, 1.0
+    if "_change" not in metric and _base(metric).startswith(UNIT):
+        return 0.0, 1.0
     return (0.0, float("inf")) if "_change" not in metric and _base(metric).startswith(NEVER_NEGATIVE) else None
 
 
