@@ -97,7 +97,7 @@ def _of_runs(records: Sequence[Runs], metric: str, units: str) -> dict[str, Any]
     if len(records) == 1 and len(records[0]) > 1:
         table = torch.tensor(records[0], dtype=torch.float64).T
         if bool(torch.isfinite(table).all()):
-            return asdict(crossed_interval(table, "share" if is_share(metric) else "plain", bounds(metric)))
+            return asdict(crossed_interval(table, "share" if is_share(metric) else "plain", bounds(metric), units))
     averaged = [[sum(values) / len(runs) for values in zip(*runs, strict=True)] for runs in records]
     return _interval(averaged, metric, units)
 

@@ -189,19 +189,24 @@ def grouped_interval(
 
 
 def crossed_interval(
-    values: Tensor, kind: str = "plain", bounds: tuple[float, float] | None = None, level: float = 0.95
+    values: Tensor,
+    kind: str = "plain",
+    bounds: tuple[float, float] | None = None,
+    units: str = "requests",
+    level: float = 0.95,
 ) -> Interval:
-    """Interval of the mean of a table (R, F) whose rows and columns both stand for others: requests, and fresh seeds.
+    """Interval of the mean of a table (R, F) whose rows and columns both stand for others: `units`, and fresh seeds.
 
     Var(mean) = s_R^2/R + s_F^2/F - s_e^2/(R F) from the mean squares of row means, column means and residuals, at least
     the larger of the first two terms, with Satterthwaite's degrees of freedom. `kind` and `bounds` are those of
-    `grouped_interval`. NaN bounds with a single row or column, and where nothing varies.
+    `grouped_interval`. NaN bounds with a single row or column, and where nothing varies; yes and no that are the same
+    everywhere get the exact interval over rows.
     """
     from scipy.special import stdtrit
 
     rows, columns = values.shape
     v = checked_values(values.reshape(-1), "Values").reshape(rows, columns)
-    mean, nan, over = float(v.mean()), float("nan"), f"{rows} requests and {columns} fresh seeds of one seed"
+    mean, nan, over = float(v.mean()), float("nan"), f"{rows} {units} and {columns} fresh seeds of one seed"
     if rows < 2 or columns < 2:
         return Interval(mean, nan, nan, rows * columns, "two-way (a single row or column: no spread)", level, over)
     by_row, by_column = v.mean(1, keepdim=True), v.mean(0, keepdim=True)
@@ -209,6 +214,9 @@ def crossed_interval(
     rest = float(((v - by_row - by_column + v.mean()) ** 2).sum()) / ((rows - 1) * (columns - 1)) / (rows * columns)
     variance = max(first + second - rest, first, second)
     if variance <= 1e-18:
+        if kind == "share" and mean in (0.0, 1.0):
+            exact = rate_interval(round(mean * rows), rows, level)
+            return Interval(mean, exact.low, exact.high, rows * columns, exact.method, level, over)
         return Interval(mean, nan, nan, rows * columns, "two-way (all equal: no spread seen)", level, over)
     parts = first**2 / (rows - 1) + second**2 / (columns - 1) + rest**2 / ((rows - 1) * (columns - 1))
     freedom = min(variance**2 / parts, float((rows - 1) * columns)) if parts > 0 else float(rows - 1)

@@ -127,6 +127,8 @@ def test_intervals_over_requests_and_fresh_seeds_cover_where_those_over_requests
 def test_a_single_row_or_column_and_equal_values_have_no_bounds():
     for table in (torch.rand(1, 3), torch.rand(4, 1), torch.full((4, 3), 0.5)):
         assert math.isnan(crossed_interval(table.double()).low)
+    kept, exact = crossed_interval(torch.ones(12, 3), "share"), rate_interval(12, 12)
+    assert (kept.low, kept.high) == (exact.low, exact.high)  # every label kept is no certainty about other targets
     found = crossed_interval(torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 1.0]]), "share")
     assert 0 < found.low < found.mean < found.high <= 1
 
