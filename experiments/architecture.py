@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from data import memory
 from data.errors import UserError
 from data.examples import Data
 from data.randomness import seeded
@@ -133,23 +132,12 @@ def _check_size(architecture: Architecture) -> None:
         raise
     except Exception:  # a constructor that computes with its numbers cannot be run without them
         return
-    memory = machine_memory()
-    if memory is not None and count * BYTES > memory:
+    there = memory.available()
+    if count * BYTES > there:
         raise UserError(
-            f"model: {count:,} parameters take {count * BYTES / 1e9:,.0f} GB in training, {BYTES} bytes each, and this "
-            f"machine has {memory / 1e9:,.0f} GB of memory; choose smaller widths."
+            f"model: {count:,} parameters take {count * BYTES / 1e9:,.0f} GB in training, {BYTES} bytes each, and "
+            f"{there / 1e9:,.0f} GB of memory are free here; choose smaller widths."
         )
-
-
-def machine_memory() -> int | None:
-    """Bytes of memory that this process may use: the machine's, or its container's; None where that is unknown."""
-    known = []
-    try:
-        known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-        known.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    except (ValueError, OSError, AttributeError):
-        pass  # no such system, or no limit
-    return min(known, default=None)
 
 
 def _line(error: BaseException) -> str:

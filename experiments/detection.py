@@ -50,10 +50,12 @@ class Review:
         def review(models: Sequence[Ensemble], which: slice, predictions: Tensor) -> None:
             for k, batch in enumerate(self.groups[name][which]):
                 context = self._context(models[0][k])
-                self.verdicts[name].append(reviewed(self.setup.defense, context, batch))
-                if name == STREAM:
-                    for score, found in self.beside.items():
-                        found.append(Influence(score=score).scores(context, batch))  # type: ignore[arg-type]
+                verdict = reviewed(self.setup.defense, context, batch)
+                self.verdicts[name].append(verdict)
+                for score, found in self.beside.items() if name == STREAM else ():
+                    decides = isinstance(self.setup.defense, Influence) and self.setup.defense.score == score
+                    beside = Influence(score=score)  # type: ignore[arg-type]
+                    found.append(verdict.scores if decides else beside.scores(context, batch))
 
         return review
 

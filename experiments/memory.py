@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from attacks.selection import prefix_lengths
+from data import memory
 from data.errors import UserError
 from experiments.setup import Setup
 from models.curvature import HELD, LARGEST
@@ -112,44 +111,4 @@ def available(device: torch.device) -> int | None:
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type != "cpu":
         return None
-    found = list(_free())
-    return min(found) if found else None
-
-
-def _free(root: Path = Path("/")) -> Iterator[int]:
-    """What is free by the kernel's count, and by that of every control group of this process."""
-    try:
-        lines = (root / "proc/meminfo").read_text().splitlines()
-        yield from (1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-        groups = (root / "proc/self/cgroup").read_text().splitlines()
-    except (OSError, ValueError, IndexError):
-        return
-    for line in groups:
-        _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "memory") and "memory" not in controllers.split(","):
-            continue
-        base = root / "sys/fs/cgroup" / (controllers and "memory")
-        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
-        folder = base / path.strip("/")
-        for level in (folder, *folder.parents):
-            limit, used = (_number(level / name) for name in names)
-            if limit is not None and used is not None:
-                yield max(0, limit - used + (_reclaimable(level) or 0))
-            if level == base:
-                break
-
-
-def _number(file: Path) -> int | None:
-    try:
-        return int(file.read_text())
-    except (OSError, ValueError):  # not there, or `max`
-        return None
-
-
-def _reclaimable(group: Path) -> int | None:
-    """Bytes of files in memory, which count as used and which the kernel gives back."""
-    try:
-        pairs = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return int(pairs.get("total_inactive_file", pairs.get("inactive_file", "0")))
-    except (OSError, ValueError):
-        return None
+    return memory.available()

@@ -23,7 +23,7 @@ from experiments.machine import peak_gpu_memory_mb, peak_memory_mb
 from experiments.objective import AttackedObjective
 from experiments.setup import Setup
 from experiments.states import Observer, mean_of_models
-from experiments.traffic import Stream, Traffic, probe, traffic
+from experiments.traffic import Stream, Traffic, traffic
 from metrics.uncertainty import ece_floor
 from models.victim import Ensemble, Victim
 from unlearning.retrain import Retrain
@@ -71,8 +71,7 @@ def play_one(setup: Setup, seed: int) -> dict[str, Any]:
     objective = AttackedObjective(getattr(setup.attack, "functional", None), setup.data, chosen, seed)
     own, detection, accepted = judge_with_own_seed(scene, forgetting, objective, asked)
     fresh = judge_with_fresh_seeds(scene, asked, accepted) if full else None
-    typical = probe(setup, seed)
-    in_sequence, alone = forgetting.in_sequence(typical.tolist()), forgetting.seconds(judge.rows([typical]))
+    in_sequence, alone = forgetting.in_sequence(asked.probe.tolist()), forgetting.seconds(judge.rows([asked.probe]))
     record = {
         "seed": seed,
         "criterion": described(criterion), "functional": objective.label,
@@ -90,7 +89,7 @@ def play_one(setup: Setup, seed: int) -> dict[str, Any]:
         "detection": detection,
         "in_sequence": in_sequence,
         "left_out": list(QUICK if judge.procedure.draws else QUICK[:2]) if not full else [],
-        "certificate": forgetting.certificate(judge.rows([typical])),
+        "certificate": forgetting.certificate(judge.rows([asked.probe])),
         "ece_floor": ece_floor(start[:n], generator(seed, "ece floor")).value,
         "queries": turn.meter.queries, "predictions": turn.meter.predictions,
         "operator_calls": turn.meter.operator_calls,

@@ -69,9 +69,7 @@ class Settings:
     targets: Targets = Field(default_factory=Targets)
     stream: Stream = Field(default_factory=Stream)
     device: str = "auto"
-    threads: (
-        Literal["auto"] | Annotated[int, Strict(), Field(ge=1), at_most(MOST_THREADS, "no machine has more cores")]
-    ) = "auto"
+    threads: Literal["auto"] | Threads = "auto"
 
 
 def settings_from(config: Mapping[str, Any]) -> Settings:
@@ -100,10 +98,15 @@ def pool_size(attack: Attack, stream: Stream, n: int) -> int:
     return owned if attack.pool is None else min(owned, attack.pool)
 
 
+def stream_size(attack: Attack, stream: Stream) -> int:
+    """How many records a stream has, and every benign and calibration batch."""
+    return attack.budget * (1 + stream.benign_per_malicious)
+
+
 def check_sizes(attack: Attack, stream: Stream, n: int, calibrated: bool) -> None:
     """Raise UserError where n training records are too few for the attack, a stream, or a calibration batch."""
     check_budget(attack.budget, pool_size(attack, stream, n))
-    size, reserved = attack.budget * (1 + stream.benign_per_malicious), reserved_count(stream, n)
+    size, reserved = stream_size(attack, stream), reserved_count(stream, n)
     # a stream, and the control of its request, share their benign records
     if size + attack.budget > n - reserved:
         raise UserError(

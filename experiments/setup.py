@@ -22,14 +22,12 @@ from experiments.access import settled
 from experiments.architecture import architecture_of, is_ours
 from experiments.machine import be_deterministic, use_device, use_threads
 from experiments.roles import called, component
-from experiments.settings import Settings, check_sizes, pool_size, settings_from
+from experiments.settings import Settings, check_sizes, pool_size, settings_from, stream_size
 from experiments.store import Store, default_folder
 from models.dropout import dropout_layers
 from models.trial import try_out
 from unlearning.procedure import Procedure, Task, architecture
 from unlearning.service import OpenService
-
-NO_DEFENSE = "defenses.filters.none.NoDefense"
 
 
 @plain_dataclass(frozen=True, eq=False)
@@ -63,7 +61,7 @@ class Setup:
     @property
     def unfiltered(self) -> bool:
         """Whether every request is accepted, so that there is nothing to calibrate."""
-        return self.config["defense"]["_target_"] == NO_DEFENSE
+        return isinstance(self.defense, NoDefense)
 
     @property
     def machine(self) -> identity.Machine:
@@ -106,14 +104,13 @@ def prepare(config: dict[str, Any], data: Data | None = None, impatient: frozens
     task = Task(moved.train, factory, training)
     if attack.access == "white_box" and getattr(attack, "needs_gradient", True):
         opened([OpenService(task, procedure, (), ())], called(attack))
-    check_sizes(attack, settings.stream, len(data.train), calibrated=config["defense"]["_target_"] != NO_DEFENSE)
+    check_sizes(attack, settings.stream, len(data.train), calibrated=not isinstance(defense, NoDefense))
     if attack.access == "black_box" and getattr(attack, "feedback", "score") == "score" and hasattr(attack, "search"):
         pool = pool_size(attack, settings.stream, len(data.train))
         check_search(attack.search, pool, attack.queries)  # type: ignore[attr-defined]
     architecture(procedure, task)  # a committee that the records do not suffice for says so here
     if isinstance(defense, Influence):
-        size = attack.budget * (1 + settings.stream.benign_per_malicious)
-        defense.check_calibration(settings.stream.calibration_batches * size)
+        defense.check_calibration(settings.stream.calibration_batches * stream_size(attack, settings.stream))
     return Setup(
         config, settings, moved, task, procedure, attack, defense, device, threads, identity.fingerprint(data), store
     )  # fmt: skip

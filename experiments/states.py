@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -54,11 +55,16 @@ class Observer:
         mean = {name: values.mean(0).tolist() for name, values in columns.items()}
         return {**mean, "models": self.judge.model_levels(probabilities)}
 
-    def _judged(self, found: dict[str, list[float]]) -> dict[str, list[float]]:
+    @cached_property
+    def _first(self) -> Tensor:
+        """The confidence of every target before anything was deleted (T,)."""
         chosen = self.chosen
-        first = on_targets(self.start.expand(len(chosen.labels), *self.start.shape), chosen.positions, chosen.labels)
-        change = torch.tensor(found["confidence"], dtype=torch.float64) - torch.tensor(first["confidence"]).double()
-        wanted = change * torch.tensor([1.0 if each == "over" else -1.0 for each in chosen.directions]).double()
+        found = on_targets(self.start.expand(len(chosen.labels), *self.start.shape), chosen.positions, chosen.labels)
+        return torch.tensor(found["confidence"], dtype=torch.float64)
+
+    def _judged(self, found: dict[str, list[float]]) -> dict[str, list[float]]:
+        change = torch.tensor(found["confidence"], dtype=torch.float64) - self._first
+        wanted = change * torch.tensor([1.0 if each == "over" else -1.0 for each in self.chosen.directions]).double()
         kept = torch.tensor(found["kept"], dtype=torch.float64)
         attained, success = self.criterion.attained(wanted, kept), self.criterion.success(wanted, kept)
         return {**found, "attained": attained.tolist(), "success": success.double().tolist()}

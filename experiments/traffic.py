@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attacks.attack import Attacker
 from attacks.norm_cap import below_norm_quantile
 from attacks.requester.nearest import nearest_records
 from data.randomness import generator
 from experiments.benign import Kind, draw_benign
 from experiments.choose import Chosen, choose_attacker, reserved_records
+from experiments.settings import stream_size
 from experiments.setup import Setup
 from models.victim import Victim
 from unlearning.service import OpenService
@@ -33,7 +35,7 @@ class Traffic:
     `requests` are those of the attack, `random` and `nearest` their controls of the same size (nothing for a request of
     nothing); `streams` mix a request with benign ones, `random_streams` its random control with the same benign ones.
     `benign` are benign batches by their kind. `calibration` batches lie in the reserved part of the training set, which
-    nobody else names.
+    nobody else names. `probe` is a random request of the full budget, on which costs and certificates are measured.
     """
 
     requests: Sequence[Tensor]
@@ -43,28 +45,31 @@ class Traffic:
     random_streams: Sequence[Stream]
     benign: dict[Kind, Sequence[Tensor]]
     calibration: Sequence[Tensor]
+    probe: Tensor
 
 
 def traffic(setup: Setup, seed: int, chosen: Chosen, requests: Sequence[Tensor], victims: Sequence[Victim]) -> Traffic:
     """The traffic of the game with the root seed `seed` whose attack asked for `requests`."""
     settings = setup.settings.stream
-    controls = random_controls(setup, seed, requests, victims)
+    attacker = choose_attacker(setup, seed)
+    controls = random_controls(setup, seed, requests, attacker, victims)
     pairs = [stream_pair(setup, seed, i, *each) for i, each in enumerate(zip(requests, controls, strict=True))]
-    size = setup.attack.budget * (1 + settings.benign_per_malicious)
+    size = stream_size(setup.attack, settings)
     kinds: list[Kind] = [settings.benign, *([settings.harder] if settings.harder else [])]
     batches = 0 if setup.unfiltered else settings.calibration_batches
     return Traffic(
-        requests, controls, nearest_controls(setup, seed, chosen, requests),
+        requests, controls, nearest_controls(chosen, requests, attacker),
         [mine for mine, _ in pairs], [control for _, control in pairs],
         {kind: benign_batches(setup, seed, kind, settings.benign_batches, size) for kind in dict.fromkeys(kinds)},
-        calibration_batches(setup, seed, batches, size),
+        calibration_batches(setup, seed, batches, size), probe(setup, seed, attacker),
     )  # fmt: skip
 
 
-def random_controls(setup: Setup, seed: int, requests: Sequence[Tensor], victims: Sequence[Victim]) -> list[Tensor]:
+def random_controls(
+    setup: Setup, seed: int, requests: Sequence[Tensor], attacker: Attacker, victims: Sequence[Victim]
+) -> list[Tensor]:
     """For each request as many records at random, of those that the attack may name: its pool, below its norm cap."""
-    attacker, cap = choose_attacker(setup, seed), getattr(setup.attack, "norm_cap", None)
-    pool = attacker.pool.cpu()
+    pool, cap = attacker.pool.cpu(), getattr(setup.attack, "norm_cap", None)
     if cap is not None:
         service = OpenService(setup.task, setup.procedure, tuple(victims), (seed,) * len(victims))
         allowed = below_norm_quantile(service, attacker, cap, setup.attack.budget).cpu()
@@ -73,32 +78,32 @@ def random_controls(setup: Setup, seed: int, requests: Sequence[Tensor], victims
     return [pool[draw[: len(request)]] for draw, request in zip(draws, requests, strict=True)]
 
 
-def nearest_controls(setup: Setup, seed: int, chosen: Chosen, requests: Sequence[Tensor]) -> list[Tensor]:
+def nearest_controls(chosen: Chosen, requests: Sequence[Tensor], attacker: Attacker) -> list[Tensor]:
     """For each request as many records of the pool nearest to its targets, of the classes that serve its direction.
 
     See `attacks.requester.nearest`; where the pool holds fewer such records, these.
     """
     most = max((len(request) for request in requests), default=0)
-    found = nearest_records(chosen.aims, choose_attacker(setup, seed), most)
+    found = nearest_records(chosen.aims, attacker, most)
     return [nearest[: len(request)] for nearest, request in zip(found, requests, strict=True)]
 
 
-def probe(setup: Setup, seed: int) -> Tensor:
-    """A random request of the full budget, on which costs and certificates are measured."""
-    pool = choose_attacker(setup, seed).pool.cpu()
+def probe(setup: Setup, seed: int, attacker: Attacker) -> Tensor:
+    """A random request of the full budget."""
+    pool = attacker.pool.cpu()
     return pool[torch.randperm(len(pool), generator=generator(seed, "probe"))[: setup.attack.budget]]
 
 
 def stream_pair(setup: Setup, seed: int, number: int, request: Tensor, control: Tensor) -> tuple[Stream, Stream]:
     """The stream of a request and that of its control: the same benign records, none of them in either, one order.
 
-    Every stream has the size (1 + benign_per_malicious) * budget of the calibration batches, whatever the request's
+    Every stream has the size of the calibration batches (`experiments.settings.stream_size`), whatever the request's
     own: a model moves the farther the more is forgotten, and so do the scores of a filter.
     """
     rng, settings = generator(seed, "stream", number), setup.settings.stream
     outside = ~reserved_mask(setup, seed)
     outside[torch.cat([request, control]).cpu()] = False
-    size = (1 + settings.benign_per_malicious) * setup.attack.budget - len(request)
+    size = stream_size(setup.attack, settings) - len(request)
     benign = draw_benign(settings.benign, setup.task.records, outside.nonzero()[:, 0], size, rng)
     order = torch.randperm(len(request) + size, generator=rng)
     malicious = (order < len(request)).to(setup.device)

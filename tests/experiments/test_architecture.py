@@ -12,7 +12,7 @@ from torch import nn
 from data.digits import Digits
 from data.errors import UserError
 from data.randomness import seeded
-from experiments.architecture import Architecture, architecture_of, machine_memory
+from experiments.architecture import Architecture, architecture_of
 from experiments.build import build
 from experiments.setup import derivatives_needed, prepare
 from tests.experiments.games import config
@@ -158,11 +158,6 @@ def test_mistake_is_one_sentence(name: str) -> None:
     with pytest.raises(UserError, match=words) as raised:
         architecture_of(described, DATA)
     assert "\n" not in str(raised.value)
-
-
-def test_memory_of_this_machine() -> None:
-    memory = machine_memory()
-    assert memory is None or 2**28 < memory < 2**50
 
 
 def test_a_game_tries_an_own_model_and_leaves_the_generators(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import torch
 
 import experiments.memory
 from data.errors import UserError
+from data.memory import free
 from experiments.game import record_of
-from experiments.memory import Need, _free, available, check_memory, need
+from experiments.memory import Need, available, check_memory, need
 from experiments.setup import prepare
 from tests.experiments.games import ROOT, config
 
@@ -93,14 +94,14 @@ def test_the_limit_of_every_control_group_counts(tmp_path: Path) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert list(_free(tmp_path)) == [90 * 1024, 5000 - 1500 + 500]
+    assert list(free(tmp_path)) == [90 * 1024, 5000 - 1500 + 500]
     (tmp_path / "proc/self/cgroup").write_text("3:cpu:/x\n2:memory:/job\n")
     old = tmp_path / "sys/fs/cgroup/memory/job"
     old.mkdir(parents=True)
     (old / "memory.limit_in_bytes").write_text("700\n")
     (old / "memory.usage_in_bytes").write_text("100\n")
-    assert list(_free(tmp_path)) == [90 * 1024, 600]
-    assert list(_free(tmp_path / "nowhere")) == []
+    assert list(free(tmp_path)) == [90 * 1024, 600]
+    assert list(free(tmp_path / "nowhere")) == []
 
 
 def test_this_machine_has_some() -> None:

@@ -11,7 +11,7 @@ from data.errors import UserError
 from experiments.choose import choose_attacker, choose_targets, learn, reserved_records
 from experiments.settings import Targets
 from experiments.setup import Setup, prepare
-from experiments.traffic import Traffic, benign_batches, probe, stream_pair, traffic
+from experiments.traffic import Traffic, benign_batches, stream_pair, traffic
 from tests.experiments.games import config
 
 REQUESTS = [torch.tensor([3, 1, 2]), torch.empty(0, dtype=torch.long)]
@@ -46,7 +46,7 @@ def test_calibration_is_disjoint_from_everything_that_is_judged(setup: Setup, as
     judged = [
         *asked.requests, *asked.random, *asked.nearest, *(s.positions for s in asked.streams),
         *(s.positions for s in asked.random_streams), *(batch for group in asked.benign.values() for batch in group),
-        probe(setup, 0), choose_attacker(setup, 0).pool,
+        asked.probe, choose_attacker(setup, 0).pool,
     ]  # fmt: skip
     assert not calibrated & set(torch.cat(judged).tolist())
     assert list(asked.benign) == ["uniform", "outlier"]
