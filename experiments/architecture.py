@@ -136,7 +136,7 @@ def _check_size(architecture: Architecture) -> None:
     if count * BYTES > there:
         raise UserError(
             f"model: {count:,} parameters take {count * BYTES / 1e9:,.0f} GB in training, {BYTES} bytes each, and "
-            f"{there / 1e9:,.0f} GB of memory are free here; choose smaller widths."
+            f"there are {there / 1e9:,.0f} GB of free memory; choose smaller widths."
         )
 
 
