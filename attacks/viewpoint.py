@@ -14,8 +14,9 @@ from attacks.objective import Objective, Outlook
 from data.errors import UserError
 from data.examples import Examples
 from models.dropout import dropout_layers, sample_masks
+from models.passes import INFERENCE_ROWS, joined, models_at_once, passes, room, rows_at_once
 from models.progress import progress
-from models.victim import INFERENCE_ROWS, Ensemble, Tensors, forward, joined, models_at_once, passes, room, rows_at_once
+from models.victim import Ensemble, Tensors, forward
 from unlearning.procedure import Differentiable
 from unlearning.service import OpenService
 

@@ -27,7 +27,7 @@ def settled(config: Mapping[str, Any]) -> dict[str, Any]:
     if "access" not in attack and not _takes_access(attack["_target_"]):
         raise UserError(
             f"attack: {attack['_target_']} has the access auto and no option `access` by which it is told what that "
-            "stands for; make it an option, as access: str = \"auto\", or name white_box or black_box."
+            'stands for; make it an option, as access: str = "auto", or name white_box or black_box.'
         )
     white = attack.get("feedback") != "sequential" and _differentiable(canonical_json(config["unlearning"]))
     return {**config, "attack": {**attack, "access": "white_box" if white else "black_box"}, AUTOMATIC: [ACCESS]}

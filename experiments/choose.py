@@ -70,7 +70,10 @@ def choose_targets(targets: Targets, probabilities: Tensor, x: Tensor, seed: int
         if len(inside) < targets.count:
             log.warning(
                 "targets.%s=[%g, %g] holds no more than %d of the test examples; all are taken.",
-                direction, low, high, len(inside),
+                direction,
+                low,
+                high,
+                len(inside),
             )
         draw = torch.randperm(len(inside), generator=generator(seed, "targets", direction))[: targets.count]
         picked = inside[draw.sort().values.to(inside.device)]

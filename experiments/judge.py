@@ -12,8 +12,9 @@ from torch import Tensor
 from data.examples import Data
 from metrics.stacked import stacked
 from metrics.uncertainty import confidence, entropy, reliability
+from models.passes import models_at_once
 from models.progress import progress
-from models.victim import Ensemble, Victim, concatenate, models_at_once
+from models.victim import Ensemble, Victim, concatenate
 from unlearning.procedure import Procedure, Task, unlearned
 
 ALPHA = 0.1  # miscoverage of the conformal sets that are reported

@@ -11,9 +11,10 @@ from data import memory
 from data.errors import UserError
 from experiments.setup import Setup
 from models.curvature import HELD, LARGEST
+from models.passes import activations, models_at_once, room
 from models.solver import Solver
 from models.training import initialise
-from models.victim import Victim, activations, models_at_once, room
+from models.victim import Victim
 from unlearning.procedure import Recording, architecture
 
 # How many numbers are held for one of a kind, measured in games of several models and procedures:

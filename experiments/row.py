@@ -60,7 +60,8 @@ def _measured(record: Mapping[str, Any], direction: str) -> Row:
     aims = sorted({targets["aim"][i] for i in mine})
     of_targets, of_models = picker(mine), picker(aims)
     row: Row = {
-        "targets": len(mine), "requests": len(aims),
+        "targets": len(mine),
+        "requests": len(aims),
         "requested": mean([len(each["indices"]) for each in of_models(record["requests"])]),
     }
     for state in STATES:

@@ -29,7 +29,8 @@ from torch import Tensor
 from data.examples import Examples
 from models.gradients import losses
 from models.linearised import Linear, Linearise, forth_and_back, twice
-from models.victim import Ensemble, Tensors, activations, forward, room, rows_at_once, unflatten
+from models.passes import activations, room, rows_at_once
+from models.victim import Ensemble, Tensors, forward, unflatten
 
 Product = Callable[[Tensor], Tensor]  # (m, p) -> (m, p), row by row
 LARGEST = 5000  # parameters; the dense curvature of one model then takes 200 MB in float64

@@ -8,7 +8,8 @@ from torch.func import jacrev, vmap
 
 from data.examples import Examples
 from models.gradients import NUMBERS
-from models.victim import Tensors, Victim, forward, rows_at_once
+from models.passes import rows_at_once
+from models.victim import Tensors, Victim, forward
 
 
 def diagonal_fisher(victim: Victim, examples: Examples, weights: Tensor) -> Tensor:

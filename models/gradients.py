@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
 
 from data.examples import Examples
-from models.victim import Ensemble, Tensors, Victim, forward, joined, passes, rows_at_once, unflatten
+from models.passes import joined, passes, rows_at_once
+from models.victim import Ensemble, Tensors, Victim, forward, unflatten
 
 CHUNK = 2**18  # examples x models of one pass, at most
 NUMBERS = 2**26  # numbers in the per-example gradients that are held at once

@@ -16,9 +16,10 @@ from models.direct import curvature_matrix, exact, refuse_negative, woodbury_sol
 from models.lanczos import BASIS, Spectrum, extreme_eigenvalues
 from models.last_layer import from_last_layer, only_last_layer, to_last_layer
 from models.lissa import lissa, stochastic_lissa
+from models.passes import models_at_once
 from models.preconditioner import make_preconditioner
 from models.solver import Solution, Solver, cholesky_preconditioner, conjugate_gradients
-from models.victim import Ensemble, Victim, models_at_once
+from models.victim import Ensemble, Victim
 
 Factor = Callable[[Tensor], Tensor]
 MARGIN = 1.05  # LiSSA's scale over the estimated largest eigenvalue, which is an estimate from below

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from models.committee import Committee
-from models.victim import INFERENCE_ROWS, Ensemble, Tensors, Victim, forward, rows_at_once
+from models.passes import INFERENCE_ROWS, rows_at_once
+from models.victim import Ensemble, Tensors, Victim, forward
 
 Models = TypeVar("Models", Victim, Ensemble)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Annotated, Literal
 
@@ -16,23 +16,15 @@ from torch.nn.parameter import is_lazy
 from data.bounds import at_most
 from data.errors import UserError
 from data.examples import Examples
-from data.randomness import derive, generator, reseed, seeded
+from data.randomness import derive, reseed, seeded
+from models.batches import batches_of, lr_factor
 from models.behaviour import adapt, behaviour, pair
 from models.committee import Committee
-from models.dropout import dropout_layers, sample_masks
 from models.learner import Batch, Learner, alone, side_by_side
 from models.newton import minimise
+from models.passes import models_at_once, room, rows_at_once
 from models.progress import Tick, progress
-from models.victim import (
-    Ensemble,
-    Tensors,
-    Victim,
-    concatenate,
-    frozen_names,
-    models_at_once,
-    room,
-    rows_at_once,
-)
+from models.victim import Ensemble, Tensors, Victim, concatenate, frozen_names
 
 Build = Callable[[], nn.Module]
 Watch = Callable[[Batch, Sequence[Tensor]], None]  # told of every step: its batch, and the parameters after it
@@ -203,7 +195,7 @@ def _descend(
     update = _stepper(training, values)
     total = training.epochs * math.ceil(len(records) / training.batch_size)
     step = 0
-    for epoch, batches in enumerate(_batches(module, records, keep, training, seeds)):
+    for epoch, batches in enumerate(batches_of(module, records, keep, seeds, training.epochs, training.batch_size)):
         for batch in batches:
             for value in values:
                 value.grad = None
@@ -252,42 +244,3 @@ def _stepper(training: Training, values: list[Tensor]) -> Callable[[float], None
         torch._foreach_add_(values, velocity, alpha=-lr)
 
     return sgd
-
-
-def lr_factor(schedule: str, step: int, total: int) -> float:
-    """Factor on the learning rate at `step` of `total`."""
-    done = step / total
-    if schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * done))
-    if schedule == "triangular":
-        return min(5 * (step + 1) / total, (1 - done) / 0.8, 1.0)
-    return 1.0
-
-
-def _batches(
-    module: nn.Module, records: Examples, keep: Tensor, training: Training, seeds: Sequence[int]
-) -> Iterator[Iterator[Batch]]:
-    """For every epoch its batches; all models see the same x, y and dropout masks where all seeds agree."""
-    n, device = len(records), records.x.device
-    distinct = dict.fromkeys(seeds)
-    orders = {seed: generator(seed, "batches") for seed in distinct}
-    masks = {seed: generator(seed, "dropout") for seed in distinct}
-
-    def draw(size: int) -> Tensors:
-        drawn = {seed: sample_masks(module, masks[seed], (size,), records.x.dtype) for seed in distinct}
-        if len(distinct) == 1:
-            return {name: mask.to(records.x) for name, mask in drawn[seeds[0]].items()}
-        return {name: torch.stack([drawn[s][name] for s in seeds]).to(records.x) for name in drawn[seeds[0]]}
-
-    def batch(part: Tensor) -> Batch:
-        masked = draw(part.shape[-1]) if has_dropout else {}
-        if part.dim() == 1:
-            x, y = records.x.index_select(0, part), records.y.index_select(0, part)
-            return Batch(x, y, keep.index_select(1, part), masked, part)
-        return Batch(records.x[part], records.y[part], keep.gather(1, part), masked, part)
-
-    has_dropout = bool(dropout_layers(module))
-    for _ in range(training.epochs):
-        drawn = {seed: torch.randperm(n, generator=order).to(device) for seed, order in orders.items()}
-        order = drawn[seeds[0]] if len(drawn) == 1 else torch.stack([drawn[seed] for seed in seeds])
-        yield map(batch, order.split(training.batch_size, -1))

@@ -16,7 +16,8 @@ from data.bounds import at_most
 from data.examples import Examples
 from models.curvature import hessian
 from models.gradients import inner_products_many, losses
-from models.victim import Ensemble, Tensors, Victim, concatenate, models_at_once, rows_at_once
+from models.passes import models_at_once, rows_at_once
+from models.victim import Ensemble, Tensors, Victim, concatenate
 from unlearning.procedure import Task, plain_learning
 
 CHUNK = 2**18  # examples x models of one step, at most

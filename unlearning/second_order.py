@@ -15,8 +15,9 @@ from data.examples import Examples
 from models.curvature import softmax_curvature
 from models.gradients import CHUNK, inner_products_many, input_gradients, losses, weighted_gradient
 from models.influence import inverse_curvature
+from models.passes import joined, passes
 from models.solver import Solver
-from models.victim import Ensemble, Tensors, Victim, forward, joined, passes, unflatten
+from models.victim import Ensemble, Tensors, Victim, forward, unflatten
 from unlearning.procedure import Task, plain_learning
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from data.errors import UserError
-from models.victim import Ensemble, Victim, models_at_once
+from models.passes import models_at_once
+from models.victim import Ensemble, Victim
 from unlearning.procedure import Procedure, Request, Task, as_weights, forget, unlearned
 
 Feedback = Literal["score", "sequential"]

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.examples import Examples
+from models.batches import lr_factor
 from models.gradients import inner_products_many, input_gradients, weighted_gradient
-from models.training import initialise, lr_factor
+from models.training import initialise
 from models.victim import Ensemble, Victim, unflatten
 from unlearning.procedure import Task, plain_learning
 

@@ -24,8 +24,9 @@ from models.gradients import (
     weighted_gradient,
 )
 from models.influence import inverse_curvature
+from models.passes import rows_at_once
 from models.solver import Solver
-from models.victim import Tensors, Victim, flatten, forward, rows_at_once
+from models.victim import Tensors, Victim, flatten, forward
 
 Score = Literal["S1", "S1'", "S2", "S3", "S5", "S6", "S8"]
 

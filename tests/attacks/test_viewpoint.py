@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import models.victim
+import models.passes
 from attacks.attack import Aim
 from attacks.functionals import Confidence
 from attacks.objective import Outlook, UncertaintyObjective
@@ -122,7 +122,7 @@ def test_passes_of_any_size_see_the_same(
         return [after.log_p, after.reference, seen.now().log_p, seen.now().reference, *slopes]
 
     together = looked()
-    monkeypatch.setattr(models.victim, "ACTIVATIONS", 400)  # 23 examples, or 5 models, at a time
+    monkeypatch.setattr(models.passes, "ACTIVATIONS", 400)  # 23 examples, or 5 models, at a time
     for found, expected in zip(looked(), together, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
 

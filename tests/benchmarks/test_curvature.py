@@ -217,8 +217,7 @@ def test_newton_direction(benchmark: Any, problem: Problem, report: Report) -> N
     share = solution.iterations * 60_000 * runs.median("products alone") / seconds
     assert problem.residual(solution.x[0]) <= TOLERANCE
     rows["subsample (ours)"] = (
-        f"{solution.iterations} iterations, {seconds:.2f} s, "
-        f"residual {problem.residual(solution.x[0]):.1e}"
+        f"{solution.iterations} iterations, {seconds:.2f} s, residual {problem.residual(solution.x[0]):.1e}"
     )
     rows["subsample, share of the machine's limit for its products"] = f"{share:.2f}"
     memory = extra_megabytes("newton_direction")

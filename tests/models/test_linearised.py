@@ -12,9 +12,10 @@ import models.linearised
 from data.examples import Examples
 from models.curvature import CURVATURES, gauss_newton
 from models.last_layer import only_last_layer
+from models.passes import activations, room
 from models.resnet import ResNet9
 from models.training import initialise
-from models.victim import Victim, activations, room, stack
+from models.victim import Victim, stack
 from tests.models.problems import N, deletions, directions, examples, victim
 from tests.models.test_curvature import ALL, SHIFT, close
 

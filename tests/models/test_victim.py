@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,20 +13,7 @@ import models.victim
 from models.mlp import MLP
 from models.small_cnn import SmallCNN
 from models.training import initialise
-from models.victim import (
-    ACTIVATIONS,
-    INFERENCE_ROWS,
-    Ensemble,
-    Victim,
-    activations,
-    concatenate,
-    flatten,
-    models_at_once,
-    passes,
-    room,
-    stack,
-    unflatten,
-)
+from models.victim import Ensemble, Victim, concatenate, flatten, stack, unflatten
 
 LIKE = torch.zeros(1, dtype=torch.float64)
 BUILD = partial(MLP, shape=(5,), classes=3, widths=[4])
@@ -105,28 +91,6 @@ def test_logits_do_not_depend_on_the_size_of_a_pass(rows: int, monkeypatch: pyte
     assert len(sizes) == math.ceil(10 / min(rows, 10)) * (1 if rows >= 20 else 2)  # both models in a pass, or one
 
 
-@pytest.mark.parametrize("numbers", [1, 11, 30, 100, 2**24])
-def test_no_pass_puts_out_more_than_there_is_room_for(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models times inputs times what layers put out, unless one model with one input puts out more."""
-    ensemble, x = stack([victim(seed) for seed in range(7)]), inputs(10)
-    each, expected = activations(ensemble, x), ensemble.logits(x)
-    monkeypatch.setattr(models.victim, "ACTIVATIONS", numbers)
-    which, parts = passes(ensemble, x, INFERENCE_ROWS, 7, count=2)
-    assert [k for some in which for k in range(some.start, some.stop)] == list(range(7))
-    assert [k for part in parts for k in range(part.start, part.stop)] == list(range(10))
-    largest = (which[0].stop - which[0].start) * (parts[0].stop - parts[0].start)
-    assert 2 * largest * each <= max(numbers, 2 * each)
-    torch.testing.assert_close(ensemble.logits(x), expected, rtol=1e-12, atol=1e-12)
-
-
-def test_models_held_at_once_have_no_more_parameters_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = victim(0)
-    size = model.flat().numel()
-    for numbers, expected in ((1, 1), (size, 1), (3 * size, 3), (4 * size - 1, 3)):
-        monkeypatch.setattr(models.victim, "ACTIVATIONS", numbers)
-        assert models_at_once(model) == models_at_once(stack([model] * 5)) == expected
-
-
 def test_a_clone_shares_no_memory() -> None:
     ensemble = stack([victim(0), victim(1)])
     own = ensemble[1].clone()
@@ -134,20 +98,6 @@ def test_a_clone_shares_no_memory() -> None:
     for value in ensemble.parameters.values():
         value.fill_(0)
     assert torch.equal(own.flat(), before)
-
-
-def test_a_gpu_gives_more_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sixteenth of its memory, four bytes a number; never less than elsewhere."""
-    assert room(torch.device("cpu")) == ACTIVATIONS
-    for gigabytes, numbers in ((80, 80 * 2**30 // 16 // 4), (0.5, ACTIVATIONS)):
-        properties = SimpleNamespace(total_memory=int(gigabytes * 2**30))
-        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, found=properties: found)
-        assert room(torch.device("cuda:1")) == numbers
-
-
-def test_no_inputs_tell_the_size_of_one() -> None:
-    model, x = victim(0), inputs(3)
-    assert activations(model, x[:0]) == activations(victim(0), x) == 4 + 4 + 3
 
 
 def test_no_inputs_give_no_logits() -> None:

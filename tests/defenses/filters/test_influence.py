@@ -249,9 +249,7 @@ def test_benign_streams_are_rejected_at_the_promised_rate() -> None:
             rates.append(float(torch.cat(flags).double().mean()))
     found = torch.tensor(rates)
     error = float(found.std() / len(found) ** 0.5)
-    print(
-        f"rejected {found.mean():.4f} +- {error:.4f}, binomial {(0.05 * 0.95 / (len(rates) * 180)) ** 0.5:.4f}"
-    )
+    print(f"rejected {found.mean():.4f} +- {error:.4f}, binomial {(0.05 * 0.95 / (len(rates) * 180)) ** 0.5:.4f}")
     assert error < 0.01
     assert abs(float(found.mean()) - ALPHA) <= 3 * error
 
