@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from data.errors import UserError
+from data.errors import UserError, called
 from data.examples import Examples
 from data.untouched import untouched
 from unlearning.procedure import Request
@@ -94,7 +94,7 @@ def crafted(
 
     Raises UserError that says what is wrong with its answer.
     """
-    name = getattr(attack, "name", type(attack).__name__)
+    name = called(attack)
     lent = {"attacker.owned.x": attacker.owned.x, "attacker.owned.y": attacker.owned.y, "attacker.pool": attacker.pool}
     lent |= {"attacker.reference.x": attacker.reference.x, "attacker.reference.y": attacker.reference.y}
     for i, aim in enumerate(aims):

@@ -134,7 +134,10 @@ def _search(
     per_step = zeroth_order.evaluations(search.estimator, size)
     scores = torch.zeros(size, dtype=seen.aim.x.dtype)
     state = zeroth_order.start(scores)
-    objective: Callable[[Tensor], Tensor] = lambda points: asked(zeroth_order.decode_top(points, budget)).cpu()  # noqa: E731
+
+    def objective(points: Tensor) -> Tensor:
+        return asked(zeroth_order.decode_top(points, budget)).cpu()
+
     while seen.service.queries_left() >= per_step:
         gradient, _, _ = zeroth_order.estimate(search.estimator, objective, scores, rng)
         scores, state = UPDATES[search.update](scores, gradient, state, search.lr, lambda s: s.clamp(-3, 3))

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.examples import Data, Examples
-from data.files import expanded
 from data.npz import read_npz
+from data.paths import expanded
 from data.randomness import generator
 from data.splits import carve_stratified, fewer, stratified
 from data.standardise import report_constant, standardised, statistics

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.examples import Data, Examples
-from data.files import Source, download, locate, members, read, reason
+from data.files import Source, download, locate, members, read
 from data.images import byte_statistics, image_data
+from data.paths import reason
 
 ARCHIVE = "cifar-10-binary.tar.gz"
 ARCHIVE_URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"

@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake."""
+"""The one exception for a user's mistake, and what its sentences call a component."""
 
 
 class UserError(ValueError):
@@ -6,3 +6,8 @@ class UserError(ValueError):
 
     Scripts print the message without a traceback and exit with code 2.
     """
+
+
+def called(made: object) -> str:
+    """What messages call a component: its `name`, or that of its class."""
+    return str(getattr(made, "name", type(made).__name__))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import UserError
+from data.paths import expanded, is_file, is_folder, reason
 
 CACHE = "unlearning-games"
 DIMENSIONS = 4  # of the arrays in IDX files, at most
@@ -79,38 +80,6 @@ def missing(folder: str, names: Sequence[str], root: Path) -> str:
         f"Neither {' nor '.join(names)} is in {root / folder} or {root}; "
         "set data.root=FOLDER to a folder that holds the file, or data.root=null to download it."
     )
-
-
-def expanded(path: Path) -> Path:
-    """The path with `~` and `~user` as the folders that they stand for; a user who is not here stays as written."""
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        return path
-
-
-def is_file(path: Path) -> bool:
-    """Whether this is a regular file; a path that the system cannot even look up is none."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def is_folder(path: Path) -> bool:
-    """Whether this is a folder; a path that the system cannot even look up is none."""
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
-
-
-def reason(error: BaseException) -> str:
-    """What an error of reading says, in one line, or what it is where it says nothing."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    lines = str(error).strip().splitlines()
-    return lines[0].strip().removesuffix(".") if lines else type(error).__name__
 
 
 def decompressed(path: Path) -> bytes:

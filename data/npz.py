@@ -13,8 +13,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from data.errors import UserError
-from data.files import is_file, reason
 from data.memory import check_fits
+from data.paths import is_file, reason
 
 # how much larger than its compressed form a member can be: deflate cannot pack tighter, the others take any amount
 DENSEST = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032, zipfile.ZIP_BZIP2: math.inf, zipfile.ZIP_LZMA: math.inf}

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from data.errors import UserError
+from data.errors import UserError, called
 from data.examples import Examples
 from data.untouched import untouched
 from models.victim import Victim
@@ -80,7 +80,7 @@ def reviewed(defense: Filter, context: Context, indices: Tensor) -> Verdict:
     Raises UserError where it is no verdict on m records: `accepted` bool (m,), `scores` finite numbers (m,).
     """
     lent = {"task.records.x": context.task.records.x, "task.records.y": context.task.records.y, "indices": indices}
-    name = getattr(defense, "name", type(defense).__name__)
+    name = called(defense)
     with untouched(f"defense={name}", lent):
         verdict = defense.review(context, indices)
     wrong = None
@@ -105,6 +105,5 @@ def calibrated(defense: Calibrated, context: Context) -> float:
     except (TypeError, ValueError, RuntimeError):
         threshold = float("nan")
     if threshold != threshold:
-        name = getattr(defense, "name", type(defense).__name__)
-        raise UserError(f"defense={name}: threshold() must give a number, and gave {str(given)[:60]!r}.")
+        raise UserError(f"defense={called(defense)}: threshold() must give a number, and gave {str(given)[:60]!r}.")
     return threshold

@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
-from inspect import signature
 from typing import Any
 
 from data.errors import UserError
 from experiments.records import canonical_json
 from experiments.reproduce import ACCESS
 from experiments.row import AUTOMATIC
+from experiments.signatures import takes
 
 
 def settled(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def settled(config: Mapping[str, Any]) -> dict[str, Any]:
     attack = config["attack"]
     if _claimed(attack) != "auto":
         return dict(config)
-    if "access" not in attack and not _takes_access(attack["_target_"]):
+    if "access" not in attack and not takes(attack["_target_"], "access"):
         raise UserError(
             f"attack: {attack['_target_']} has the access auto and no option `access` by which it is told what that "
             'stands for; make it an option, as access: str = "auto", or name white_box or black_box.'
@@ -42,16 +42,6 @@ def _claimed(attack: Mapping[str, Any]) -> Any:
     with suppress(Exception):  # what cannot be loaded is said where it is built
         return getattr(get_object(attack["_target_"]), "access", None)
     return None
-
-
-def _takes_access(target: str) -> bool:
-    from hydra.utils import get_object
-
-    try:
-        parameters = signature(get_object(target)).parameters
-    except (ImportError, ValueError, TypeError):
-        return True  # what cannot be loaded or called is said where it is built
-    return "access" in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 @cache  # the cells of a sweep share few procedures

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import warnings
 from collections.abc import Mapping
@@ -15,8 +14,10 @@ from torch import nn
 from data import memory
 from data.errors import UserError
 from data.examples import Data
+from data.paths import reason
 from data.randomness import seeded
 from experiments.build import build
+from experiments.signatures import parameters_of, takes
 
 OURS = "models."  # the package of the toolkit's own architectures
 BYTES = 16  # a parameter in training: its value, its gradient, its momentum and the copy that is kept, in float32
@@ -47,7 +48,7 @@ def architecture_of(node: Mapping[str, Any], data: Data) -> tuple[Architecture, 
     with seeded(0):
         build({**node, "_partial_": True} if isinstance(node, Mapping) else node, "model")  # says what cannot be loaded
         _check_options(node)
-        found = Architecture(node, {name: value for name, value in given.items() if _takes(node["_target_"], name)})
+        found = Architecture(node, {name: value for name, value in given.items() if takes(node["_target_"], name)})
         _check_size(found)
         return _constructed(found, data)
 
@@ -78,33 +79,15 @@ def _constructed(architecture: Architecture, data: Data) -> tuple[Architecture, 
         raise UserError(
             known
             or f"model: {target} cannot be built for examples of shape {tuple(data.shape)} and {len(data.classes)} "
-            f"classes ({type(error).__name__}: {_line(error)}); HYDRA_FULL_ERROR=1 in the environment shows where."
+            f"classes ({type(error).__name__}: {reason(error)[:200]}); HYDRA_FULL_ERROR=1 in the environment shows "
+            "where."
         ) from error
-
-
-def _takes(target: str, name: str) -> bool:
-    parameters = _parameters(target)
-    return parameters is None or name in parameters or _anything(parameters)
-
-
-def _parameters(target: str) -> Mapping[str, inspect.Parameter] | None:
-    """The parameters of the callable at a dotted path; None where Python cannot say."""
-    from hydra.utils import get_object
-
-    try:
-        return inspect.signature(get_object(target)).parameters
-    except (ImportError, ValueError, TypeError):
-        return None
-
-
-def _anything(parameters: Mapping[str, inspect.Parameter]) -> bool:
-    return any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
 
 
 def _check_options(node: Mapping[str, Any]) -> None:
     """Raise UserError for options that the constructor does not have, as `model._target_=...` may leave them."""
-    parameters = _parameters(node["_target_"])
-    if parameters is None or _anything(parameters):
+    parameters = parameters_of(node["_target_"])
+    if parameters is None:
         return
     options = [name for name in parameters if name not in ("shape", "classes", "self")]
     unknown = [str(name) for name in node if not str(name).startswith("_") and name not in parameters]
@@ -138,7 +121,3 @@ def _check_size(architecture: Architecture) -> None:
             f"model: {count:,} parameters take {count * BYTES / 1e9:,.0f} GB in training, {BYTES} bytes each, and "
             f"there are {there / 1e9:,.0f} GB of free memory; choose smaller widths."
         )
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0].rstrip(".")[:200]

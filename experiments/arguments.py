@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from data.errors import UserError
+from data.paths import is_folder
 
 MULTIRUN = ("-m", "--multirun")
 
@@ -64,7 +65,7 @@ def checked(arguments: Sequence[str]) -> list[str]:
     if typed.experimental_rerun is not None:
         raise UserError("--experimental-rerun would run what a file says, and is not supported; type the overrides.")
     for folder in parse(arguments).folders:
-        if not _is_folder(folder):
+        if not is_folder(folder):
             raise UserError(f"--config-dir={folder} is not a folder; name the one that holds your options.")
     left, flags = deque(typed.overrides), []
     for argument in arguments:
@@ -83,13 +84,6 @@ def _flag(message: str) -> str:
         hint = f": {unknown.lstrip('-')}" if "=" in unknown else " (KEY=VALUE)"
         return f"There is no flag {name}; overrides are written without dashes{hint}, and --help shows all."
     return f"{message[:1].upper()}{message[1:]}; --help shows how the command is written."
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # a name that the system cannot even look up
-        return False
 
 
 def make_importable(folders: Sequence[Path]) -> None:

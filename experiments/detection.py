@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data.errors import called
 from defenses.defense import Calibrated, Calibration, Context, Verdict, calibrated, reviewed
 from defenses.filters.influence import Influence
 from experiments.choose import Chosen
 from experiments.judge import Look
-from experiments.roles import called
 from experiments.setup import Setup
 from experiments.traffic import Stream
 from metrics.clustered import clustered_auroc, clustered_rate, clustered_tpr

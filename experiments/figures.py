@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.effects import of_direction
 from experiments.wording import bracketed, heading
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _targets(result: Mapping[str, Any]) -> Figure:
         ):
             axis = axes[row][column]
             for game in result["games"]:
-                mine = [i for i, each in enumerate(game["targets"]["direction"]) if each == direction]
+                mine = of_direction(game, direction)
                 for i in mine:
                     values = [game["victim_seed"][state][quantity][i] for state, _ in states]
                     _joined(axis, values, color=COLOUR[direction], alpha=0.3, linewidth=0.8)
@@ -211,7 +212,7 @@ def _selected(result: Mapping[str, Any], data: Data) -> Figure | None:
     game = result["games"][0]
     rows = []
     for direction in result["summary"]:
-        mine = [i for i, each in enumerate(game["targets"]["direction"]) if each == direction]
+        mine = of_direction(game, direction)
         filled = [i for i in mine if game["requests"][game["targets"]["aim"][i]]["indices"]]
         rows += [(direction, i) for i in filled[:3]]
     if not rows:

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
-from data.files import reason
+from data.paths import reason
 from experiments.access import settled
 from experiments.choices import KEY, named, option
 from experiments.figures import draw

@@ -15,7 +15,7 @@ SHARES = (
     "benign_only_rejected", "harder_only_rejected", "conformal_coverage", "conformal_empty", "certified_",
     "disagreement",
 )  # fmt: skip
-YES_OR_NO = ("kept_", "success_")  # of every target, with the victim's own seed
+YES_OR_NO = ("kept", "success")  # of every target
 UNIT = ("confidence", "mean_confidence", "ece", "adaptive_ece", "prediction_distance")  # numbers in [0, 1]
 NEVER_NEGATIVE = (
     "entropy", "mean_entropy", "brier", "nll", "conformal_set_size", "distance", "relative_distance", "seconds",
@@ -57,10 +57,15 @@ def values_of_game(row: Mapping[str, Any], metric: str) -> list[float]:
     """
     mean = float(row[metric])
     targets, requests = row.get("targets"), row.get("requests")
-    if targets and targets == requests and metric.startswith(YES_OR_NO) and not metric.endswith("_benign"):
+    if targets and targets == requests and _of_every_target(metric) and not metric.endswith("_benign"):
         hits = round(mean * int(targets))
         return [1.0] * hits + [0.0] * (int(targets) - hits)
     return [mean]
+
+
+def _of_every_target(metric: str) -> bool:
+    """Whether the victim's own seed gives a yes or no for every target in this column, such as `kept_after`."""
+    return metric.partition("_")[0] in YES_OR_NO
 
 
 def _base(metric: str) -> str:

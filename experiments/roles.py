@@ -101,11 +101,6 @@ def _check_attack(attack: Any) -> None:
         raise UserError(f"attack.owned must be a share, above 0 and at most 1, got {attack.owned!r:.60}.")
 
 
-def called(made: object) -> str:
-    """What messages call a component: its `name`, or that of its class."""
-    return str(getattr(made, "name", type(made).__name__))
-
-
 @dataclass(frozen=True)
 class Role:
     """What stands at some place: a `noun`, the `verbs` that its class has, and all names that an instance `needs`.

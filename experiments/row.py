@@ -7,7 +7,7 @@ from operator import itemgetter
 from typing import Any
 
 from experiments.choices import KEY, option
-from experiments.effects import FRESH, SHARED, STATES, effects, fresh_effects
+from experiments.effects import FRESH, SHARED, STATES, effects, fresh_effects, of_direction
 
 VERSION = 4  # raise it when the rows of a record change: indexes of stores are then made anew
 STAGES = ("victim", "attack", "judgement")  # of a game; its other seconds are those of single requests, among these
@@ -56,7 +56,7 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _measured(record: Mapping[str, Any], direction: str) -> Row:
     targets, own, fresh = record["targets"], record["victim_seed"], record["fresh_seeds"]
-    mine = [i for i, each in enumerate(targets["direction"]) if each == direction]
+    mine = of_direction(record, direction)
     aims = sorted({targets["aim"][i] for i in mine})
     of_targets, of_models = picker(mine), picker(aims)
     row: Row = {

@@ -12,7 +12,7 @@ import torch
 
 from attacks.attack import Attack, opened
 from attacks.black_box import check_search
-from data.errors import UserError
+from data.errors import UserError, called
 from data.examples import Data
 from defenses.defense import Filter
 from defenses.filters.influence import Influence
@@ -21,7 +21,7 @@ from experiments import identity
 from experiments.access import settled
 from experiments.architecture import architecture_of, is_ours
 from experiments.machine import be_deterministic, use_device, use_threads
-from experiments.roles import called, component
+from experiments.roles import component
 from experiments.settings import Settings, check_sizes, pool_size, settings_from, stream_size
 from experiments.store import Store, default_folder
 from models.dropout import dropout_layers

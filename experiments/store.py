@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if __name__ == "__main__":  # `python experiments/store.py` puts experiments/ on the path instead of the root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -24,14 +24,14 @@ if __name__ == "__main__":  # `python experiments/store.py` puts experiments/ on
 from filelock import FileLock, Timeout
 
 from data.errors import UserError
-from experiments.artifact import Damaged, digest, envelope, lock, read_content, sealed, sidecar
+from experiments.artifact import Damaged, digest, lock, read_content, sidecar
+from experiments.forms import RECORDS, TENSORS, Form, plain
 from experiments.machine import toolkit_version
-from experiments.records import canonical_json, jsonable, sha256, write_atomic, write_json_atomic
+from experiments.records import canonical_json, jsonable, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Elsewhere", "Store", "default_folder", "jsonable", "write_json_atomic"]
 
 T = TypeVar("T")
 ROOM = bytes(1 << 17)  # as large as the record of a game
@@ -91,7 +91,7 @@ class Store:
         Either way they come back in the order of `make()`, detached, contiguous and on the CPU, so that a hit and a
         miss cannot differ.
         """
-        return self._get(TENSORS, kind, key, lambda: _plain(make()))
+        return self._get(TENSORS, kind, key, lambda: plain(make()))
 
     def record(
         self, kind: str, key: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]
@@ -112,7 +112,7 @@ class Store:
         """Keep the tensors of `key`, which the caller alone computes; the file, or None where it cannot be written."""
         key_text = canonical_json(key)
         path = self._path(TENSORS, kind, key_text)
-        return path if self._write(TENSORS, path, _description(kind, key_text), _plain(value)) else None
+        return path if self._write(TENSORS, path, _description(kind, key_text), plain(value)) else None
 
     def discard(self, path: Path) -> None:
         """Remove an artifact by its main file; one that is gone, or cannot be removed, is left at that."""
@@ -146,11 +146,11 @@ class Store:
         guard.release()
         return False
 
-    def _path(self, form: "_Form[T]", kind: str, key_text: str) -> Path:
+    def _path(self, form: Form[T], kind: str, key_text: str) -> Path:
         name = digest(kind, key_text)
         return self.folder / kind / name[:2] / f"{name}{form.suffix}"
 
-    def _write(self, form: "_Form[T]", path: Path, description: dict[str, Any], value: T) -> bool:
+    def _write(self, form: Form[T], path: Path, description: dict[str, Any], value: T) -> bool:
         try:
             form.write(path, description, value)
         except OSError as error:
@@ -160,7 +160,7 @@ class Store:
             return False
         return True
 
-    def _get(self, form: "_Form[T]", kind: str, key: Mapping[str, Any], make: Callable[[], T]) -> tuple[T, bool]:
+    def _get(self, form: Form[T], kind: str, key: Mapping[str, Any], make: Callable[[], T]) -> tuple[T, bool]:
         if not self.enabled:
             return make(), False
         key_text = canonical_json(key)
@@ -177,7 +177,7 @@ class Store:
             self._write(form, path, _description(kind, key_text), value)
             return value, False
 
-    def _read_or_discard(self, form: "_Form[T]", path: Path, key_text: str) -> T | None:
+    def _read_or_discard(self, form: Form[T], path: Path, key_text: str) -> T | None:
         try:
             return form.read(path, key_text)
         except Damaged as damage:
@@ -208,69 +208,9 @@ class Store:
             guard.release()
 
 
-@dataclass(frozen=True)
-class _Form(Generic[T]):
-    """How one sort of artifact is written and read; `read` gives None where there is nothing."""
-
-    suffix: str
-    write: Callable[[Path, dict[str, Any], T], None]
-    read: Callable[[Path, str], T | None]
-
-
-def _write_tensors(path: Path, description: dict[str, Any], value: dict[str, "Tensor"]) -> None:
-    from safetensors.torch import save
-
-    # safetensors sorts the names; a dict that comes back in another order would flatten to another vector
-    content = save(value, metadata={"order": json.dumps(list(value))})
-    write_atomic(path, content)  # the description comes last: with it the artifact exists
-    write_json_atomic(sidecar(path), sealed({**description, "sha256": sha256(content)}))
-
-
-def _read_tensors(path: Path, key_text: str) -> dict[str, "Tensor"] | None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    content = read_content(path, key_text)
-    if not isinstance(content, bytes):
-        return None
-    try:  # its check sum fits, and yet it need not be ours
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        tensors = load(content)
-        return {name: tensors[name] for name in json.loads(header["__metadata__"]["order"])}
-    except (SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise Damaged("it holds no tensors of ours") from error
-
-
-def _write_record(path: Path, description: dict[str, Any], value: dict[str, Any]) -> None:
-    # without spaces: a sweep leaves thousands, which take a third of the room and are read faster
-    write_json_atomic(path, envelope(description, value), indent=None)
-
-
-def _read_record(path: Path, key_text: str) -> dict[str, Any] | None:
-    content = read_content(path, key_text)
-    return content if isinstance(content, dict) else None
-
-
-TENSORS = _Form(".safetensors", _write_tensors, _read_tensors)
-RECORDS = _Form(".json", _write_record, _read_record)
-
-
 def _description(kind: str, key_text: str) -> dict[str, Any]:
     created = datetime.now(UTC).isoformat(timespec="seconds")
     return {"kind": kind, "key": json.loads(key_text), "created": created, "toolkit": toolkit_version()}
-
-
-def _plain(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
-    plain: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().cpu().contiguous()
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() in seen or storage.nbytes() != tensor.nbytes:
-            tensor = tensor.clone()  # safetensors holds no views
-        seen.add(tensor.untyped_storage().data_ptr())
-        plain[name] = tensor
-    return plain
 
 
 def _reason(error: Exception) -> str:

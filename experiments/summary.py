@@ -9,14 +9,13 @@ from typing import Any
 import torch
 
 from experiments.effects import FRESH, SHARED, STATES, effects, effects_by_fresh_seed, empty, of_direction
-from experiments.kinds import bounds, interval, is_share
+from experiments.kinds import YES_OR_NO, bounds, interval, is_share
 from metrics.clustered import clustered_rate
 from metrics.intervals import crossed_interval, grouped_interval, rate_interval
 
 Record = Mapping[str, Any]
 Runs = list[list[float]]  # values by run (a fresh seed, or the only run) of one seed
 PER_TARGET = ("confidence", "entropy", "kept", "attained", "success", "functional")
-YES_OR_NO = ("kept", "success")
 
 
 def summarise(records: Sequence[Record], directions: Sequence[str]) -> dict[str, Any]:

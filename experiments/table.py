@@ -10,9 +10,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from experiments import fitted
 from experiments.wording import bracketed, count, heading, plus_minus, rate, signed
 
-PIPE = 250  # columns where there is no terminal to fit: nothing is wrapped or cut
 ROWS = (
     ("confidence", "confidence", 3), ("functional", "attacked objective", 3), ("entropy", "entropy (nats)", 3),
     ("kept", "labels kept (%)", 0), ("success", "success (%)", 0), ("accuracy", "test accuracy (%)", 1),
@@ -41,9 +41,7 @@ UNFILTERED: tuple[State, ...] = (
 
 def show(result: Mapping[str, Any]) -> None:
     """Print the tables of a result to standard output."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=PIPE)
+    console = fitted.console()
     games = result["games"]
     console.print(f"\n{result['title']}", markup=False, soft_wrap=True)
     for direction, part in result["summary"].items():

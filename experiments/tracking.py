@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 from urllib.parse import urlparse
 
 from data.errors import UserError
-from data.files import reason
+from data.paths import reason
 from experiments.records import jsonable
 
 PATIENCE = 5.0  # seconds to wait for the tracking server's first answer

@@ -9,7 +9,7 @@ from data.errors import UserError
 from data.examples import Examples
 from data.randomness import generator
 from models.curvature import LARGEST, Curvature, dense
-from models.gradients import gradients_at_once, per_example_gradients
+from models.gradients import gradient_matrix
 from models.preconditioner import check_rank
 from models.solver import Solution, relative
 from models.victim import Ensemble, Victim
@@ -71,8 +71,7 @@ def woodbury_solution(
 
 def _woodbury(victim: Victim, part: Examples, weights: Tensor, shift: float, b: Tensor) -> tuple[Tensor, Tensor]:
     """Solution and residual of the rows of one model."""
-    step = gradients_at_once(victim, part.x)
-    gradients = torch.cat([per_example_gradients(victim, part[slice(i, i + step)]) for i in range(0, len(part), step)])
+    gradients = gradient_matrix(victim, part)
     x = woodbury(gradients, weights, shift, b)
     return x, b - shift * x - (weights * (x @ gradients.T)) @ gradients
 

@@ -76,6 +76,13 @@ def per_example_gradients(victim: Victim, examples: Examples) -> Tensor:
     return torch.cat([piece.reshape(len(examples), -1) for piece in pieces], dim=1)
 
 
+def gradient_matrix(victim: Victim, examples: Examples) -> Tensor:
+    """grad l_i(theta) for every example, shape (n, p), in parts that bound what is held beside the result."""
+    size = gradients_at_once(victim, examples.x)
+    parts = range(0, len(examples), size)
+    return torch.cat([per_example_gradients(victim, examples[slice(i, i + size)]) for i in parts])
+
+
 def gradients_at_once(victim: Victim, x: Tensor) -> int:
     """How many per-example gradients of the model, at inputs like `x`, fit into the memory set aside for them."""
     return rows_at_once(victim, x, max(1, min(256, NUMBERS // victim.flat().numel())))

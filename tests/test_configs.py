@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.access import settled
 from experiments.build import build
 from experiments.command import check_keys, known_keys
+from experiments.paper_table.checking import specification
 from experiments.paper_table.games import cells_of
-from experiments.paper_table.specification import specification
 from experiments.row import AUTOMATIC
 
 CONF = Path(__file__).resolve().parents[1] / "conf"

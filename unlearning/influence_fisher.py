@@ -12,7 +12,7 @@ from torch import Tensor
 from data.errors import UserError
 from data.examples import Examples
 from data.randomness import generator
-from models.gradients import gradients_at_once, per_example_gradients, weighted_gradient
+from models.gradients import gradient_matrix, weighted_gradient
 from models.victim import Ensemble, Victim
 from models.woodbury import woodbury
 from unlearning.procedure import Task, plain_learning
@@ -63,7 +63,7 @@ class InfluenceFisher:
         leaving = task.total(deleted) - gone
         sample, shares = self._sample(gone[0], leaving, seed, victim)
         direction = _direction(victim, task.records, gone, leaving)
-        step = woodbury(_gradients(victim, task.records[sample]), shares, self.damping, direction)
+        step = woodbury(gradient_matrix(victim, task.records[sample]), shares, self.damping, direction)
         return victim.moved(self.alpha * step)
 
     def _sample(self, gone: Tensor, leaving: Tensor, seed: int, victim: Victim) -> tuple[Tensor, Tensor]:
@@ -93,10 +93,3 @@ def _direction(victim: Victim, records: Examples, gone: Tensor, leaving: Tensor)
     mean = weighted_gradient(victim, records, (1 - gone) / present)
     forgotten = weighted_gradient(victim, records[columns], leaving[:, columns])
     return (forgotten - count * mean) / (present - count)
-
-
-def _gradients(victim: Victim, examples: Examples) -> Tensor:
-    """grad l_i(theta) for every example, shape (s, p), in parts that bound what the transform holds beside it."""
-    size = gradients_at_once(victim, examples.x)
-    parts = range(0, len(examples), size)
-    return torch.cat([per_example_gradients(victim, examples[slice(i, i + size)]) for i in parts])

@@ -77,11 +77,9 @@ class Influence:
 
     def threshold(self, context: Context) -> float:
         """The threshold from the calibration batches; raises UserError when there are too few benign scores for it."""
-        benign = torch.cat(
-            [self._calibration_scores(context, i) for i in range(len(context.calibration))] or [torch.empty(0)]
-        )
-        if len(benign) == 0:
-            raise UserError("The influence filter needs benign calibration batches; raise calibration_batches above 0.")
+        found = [self._calibration_scores(context, i) for i in range(len(context.calibration))]
+        self.check_calibration(sum(map(len, found)))
+        benign = torch.cat(found)
         if self.rule == "robust_z":
             median = benign.double().quantile(0.5)
             deviation = (benign.double() - median).abs()
@@ -93,7 +91,6 @@ class Influence:
                     "defense.rule=calibrated."
                 )
             return float(median + self.z * scale)
-        self.check_calibration(len(benign))
         return float(calibrated_threshold(benign, self.rate))
 
     def check_calibration(self, scores: int) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
 from experiments.cells import Cell
+from experiments.paper_table.checking import specification
 from experiments.paper_table.games import cells_of
-from experiments.paper_table.specification import Row, Specification, specification
+from experiments.paper_table.specification import Row, Specification
 from experiments.paper_table.typed import quoted
 from experiments.records import checked, jsonable, with_nulls, write_atomic, write_json_atomic
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import UserError
-from experiments import store as store_module
+from experiments import forms
 from experiments.inventory import artifacts, is_damaged, leftovers, prune
 from experiments.records import canonical_json, jsonable, write_json_atomic
 from experiments.store import Store
@@ -132,7 +132,7 @@ def test_a_full_disk_costs_the_cache_and_not_the_result(store, said, monkeypatch
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store_module, "write_json_atomic", full)
+    monkeypatch.setattr(forms, "write_json_atomic", full)
     assert store.record("game", {}, lambda: {"n": 1}) == ({"n": 1}, False)
     assert len(said) == 1
     assert "No space left on device" in said[0]

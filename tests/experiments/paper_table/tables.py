@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from experiments.paper_table.specification import Specification, specification
+from experiments.paper_table.checking import specification
+from experiments.paper_table.specification import Specification
 
 TABLE: dict[str, Any] = {
     "title": "A & B at 100%",

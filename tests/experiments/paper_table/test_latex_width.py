@@ -12,9 +12,9 @@ import pytest
 from matplotlib.ft2font import FT2Font
 from omegaconf import OmegaConf
 
+from experiments.paper_table.checking import specification
 from experiments.paper_table.content import Content, Line, Number
 from experiments.paper_table.latex import LONG, SHORT, latex
-from experiments.paper_table.specification import specification
 
 CONF = Path(__file__).resolve().parents[3] / "conf" / "table"
 TABLES = sorted(path.stem for path in CONF.glob("*.yaml"))

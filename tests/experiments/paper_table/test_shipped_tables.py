@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from experiments.paper_table.checking import specification
 from experiments.paper_table.games import cells_of
 from experiments.paper_table.quantities import measure
-from experiments.paper_table.specification import Specification, specification
+from experiments.paper_table.specification import Specification
 from experiments.settings import settings_from
 from tests.experiments.games import ROOT
 from tests.experiments.paper_table.synthetic import record

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from data.errors import UserError
-from experiments.paper_table.specification import merged, specification
+from experiments.paper_table.checking import specification
+from experiments.paper_table.specification import merged
 from tests.experiments.paper_table.tables import TABLE, changed, table
 
 
