@@ -12,7 +12,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main(cfg: "DictConfig") -> float:
     """Play the game that `cfg` describes and return its score, so that any Hydra sweeper can search over games."""
-    from experiments.game import play  # brings torch: help, version and typing errors must answer without it
+    from experiments.machine import importing
+
+    with importing():  # torch: help, version and typing errors must answer without it
+        from experiments.game import play
 
     return float(play(cfg)["score"])
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -35,13 +36,22 @@ def work(job: Job) -> Outcome:
     return outcome
 
 
+@cache
+def _player() -> Callable[..., Any]:
+    """`play_config`, imported where the first game of this process is played."""
+    from experiments.machine import importing
+
+    with importing():
+        from experiments.game import play_config
+    return play_config
+
+
 def _play(job: Job) -> Outcome:
     from experiments.explain import sentence
-    from experiments.game import play_config
     from experiments.store import Elsewhere
 
     try:
-        play_config(job.config, job.folder, data_of(job.config), IMPATIENT)
+        _player()(job.config, job.folder, data_of(job.config), IMPATIENT)
         return Outcome(job.name, "done")
     except Elsewhere:
         return Outcome(job.name, "busy")
