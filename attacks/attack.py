@@ -1,4 +1,4 @@
-"""The nouns and the role of a requester attack: `Aim`, `Attacker`, `Crafted` and `Attack`."""
+"""The nouns and the role of a requester attack: `AttackGoal`, `Attacker`, `AttackResult` and `Attack`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from data.untouched import untouched
 from unlearning.procedure import Request
 from unlearning.service import OpenService, Service
 
-Access = Literal["auto", "white_box", "black_box"]  # auto: white-box where a procedure has a gradient, else black-box
-Entrance = OpenService | Service  # what an attack is given, by its access
+AccessMode = Literal[
+    "auto", "white_box", "black_box"
+]  # auto: white-box where a procedure has a gradient, else black-box
+Access = OpenService | Service  # what an attack is given, by its access
 
 
 @dataclass(frozen=True, eq=False)
-class Aim:
+class AttackGoal:
     """Targets that one request is meant to move, all together.
 
     `x` (T, *shape); `labels` (T,) as predicted by the victim, which an uncertainty attack keeps; `direction` +1 raises
@@ -47,7 +49,7 @@ class Attacker:
 
 
 @dataclass(frozen=True)
-class Crafted:
+class AttackResult:
     """A request ready to be submitted (possibly empty), the attack's own estimate of its objective, and its search log.
 
     `curve` is the best objective after each evaluation of the procedure.
@@ -68,7 +70,7 @@ class Attack(Protocol):
     """
 
     @property
-    def access(self) -> Access: ...
+    def access(self) -> AccessMode: ...
     @property
     def budget(self) -> int: ...
     @property
@@ -77,8 +79,8 @@ class Attack(Protocol):
     def pool(self) -> int | None: ...
 
     def craft(
-        self, entrances: Sequence[Entrance], aims: Sequence[Aim], attacker: Attacker, rng: torch.Generator
-    ) -> list[Crafted]:
+        self, entrances: Sequence[Access], aims: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator
+    ) -> list[AttackResult]:
         """One request for every aim.
 
         A white-box attack gets one `OpenService` (in `entrances[0]`) for all aims; a black-box attack gets one
@@ -88,8 +90,8 @@ class Attack(Protocol):
 
 
 def crafted(
-    attack: Attack, entrances: Sequence[Entrance], aims: Sequence[Aim], attacker: Attacker, rng: torch.Generator
-) -> list[Crafted]:
+    attack: Attack, entrances: Sequence[Access], aims: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator
+) -> list[AttackResult]:
     """What an attack asks for, checked: one request for every aim, of at most `budget` distinct records of the pool.
 
     Raises UserError that says what is wrong with its answer.
@@ -107,17 +109,19 @@ def crafted(
         answer: object = attack.craft(entrances, aims, attacker, rng)
     if not isinstance(answer, Sequence) or len(answer) != len(aims):
         gave = f"{len(answer)} of them" if isinstance(answer, Sequence) else type(answer).__name__
-        raise UserError(f"attack={name}: craft() must give one Crafted for each of {len(aims)} aims, and gave {gave}.")
+        raise UserError(
+            f"attack={name}: craft() must give one AttackResult for each of {len(aims)} aims, and gave {gave}."
+        )
     pool = set(attacker.pool.tolist())
     return [_allowed(name, attack.budget, each, pool) for each in answer]
 
 
-def _allowed(name: str, budget: int, answer: object, pool: set[int]) -> Crafted:
+def _allowed(name: str, budget: int, answer: object, pool: set[int]) -> AttackResult:
     wrong = None
-    if not isinstance(answer, Crafted) or not isinstance(answer.request, Request):
+    if not isinstance(answer, AttackResult) or not isinstance(answer.request, Request):
         raise UserError(
             f"attack={name}: craft() gave a {type(answer).__name__} for an aim; write "
-            "Crafted(Request(tuple(positions)), objective)."
+            "AttackResult(Request(tuple(positions)), objective)."
         )
     try:
         indices = tuple(map(index, answer.request.indices))
@@ -134,16 +138,16 @@ def _allowed(name: str, budget: int, answer: object, pool: set[int]) -> Crafted:
     try:
         numbers = float(answer.objective), tuple(map(float, answer.curve))
     except (TypeError, ValueError) as error:
-        raise UserError(f"attack={name}: objective and curve of a Crafted are numbers ({error}).") from error
-    return Crafted(replace(answer.request, indices=indices), *numbers)
+        raise UserError(f"attack={name}: objective and curve of a AttackResult are numbers ({error}).") from error
+    return AttackResult(replace(answer.request, indices=indices), *numbers)
 
 
-def settled_access(access: Access, entrances: Sequence[Entrance]) -> Access:
+def resolved_access(access: AccessMode, entrances: Sequence[Access]) -> AccessMode:
     """The access that an attack has: what it claims, and for `auto` what it was given."""
     return access if access != "auto" else "white_box" if isinstance(entrances[0], OpenService) else "black_box"
 
 
-def open_service(entrances: Sequence[Entrance], attack: str) -> OpenService:
+def open_service(entrances: Sequence[Access], attack: str) -> OpenService:
     """The opened service of a white-box attack, whatever its procedure; a closed one is refused."""
     service = entrances[0]
     if not isinstance(service, OpenService):
@@ -151,7 +155,7 @@ def open_service(entrances: Sequence[Entrance], attack: str) -> OpenService:
     return service
 
 
-def opened(entrances: Sequence[Entrance], attack: str) -> OpenService:
+def opened(entrances: Sequence[Access], attack: str) -> OpenService:
     """The same for an attack that differentiates the procedure; raises UserError for one without a gradient."""
     service = open_service(entrances, attack)
     if not service.procedure.differentiable:
@@ -163,7 +167,7 @@ def opened(entrances: Sequence[Entrance], attack: str) -> OpenService:
     return service
 
 
-def closed(entrance: Entrance) -> Service:
+def closed(entrance: Access) -> Service:
     """The service of a black-box attack; an opened one is refused, since it gives more than the threat model allows."""
     if isinstance(entrance, OpenService):
         raise UserError(

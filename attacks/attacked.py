@@ -10,10 +10,10 @@ from torch import Tensor
 from attacks.functionals import Functional
 from data.errors import UserError
 from models.dropout import dropout_layers, sample_masks
-from models.victim import Ensemble
+from models.victim import ModelStack
 
 
-def log_probabilities(functional: Functional, models: Sequence[Ensemble], x: Tensor, rng: torch.Generator) -> Tensor:
+def log_probabilities(functional: Functional, models: Sequence[ModelStack], x: Tensor, rng: torch.Generator) -> Tensor:
     """Log-probabilities (m, S, n, K) of m models on inputs `x` (n, ...), as `functional` samples them.
 
     `models` are one ensemble of m models for each victim. S is the functional's dropout masks times the victims; a
@@ -29,7 +29,7 @@ def log_probabilities(functional: Functional, models: Sequence[Ensemble], x: Ten
     for victims in models:
         for k in range(functional.samples):
             thinned = {name: mask[k].to(x.device).expand(len(victims), -1) for name, mask in masks.items()}
-            ensemble = Ensemble(victims.module, victims.parameters, {**victims.buffers, **thinned})
+            ensemble = ModelStack(victims.module, victims.parameters, {**victims.buffers, **thinned})
             sampled.append(ensemble.logits(x).log_softmax(-1))
     return torch.stack(sampled, dim=1)
 

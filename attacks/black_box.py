@@ -11,8 +11,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from attacks import evolution, zeroth_order
-from attacks.attack import Aim, Attacker, Crafted, requests_from
-from attacks.objective import Objective, Outlook
+from attacks.attack import Attacker, AttackGoal, AttackResult, requests_from
+from attacks.objective import CandidatePredictions, Objective
 from data.errors import UserError
 from models.progress import progress
 from unlearning.procedure import Request
@@ -62,10 +62,10 @@ def check_search(search: ScoreSearch, pool: int, queries: int) -> None:
         )
 
 
-class Seen:
+class BlackBoxObjective:
     """The objective of one aim as a black-box attacker can compute it, with a memory of the best feasible request."""
 
-    def __init__(self, service: Service, aim: Aim, attacker: Attacker, objective: Objective) -> None:
+    def __init__(self, service: Service, aim: AttackGoal, attacker: Attacker, objective: Objective) -> None:
         self.service, self.aim, self.attacker, self.objective = service, aim, attacker, objective
         self.inputs = torch.cat([aim.x, attacker.reference.x])
         before = service.predict(attacker.reference.x)
@@ -76,12 +76,12 @@ class Seen:
         self.request = Request(())
         self.curve = [self.value]
 
-    def outlook(self, services: list[Service]) -> Outlook:
+    def outlook(self, services: list[Service]) -> CandidatePredictions:
         """Predictions of services as an outlook of one sampled model each."""
         answers = torch.stack([service.predict(self.inputs) for service in services])
         log_p = answers.clamp_min(torch.finfo(answers.dtype).tiny).log()[:, None]
         count, targets = len(services), len(self.aim.labels)
-        return Outlook(
+        return CandidatePredictions(
             log_p[:, :, :targets], self.aim.labels.expand(count, -1), log_p.new_full((count,), self.aim.direction),
             log_p[:, :, targets:], self.reference_labels, self.attacker.reference.y, self.reference_loss,
         )  # fmt: skip
@@ -101,12 +101,12 @@ class Seen:
             self.curve.append(self.value)
         return self.objective.loss(outlook)
 
-    def crafted(self) -> Crafted:
+    def crafted(self) -> AttackResult:
         """What was found."""
-        return Crafted(self.request, self.value, tuple(self.curve))
+        return AttackResult(self.request, self.value, tuple(self.curve))
 
 
-def search_scores(seen: Seen, search: ScoreSearch, budget: int, rng: torch.Generator) -> Crafted:
+def search_scores(seen: BlackBoxObjective, search: ScoreSearch, budget: int, rng: torch.Generator) -> AttackResult:
     """Spend the service's query budget on requests of exactly `budget` records; returns the best feasible one.
 
     `zeroth_order` asks for whole gradient estimates, so fewer queries than one estimate takes may be left over.
@@ -123,7 +123,7 @@ def search_scores(seen: Seen, search: ScoreSearch, budget: int, rng: torch.Gener
 
 
 def _search(
-    seen: Seen, search: ScoreSearch, budget: int, rng: torch.Generator, asked: Callable[[Tensor], Tensor]
+    seen: BlackBoxObjective, search: ScoreSearch, budget: int, rng: torch.Generator, asked: Callable[[Tensor], Tensor]
 ) -> None:
     size, queries = len(seen.attacker.pool), seen.service.queries_left()
     check_search(search, size, queries)

@@ -12,7 +12,7 @@ from attacks.functionals import Functional, averaged, margins
 
 
 @dataclass(frozen=True, eq=False)
-class Outlook:
+class CandidatePredictions:
     """Predictions of m candidate models, each for one aim, with what is compared with.
 
     `log_p` (m, S, T, K) on the aim's targets, `labels` (m, T), `direction` (m,); `reference` (m, S, R, K) on the
@@ -40,9 +40,9 @@ class Objective(Protocol):
     """
 
     def without_penalties(self) -> Objective: ...
-    def loss(self, outlook: Outlook) -> Tensor: ...
-    def rank(self, outlook: Outlook) -> Tensor: ...
-    def feasible(self, outlook: Outlook) -> Tensor: ...
+    def loss(self, outlook: CandidatePredictions) -> Tensor: ...
+    def rank(self, outlook: CandidatePredictions) -> Tensor: ...
+    def feasible(self, outlook: CandidatePredictions) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -63,22 +63,22 @@ class UncertaintyObjective:
         """The effect alone."""
         return replace(self, keep=0.0, keep_reference=0.0)
 
-    def rank(self, outlook: Outlook) -> Tensor:
+    def rank(self, outlook: CandidatePredictions) -> Tensor:
         """What candidates are compared by."""
         return self.effect(outlook) if self.feasible_first else self.loss(outlook)
 
-    def effect(self, outlook: Outlook) -> Tensor:
+    def effect(self, outlook: CandidatePredictions) -> Tensor:
         """-dir sum_t u(x_t)."""
         calibration = (outlook.reference, outlook.reference_truth) if self.functional.calibrated else None
         return -outlook.direction * self.functional(outlook.log_p, outlook.labels, calibration).sum(-1)
 
-    def loss(self, outlook: Outlook) -> Tensor:
+    def loss(self, outlook: CandidatePredictions) -> Tensor:
         """The regularised objective."""
         target = (self.kappa - margins(averaged(outlook.log_p), outlook.labels)).clamp_min(0).sum(-1)
         reference = (self.kappa - margins(averaged(outlook.reference), outlook.reference_labels)).clamp_min(0).mean(-1)
         return self.effect(outlook) + self.keep * target + self.keep_reference * reference
 
-    def feasible(self, outlook: Outlook) -> Tensor:
+    def feasible(self, outlook: CandidatePredictions) -> Tensor:
         """All target labels unchanged, where that is asked for."""
         kept = outlook.kept()
         return kept if self.feasible_first else torch.ones_like(kept)
@@ -99,17 +99,17 @@ class MisclassificationObjective:
         """The margins alone."""
         return replace(self, stealth=0.0)
 
-    def rank(self, outlook: Outlook) -> Tensor:
+    def rank(self, outlook: CandidatePredictions) -> Tensor:
         """The objective itself."""
         hinge = (margins(averaged(outlook.log_p), outlook.labels) + self.kappa).clamp_min(0).sum(-1)
         truth = outlook.reference_truth[..., None].expand(len(hinge), -1, 1)
         loss = -averaged(outlook.reference).gather(-1, truth)[..., 0].mean(-1)
         return hinge + self.stealth * (loss - (1 + self.tolerance) * outlook.reference_loss).clamp_min(0)
 
-    def loss(self, outlook: Outlook) -> Tensor:
+    def loss(self, outlook: CandidatePredictions) -> Tensor:
         """The objective itself."""
         return self.rank(outlook)
 
-    def feasible(self, outlook: Outlook) -> Tensor:
+    def feasible(self, outlook: CandidatePredictions) -> Tensor:
         """Always."""
         return torch.ones(len(outlook.log_p), dtype=torch.bool, device=outlook.log_p.device)

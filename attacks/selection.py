@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.attack import Aim, Attacker, Crafted
-from attacks.objective import Objective, Outlook
-from attacks.viewpoint import Viewpoint
+from attacks.attack import Attacker, AttackGoal, AttackResult
+from attacks.objective import CandidatePredictions, Objective
+from attacks.viewpoint import WhiteBoxObjective
 from unlearning.procedure import Request
 from unlearning.service import OpenService
 
@@ -53,7 +53,7 @@ class Search:
 class _Best:
     """The best feasible set seen for every aim. The empty set is where it starts, and it is feasible."""
 
-    def __init__(self, view: Viewpoint, objective: Objective, aims: int, size: int) -> None:
+    def __init__(self, view: WhiteBoxObjective, objective: Objective, aims: int, size: int) -> None:
         self.view, self.objective = view, objective
         self.start = view.now()
         self.value = objective.rank(self.start)
@@ -72,9 +72,9 @@ class _Best:
 
 
 def select(
-    service: OpenService, aims: Sequence[Aim], attacker: Attacker, objective: Objective, search: Search,
+    service: OpenService, aims: Sequence[AttackGoal], attacker: Attacker, objective: Objective, search: Search,
     allowed: Tensor, rng: torch.Generator, samples: int = 1,
-) -> list[Crafted]:  # fmt: skip
+) -> list[AttackResult]:  # fmt: skip
     """The best feasible deletion set of at most `budget` records for every aim, judged by the true procedure.
 
     Sets are compared by the objective's rank among feasible ones only (the empty set is feasible, whatever it is
@@ -83,7 +83,7 @@ def select(
     feasible; where it is not, as when it costs a label that must be kept, it does not count. `allowed` (n,) marks the
     records that may be selected.
     """
-    view = Viewpoint(service, aims, attacker.reference, rng, samples)
+    view = WhiteBoxObjective(service, aims, attacker.reference, rng, samples)
     best = _Best(view, objective, len(aims), len(service.task.records))
     owner = torch.arange(len(aims), device=best.value.device)
     weights = torch.zeros(len(aims), len(allowed), dtype=view.dtype, device=best.value.device)
@@ -108,11 +108,16 @@ def select(
     for _ in range(search.rounds):
         _add_one(best, order, slopes, search, tried)
     chosen = [_by_order(best.selected[aim], order[aim]) for aim in range(len(aims))]
-    return [Crafted(Request(c), float(best.value[i]), tuple(best.curves[i])) for i, c in enumerate(chosen)]
+    return [AttackResult(Request(c), float(best.value[i]), tuple(best.curves[i])) for i, c in enumerate(chosen)]
 
 
 def one_shot_sets(
-    view: Viewpoint, objective: Objective, start: Outlook, slopes: Tensor, allowed: Tensor, budget: int
+    view: WhiteBoxObjective,
+    objective: Objective,
+    start: CandidatePredictions,
+    slopes: Tensor,
+    allowed: Tensor,
+    budget: int,
 ) -> Tensor:
     """The one-shot influence set of every aim as boolean rows (m, n); `slopes` are the objective's own at w = 0.
 

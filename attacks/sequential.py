@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacks.attack import Crafted
-from attacks.black_box import Seen
-from attacks.objective import Outlook
+from attacks.attack import AttackResult
+from attacks.black_box import BlackBoxObjective
+from attacks.objective import CandidatePredictions
 from unlearning.procedure import Request
 from unlearning.service import Service
 
@@ -34,7 +34,7 @@ def similarities(owned: Tensor, targets: Tensor) -> Tensor:
     return similar
 
 
-def responses(seen: Seen, service: Service, similar: Tensor) -> Tensor:
+def responses(seen: BlackBoxObjective, service: Service, similar: Tensor) -> Tensor:
     """Directions (c, T, K) in which deleting each record pushes the targets' logits, up to a positive scale.
 
     similarity(x_i, x_t) (p(x_i) - e_{y_i}): what a linear model does, from predictions on the attacker's own copies.
@@ -43,7 +43,7 @@ def responses(seen: Seen, service: Service, similar: Tensor) -> Tensor:
     return similar[:, :, None] * (answers - F.one_hot(seen.attacker.owned.y, answers.shape[1]))[:, None]
 
 
-def closed_loop(seen: Seen, budget: int, per_query: int, ridge: float) -> Crafted:
+def closed_loop(seen: BlackBoxObjective, budget: int, per_query: int, ridge: float) -> AttackResult:
     """Delete `per_query` records a query until `budget` are gone or the budget of queries is; keep what was deleted.
 
     At every stage the records' `responses` are computed anew from the current service, and the objective is forecast at
@@ -73,10 +73,10 @@ def closed_loop(seen: Seen, budget: int, per_query: int, ridge: float) -> Crafte
         push, moved = push - push.mean(-1, keepdim=True), moved - moved.mean(-1, keepdim=True)
         moments, products = moments + push.square().sum(), products + (push * moved).sum()
         now, pushes = after, responses(seen, service, similar)
-    return Crafted(Request(tuple(order)), float(seen.objective.rank(now)), tuple(seen.curve))
+    return AttackResult(Request(tuple(order)), float(seen.objective.rank(now)), tuple(seen.curve))
 
 
-def best_group(seen: Seen, now: Outlook, changes: Tensor, gone: Tensor, most: int) -> Tensor:
+def best_group(seen: BlackBoxObjective, now: CandidatePredictions, changes: Tensor, gone: Tensor, most: int) -> Tensor:
     """Positions in the pool (at most `most`) forecast to lower the objective most and keep it feasible; may be empty.
 
     `changes` (c, T, K) are the forecast changes of the targets' logits. Records are ranked one by one, and then the
@@ -92,7 +92,7 @@ def best_group(seen: Seen, now: Outlook, changes: Tensor, gone: Tensor, most: in
     return order[: best + 1] if together[best] < seen.objective.loss(now)[0] else order[:0]
 
 
-def forecast(seen: Seen, now: Outlook, changes: Tensor) -> Tensor:
+def forecast(seen: BlackBoxObjective, now: CandidatePredictions, changes: Tensor) -> Tensor:
     """The objective (m,) at the current logits plus each of `changes` (m, T, K); infinite where it is not feasible."""
     values = []
     for part in changes.split(CHUNK):

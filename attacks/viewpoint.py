@@ -8,30 +8,30 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from attacks.attack import Aim
+from attacks.attack import AttackGoal
 from attacks.functionals import averaged
-from attacks.objective import Objective, Outlook
+from attacks.objective import CandidatePredictions, Objective
 from data.errors import UserError
 from data.examples import Examples
 from models.dropout import dropout_layers, sample_masks
 from models.passes import INFERENCE_ROWS, joined, models_at_once, passes, room, rows_at_once
 from models.progress import progress
-from models.victim import Ensemble, Tensors, forward
+from models.victim import ModelStack, Tensors, forward
 from unlearning.procedure import Differentiable
 from unlearning.service import OpenService
 
-Unlearned = Callable[[Tensor], Sequence[Ensemble]]  # rows of deletion weights (m, n) -> m models of every victim
+Unlearned = Callable[[Tensor], Sequence[ModelStack]]  # rows of deletion weights (m, n) -> m models of every victim
 EXAMPLES = 64  # at least so many with every model, in a pass of products with many models
 
 
-class Viewpoint:
+class WhiteBoxObjective:
     """The aims of one attack, seen through an opened service.
 
     `samples` > 1 draws that many dropout masks once, so that every candidate is seen through the same ones.
     """
 
     def __init__(
-        self, service: OpenService, aims: Sequence[Aim], reference: Examples, rng: torch.Generator, samples: int
+        self, service: OpenService, aims: Sequence[AttackGoal], reference: Examples, rng: torch.Generator, samples: int
     ) -> None:
         if len({len(aim.labels) for aim in aims}) != 1:
             raise UserError("The aims of one attack need equally many targets each.")
@@ -53,11 +53,11 @@ class Viewpoint:
         self.reference_labels = mean.argmax(-1)
         self.reference_loss = -mean.gather(-1, reference.y[:, None]).mean()
 
-    def start(self, deleted: Tensor) -> list[Ensemble]:
+    def start(self, deleted: Tensor) -> list[ModelStack]:
         """The victims themselves, once for every row of `deleted` (m, n), whatever it deletes."""
         return [victim.copies(len(deleted)) for victim in self.service.victims]
 
-    def now(self) -> Outlook:
+    def now(self) -> CandidatePredictions:
         """The outlook of every aim before anything is deleted."""
         one = [victim.copies(1) for victim in self.service.victims]
         every = torch.arange(len(self.labels), device=self.x.device)
@@ -66,7 +66,7 @@ class Viewpoint:
         mine = log_p.unflatten(1, self.labels.shape).transpose(0, 1)
         return self._outlook(mine, self.victims_view.expand(len(every), -1, -1, -1), every)
 
-    def after(self, deleted: Tensor, owner: Tensor) -> Outlook:
+    def after(self, deleted: Tensor, owner: Tensor) -> CandidatePredictions:
         """The outlook after each row of `deleted` (M, n), for the aims `owner` (M,).
 
         Models are made in batches, of which only their predictions are held on to.
@@ -100,7 +100,7 @@ class Viewpoint:
                     cotangent = self._pulled(each, self.x[rows], 0, own) + self._pulled(
                         each, self.reference.x, None, shared
                     )
-                    total[rows] += procedure.pull_back(self.service.task, victim, each, deleted[rows], cotangent)
+                    total[rows] += procedure.request_vjp(self.service.task, victim, each, deleted[rows], cotangent)
                 tick(len(rows))
         return total
 
@@ -109,19 +109,19 @@ class Viewpoint:
         victim, x = self.service.victims[0], self.service.task.records.x
         return min(models_at_once(victim), rows_at_once(victim, x, room(x.device), EXAMPLES))
 
-    def _outlook(self, log_p: Tensor, reference: Tensor, owner: Tensor) -> Outlook:
-        return Outlook(
+    def _outlook(self, log_p: Tensor, reference: Tensor, owner: Tensor) -> CandidatePredictions:
+        return CandidatePredictions(
             log_p, self.labels[owner], self.direction[owner], reference,
             self.reference_labels, self.reference.y, self.reference_loss,
         )  # fmt: skip
 
-    def _seen(self, models: Sequence[Ensemble], owner: Tensor) -> tuple[Tensor, Tensor]:
+    def _seen(self, models: Sequence[ModelStack], owner: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of M candidates on the targets of the aims `owner`, and on the reference examples."""
         with torch.no_grad():
             own = torch.cat([self._log_p(each, self.x[owner], 0) for each in models], dim=1)
             return own, torch.cat([self._log_p(each, self.reference.x, None) for each in models], dim=1)
 
-    def _log_p(self, models: Ensemble, x: Tensor, dim: int | None) -> Tensor:
+    def _log_p(self, models: ModelStack, x: Tensor, dim: int | None) -> Tensor:
         """Log-probabilities (M, S, T, K) of every model, on its own inputs (dim 0) or on shared ones (None)."""
         which, parts = self._passes(models, x, dim)
 
@@ -130,14 +130,14 @@ class Viewpoint:
 
         return joined(which, parts, log_p, dim=2)
 
-    def _pulled(self, models: Ensemble, x: Tensor, dim: int | None, slopes: Tensor) -> Tensor:
+    def _pulled(self, models: ModelStack, x: Tensor, dim: int | None, slopes: Tensor) -> Tensor:
         """sum of d<slopes, log-probabilities> / d theta for every model (M, p); `slopes` is (M, S, T, K)."""
         which, parts = self._passes(models, x, dim)
         rows = []
         for some in which:
             chosen = models.select(some)
             leaves = {name: value.detach().requires_grad_() for name, value in chosen.moving.items()}
-            open_to_slopes = Ensemble(chosen.module, leaves, chosen.buffers)
+            open_to_slopes = ModelStack(chosen.module, leaves, chosen.buffers)
             total: Tensor | None = None
             for part in parts:
                 log_p = self._pass(open_to_slopes, _part(x, dim, some, part), dim)
@@ -150,10 +150,10 @@ class Viewpoint:
             rows.append(total.to(x.dtype))
         return torch.cat(rows)
 
-    def _passes(self, models: Ensemble, x: Tensor, dim: int | None) -> tuple[list[slice], list[slice]]:
+    def _passes(self, models: ModelStack, x: Tensor, dim: int | None) -> tuple[list[slice], list[slice]]:
         return passes(models, x if dim is None else x[0], INFERENCE_ROWS, len(models), self.samples)
 
-    def _pass(self, models: Ensemble, x: Tensor, dim: int | None) -> Tensor:
+    def _pass(self, models: ModelStack, x: Tensor, dim: int | None) -> Tensor:
         def one(parameters: Tensors, buffers: Tensors, masks: Tensors, inputs: Tensor) -> Tensor:
             return forward(models.module, parameters, {**buffers, **masks}, inputs).log_softmax(-1)
 

@@ -12,16 +12,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main(cfg: "DictConfig") -> float:
     """Play the game that `cfg` describes and return its score, so that any Hydra sweeper can search over games."""
-    from experiments.machine import importing
+    from data.machine import importing
 
     with importing():  # torch: help, version and typing errors must answer without it
-        from experiments.game import play
+        from experiments.play.play import play
 
     return float(play(cfg)["score"])
 
 
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # Python put experiments/ there, whose modules must not hide others
-    from experiments.command import run
+    from experiments.cli.command import run
 
     run(main, "run", ROOT / "conf", sweeps=True)

@@ -1,77 +1,12 @@
 """Make a table of a paper and check its claims: `python experiments/tables.py table=uncertainty`; `--help` explains."""
 
-import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-ROOT = Path(__file__).resolve().parents[1]
-MOST_SEEDS = 10_000
-COMMAND = "python experiments/tables.py"
-
-
-def main(cfg: "DictConfig") -> None:
-    """Play what the table that `cfg` names is missing, and write it; ends with code 1 when a game failed."""
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
-
-    hydra = HydraConfig.get()
-    name, work = hydra.runtime.choices.get("table"), Path(hydra.runtime.output_dir)
-    GlobalHydra.instance().clear()  # the rows compose configurations of their own
-    try:
-        code = _make(cfg, name, work, hydra.launcher)
-    finally:
-        if not any(work.iterdir()):  # nothing was played, so nothing was logged
-            work.rmdir()
-    if code:
-        sys.stdout.flush()
-        sys.exit(code)
-
-
-def _make(cfg: "DictConfig", name: str | None, work: Path, launcher: "DictConfig") -> int:
-    from omegaconf import OmegaConf
-
-    from data.errors import UserError
-    from experiments.arguments import parse
-    from experiments.paper_table.play import Order, make
-
-    folders = parse(sys.argv[1:]).folders
-    if name is None or cfg.table is None:
-        places = [ROOT / "conf", *folders]
-        names = sorted({path.stem for place in places for path in place.glob("table/*.yaml")})
-        raise UserError(f"Choose a table: {' or '.join(f'table={name}' for name in names)}.")
-    content = OmegaConf.to_container(cfg.table, resolve=True, throw_on_missing=True)
-    if not isinstance(content, dict):
-        raise UserError(f"A table is a YAML with title, axes, columns and claims, not {content!r:.60}.")
-    number = isinstance(cfg.seeds, int) and not isinstance(cfg.seeds, bool)
-    if cfg.seeds is not None and not (number and 1 <= cfg.seeds <= MOST_SEEDS):
-        raise UserError(
-            f"seeds must be null or a whole number from 1 to {MOST_SEEDS:,}, since each is a game for every row, "
-            f"got {cfg.seeds!r}."
-        )
-    for key, folder in (("output", cfg.output), ("store.dir", cfg.store.dir)):
-        if folder is not None and (not isinstance(folder, str) or not folder.strip()):
-            raise UserError(f"{key} must be a folder or null, got {folder!r:.60}.")
-    if not isinstance(cfg.run, Sequence) or isinstance(cfg.run, str):
-        raise UserError(f"run is a list of overrides (or write run.data.root=FOLDER), got {cfg.run!r}.")
-    order = Order(
-        name=name, size=str(cfg.size), seeds=cfg.seeds, run=tuple(map(str, cfg.run)),
-        store=Path(cfg.store.dir) if cfg.store.dir else None,
-        output=Path(cfg.output or f"outputs/tables/{name}-{cfg.size}").absolute(),
-        work=work, folders=folders, dry_run=cfg.dry_run, command=COMMAND,
-    )  # fmt: skip
-    return make({str(key): value for key, value in content.items()}, order, launcher)
-
 
 if __name__ == "__main__":
-    sys.path[0] = str(ROOT)  # Python put experiments/ there, whose modules must not hide others
-    from experiments.command import run
-    from experiments.paper_table.typed import gathered
+    sys.path[0] = str(
+        Path(__file__).resolve().parents[1]
+    )  # Python put experiments/ there, whose modules must not hide others
+    from experiments.paper_table.command import main
 
-    COMMAND = shlex.join(["python", "experiments/tables.py", *sys.argv[1:]])
-    sys.argv[1:] = gathered(sys.argv[1:])
-    run(main, "tables", ROOT / "conf")
+    main()

@@ -30,7 +30,7 @@ from data.examples import Examples
 from models.gradients import losses
 from models.linearised import Linear, Linearise, forth_and_back, twice
 from models.passes import activations, room, rows_at_once
-from models.victim import Ensemble, Tensors, forward, unflatten
+from models.victim import ModelStack, Tensors, forward, unflatten
 
 Product = Callable[[Tensor], Tensor]  # (m, p) -> (m, p), row by row
 LARGEST = 5000  # parameters; the dense curvature of one model then takes 200 MB in float64
@@ -46,7 +46,7 @@ class Curvature(Protocol):
     """
 
     def __call__(
-        self, models: Ensemble, examples: Examples, deleted: Tensor, shift: float, hold: bool = False
+        self, models: ModelStack, examples: Examples, deleted: Tensor, shift: float, hold: bool = False
     ) -> Product: ...
 
 
@@ -56,7 +56,7 @@ def softmax_curvature(probabilities: Tensor, direction: Tensor) -> Tensor:
     return weighted - probabilities * weighted.sum(-1, keepdim=True)
 
 
-def gauss_newton(models: Ensemble, examples: Examples, deleted: Tensor, shift: float, hold: bool = False) -> Product:
+def gauss_newton(models: ModelStack, examples: Examples, deleted: Tensor, shift: float, hold: bool = False) -> Product:
     """v_j -> [(1/n) sum_i (1 - w_ji) J_i' Lambda_i J_i + shift I] v_j at theta_j, for every row j of `deleted` (m, n).
 
     J_i is the Jacobian of the logits of example i. `shift` is weight decay plus damping. The generalised Gauss-Newton
@@ -73,7 +73,7 @@ def gauss_newton(models: Ensemble, examples: Examples, deleted: Tensor, shift: f
 
 
 def empirical_fisher(
-    models: Ensemble, examples: Examples, deleted: Tensor, shift: float, hold: bool = False
+    models: ModelStack, examples: Examples, deleted: Tensor, shift: float, hold: bool = False
 ) -> Product:
     """v_j -> [(1/n) sum_i (1 - w_ji) g_i g_i' + shift I] v_j with g_i the gradient of example i's loss at theta_j.
 
@@ -87,7 +87,7 @@ def empirical_fisher(
     return _summed(models, examples, deleted, shift, linearise, hold)
 
 
-def hessian(models: Ensemble, examples: Examples, deleted: Tensor, shift: float, hold: bool = False) -> Product:
+def hessian(models: ModelStack, examples: Examples, deleted: Tensor, shift: float, hold: bool = False) -> Product:
     """v_j -> [grad^2 F(theta_j; w_j) with `shift` in place of weight decay] v_j, by backpropagating twice.
 
     On a processor that is faster than forward over reverse mode (MLP, 60,000 examples: 4.4 forward passes against 5.6
@@ -106,7 +106,7 @@ CURVATURES: dict[str, Curvature] = {"gauss_newton": gauss_newton, "hessian": hes
 
 
 def _summed(
-    models: Ensemble, examples: Examples, deleted: Tensor, shift: float, linearise: Linearise, hold: bool
+    models: ModelStack, examples: Examples, deleted: Tensor, shift: float, linearise: Linearise, hold: bool
 ) -> Product:
     """Accumulate over chunks of the examples; with `hold` the first of them stay linearised for the next call."""
     n = len(examples)

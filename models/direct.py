@@ -12,7 +12,7 @@ from models.curvature import LARGEST, Curvature, dense
 from models.gradients import gradient_matrix
 from models.preconditioner import check_rank
 from models.solver import Solution, relative
-from models.victim import Ensemble, Victim
+from models.victim import ModelStack, Victim
 from models.woodbury import woodbury
 
 
@@ -30,7 +30,7 @@ def curvature_matrix(make: Curvature, victim: Victim, examples: Examples, delete
 
 
 def exact(
-    make: Curvature, models: Ensemble, examples: Examples, deleted: Tensor, shift: float, b: Tensor, tolerance: float
+    make: Curvature, models: ModelStack, examples: Examples, deleted: Tensor, shift: float, b: Tensor, tolerance: float
 ) -> Solution:
     """A_j^{-1} b_j for every row j of `b` (m, p), each by the Cholesky factor of its own dense matrix.
 
@@ -52,7 +52,7 @@ def exact(
 
 
 def woodbury_solution(
-    models: Ensemble, examples: Examples, deleted: Tensor, shift: float, b: Tensor, rank: int, tolerance: float
+    models: ModelStack, examples: Examples, deleted: Tensor, shift: float, b: Tensor, rank: int, tolerance: float
 ) -> Solution:
     """((1/m) sum_S (1 - w_ji) g_i g_i' + shift I)^{-1} b_j, S = m = `rank` examples drawn at random (all, if fewer).
 

@@ -11,7 +11,7 @@ from torch.func import grad, jvp, vmap
 
 from data.examples import Examples
 from models.passes import joined, passes, rows_at_once
-from models.victim import Ensemble, Tensors, Victim, forward, unflatten
+from models.victim import ModelStack, Tensors, Victim, forward, unflatten
 
 CHUNK = 2**18  # examples x models of one pass, at most
 NUMBERS = 2**26  # numbers in the per-example gradients that are held at once
@@ -41,7 +41,7 @@ def inner_products(victim: Victim, examples: Examples, direction: Tensor, chunk:
         return torch.cat([along(x, y) for x, y in parts])
 
 
-def inner_products_many(models: Ensemble, examples: Examples, directions: Tensor, chunk: int = CHUNK) -> Tensor:
+def inner_products_many(models: ModelStack, examples: Examples, directions: Tensor, chunk: int = CHUNK) -> Tensor:
     """<grad l_i(theta_j), v_j> for every direction j and example i, shape (m, n); `directions` is (m, p).
 
     There are m models, or one that serves all directions.

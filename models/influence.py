@@ -19,7 +19,7 @@ from models.lissa import lissa, stochastic_lissa
 from models.passes import models_at_once
 from models.preconditioner import make_preconditioner
 from models.solver import Solution, Solver, cholesky_preconditioner, conjugate_gradients
-from models.victim import Ensemble, Victim
+from models.victim import ModelStack, Victim
 
 Factor = Callable[[Tensor], Tensor]
 MARGIN = 1.05  # LiSSA's scale over the estimated largest eigenvalue, which is an estimate from below
@@ -28,7 +28,7 @@ _factors: WeakKeyDictionary[Victim, dict[tuple[object, ...], Factor]] = WeakKeyD
 
 def inverse_curvature(
     solver: Solver,
-    models: Ensemble,
+    models: ModelStack,
     examples: Examples,
     deleted: Tensor,
     weight_decay: float,
@@ -52,7 +52,7 @@ def inverse_curvature(
 
 
 def _solve(
-    solver: Solver, models: Ensemble, examples: Examples, deleted: Tensor, weight_decay: float, b: Tensor,
+    solver: Solver, models: ModelStack, examples: Examples, deleted: Tensor, weight_decay: float, b: Tensor,
     anchor: Victim,
 ) -> Solution:  # fmt: skip
     size = _rows_at_once(solver, anchor)
@@ -93,7 +93,7 @@ def _needs_spectrum(solver: Solver) -> bool:
 
 
 def _lissa(
-    solver: Solver, product: Product, models: Ensemble, examples: Examples, deleted: Tensor, shift: float, b: Tensor,
+    solver: Solver, product: Product, models: ModelStack, examples: Examples, deleted: Tensor, shift: float, b: Tensor,
     spectrum: Spectrum | None,
 ) -> Solution:  # fmt: skip
     scale = solver.scale or (MARGIN * float(spectrum.highest.max()) if spectrum is not None else 1.0)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from data.errors import UserError
 from models.committee import Committee
 from models.passes import INFERENCE_ROWS, rows_at_once
-from models.victim import Ensemble, Tensors, Victim, forward
+from models.victim import ModelStack, Tensors, Victim, forward
 
-Models = TypeVar("Models", Victim, Ensemble)
+Models = TypeVar("Models", Victim, ModelStack)
 
 
 def last_layer(parameters: Tensors) -> list[str]:

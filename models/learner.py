@@ -12,7 +12,7 @@ from torch.func import vmap
 
 from models.behaviour import Behaviour, fresh_copy
 from models.dropout import dropout_layers
-from models.victim import Ensemble, Tensors, forward
+from models.victim import ModelStack, Tensors, forward
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,10 +40,10 @@ class Learner:
 
     parameters: Mapping[str, Tensor]
     loss: Callable[[Batch], Tensor]
-    result: Callable[[], Ensemble]
+    result: Callable[[], ModelStack]
 
 
-def alone(begin: Ensemble, behaves: Behaviour) -> Learner:
+def alone(begin: ModelStack, behaves: Behaviour) -> Learner:
     """The one model of `begin` as a plain module: half the time of a functional call, and every layer works as usual.
 
     A module with a training mode of its own is trained in it.
@@ -72,10 +72,10 @@ def alone(begin: Ensemble, behaves: Behaviour) -> Learner:
             layer.mask = mask
         return (F.cross_entropy(module(x), y, reduction="none") * keep).sum() / size
 
-    def result() -> Ensemble:
+    def result() -> ModelStack:
         now = dict(module.named_buffers())  # a layer may put a new tensor in the place of a buffer
         learned = tensors | {name: now[name] for name in behaves.keeps}
-        return Ensemble(
+        return ModelStack(
             begin.module,
             {name: tensors[name].detach()[None] for name in begin.moving},
             {name: learned[name].detach()[None] for name in begin.buffers},
@@ -84,7 +84,7 @@ def alone(begin: Ensemble, behaves: Behaviour) -> Learner:
     return Learner({name: tensors[name] for name in begin.moving}, loss, result)
 
 
-def side_by_side(begin: Ensemble, shared: bool) -> Learner:
+def side_by_side(begin: ModelStack, shared: bool) -> Learner:
     """All models of `begin` in one computation; `shared` says that they see the same batches."""
     # The backward pass of a stack of matrices makes their gradients transposed in memory: parameters laid out like that
     # spare a copy of every gradient.
@@ -108,7 +108,9 @@ def side_by_side(begin: Ensemble, shared: bool) -> Learner:
         losses = F.cross_entropy(logits.mT, labels, reduction="none")
         return (losses * batch.keep).sum() / batch.keep.shape[1]
 
-    def result() -> Ensemble:
-        return Ensemble(begin.module, {name: v.detach().contiguous() for name, v in parameters.items()}, begin.buffers)
+    def result() -> ModelStack:
+        return ModelStack(
+            begin.module, {name: v.detach().contiguous() for name, v in parameters.items()}, begin.buffers
+        )
 
     return Learner(parameters, loss, result)

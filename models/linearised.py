@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 from torch.func import vmap
 from torch.nn.modules.conv import _ConvNd
 
-from models.victim import Ensemble, Tensors
+from models.victim import ModelStack, Tensors
 
 Function = Callable[[Tensors, Tensors, Tensor, Tensor], Tensor]  # parameters, buffers, x (b, ...), y (b,) -> (b, ...)
 Linear = Callable[[Sequence[Tensor], slice], Sequence[Tensor]]  # a tensor (r, ...) for each parameter, and which rows
@@ -24,7 +24,7 @@ Linearise = Callable[[Tensors, Tensor, Tensor, Tensor], Linear]  # parameters (m
 FEW = 2  # convolutions
 
 
-def forth_and_back(models: Ensemble, function: Function, inner: Inner) -> Linearise:
+def forth_and_back(models: ModelStack, function: Function, inner: Inner) -> Linearise:
     """v -> sum_i keep_i J_i' inner(f_i)(J_i v), in the way that is faster for the module.
 
     Measured on a processor, in forward passes: backwards twice takes 4.4 for a perceptron, and 2.4 where it is held;
@@ -36,7 +36,7 @@ def forth_and_back(models: Ensemble, function: Function, inner: Inner) -> Linear
     return (_by_going_back_twice if moving <= FEW else _by_dual_numbers)(models, function, inner)
 
 
-def _by_going_back_twice(models: Ensemble, function: Function, inner: Inner) -> Linearise:
+def _by_going_back_twice(models: ModelStack, function: Function, inner: Inner) -> Linearise:
     """u -> J' u is linear in u, so that its own way back is v -> J v, whatever u was: two graphs, built once."""
     run = _of_every(function, len(models))
 
@@ -56,7 +56,7 @@ def _by_going_back_twice(models: Ensemble, function: Function, inner: Inner) -> 
     return linearise
 
 
-def _by_dual_numbers(models: Ensemble, function: Function, inner: Inner) -> Linearise:
+def _by_dual_numbers(models: ModelStack, function: Function, inner: Inner) -> Linearise:
     """One pass gives f and J v in forward mode, and the graph of its way back; rows of one model go one by one."""
     run = _of_every(function, len(models))
 
@@ -81,7 +81,7 @@ def _by_dual_numbers(models: Ensemble, function: Function, inner: Inner) -> Line
     return linearise
 
 
-def twice(models: Ensemble, values: Function) -> Linearise:
+def twice(models: ModelStack, values: Function) -> Linearise:
     """v -> grad^2 (sum_i keep_i l_i) v for the losses l_i that `values` gives: slopes, and the way back from them."""
     run = _of_every(values, len(models))
 

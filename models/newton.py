@@ -12,13 +12,13 @@ from data.examples import Examples
 from models.curvature import LARGEST, gauss_newton
 from models.direct import curvature_matrix
 from models.solver import cholesky_preconditioner, conjugate_gradients
-from models.victim import Ensemble, Tensors, Victim, forward, unflatten
+from models.victim import ModelStack, Tensors, Victim, forward, unflatten
 
 TOLERANCE, STEPS = 1e-4, 50  # relative residual of every step, and how many conjugate directions it may take
 
 
 def minimise(
-    start: Ensemble, records: Examples, keep: Tensor, weight_decay: float, tolerance: float, iterations: int = 100
+    start: ModelStack, records: Examples, keep: Tensor, weight_decay: float, tolerance: float, iterations: int = 100
 ) -> Tensors:
     """Parameters (m, ...) that minimise F(theta; w) for every row of `keep` = 1 - w, of shape (m, n).
 
@@ -48,7 +48,7 @@ def minimise(
             return unflatten(theta, like)
         if not norms.isfinite().all():
             break
-        models = Ensemble(module, unflatten(theta, like), start.buffers)
+        models = ModelStack(module, unflatten(theta, like), start.buffers)
         step = _step(models, records, keep, weight_decay, gradient)
         before, scale = value(theta, keep, start.buffers), torch.ones_like(norms)
         for _ in range(30):
@@ -63,7 +63,7 @@ def minimise(
     )
 
 
-def _step(models: Ensemble, records: Examples, keep: Tensor, weight_decay: float, gradient: Tensor) -> Tensor:
+def _step(models: ModelStack, records: Examples, keep: Tensor, weight_decay: float, gradient: Tensor) -> Tensor:
     """The curvature's inverse times the gradient for every model, (m, p).
 
     Mostly the models differ by a few weights, and the dense curvature at their mean preconditions all of them; where

@@ -16,7 +16,7 @@ _sizes: WeakKeyDictionary[nn.Module, dict[torch.Size, int]] = WeakKeyDictionary(
 
 
 class Models(Protocol):
-    """One model, or many of one architecture stacked (those have a length): `models.victim.Victim` and `Ensemble`."""
+    """One model, or many of one architecture stacked (those have a length): `models.victim.Victim` and `ModelStack`."""
 
     @property
     def module(self) -> nn.Module: ...

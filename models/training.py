@@ -24,7 +24,7 @@ from models.learner import Batch, Learner, alone, side_by_side
 from models.newton import minimise
 from models.passes import models_at_once, room, rows_at_once
 from models.progress import Tick, progress
-from models.victim import Ensemble, Tensors, Victim, concatenate, frozen_names
+from models.victim import ModelStack, Tensors, Victim, concatenate, frozen_names
 
 Build = Callable[[], nn.Module]
 Watch = Callable[[Batch, Sequence[Tensor]], None]  # told of every step: its batch, and the parameters after it
@@ -94,10 +94,10 @@ def train(
     training: Training,
     seeds: Sequence[int],
     weights: Tensor | None = None,
-    start: Ensemble | None = None,
+    start: ModelStack | None = None,
     label: str = "training",
     watch: Watch | None = None,
-) -> Ensemble:
+) -> ModelStack:
     """Train len(seeds) models; row j of `weights` (m, n) says how far model j has each example deleted (1 = deleted).
 
     Models that share a seed share initialisation, batch order and dropout masks, so that they differ by their weights
@@ -147,12 +147,12 @@ def _together(one: Victim, records: Examples, training: Training) -> int:
     return min(training.together, models_at_once(one), fitting)
 
 
-def _fresh(build: Build, seeds: Sequence[int], like: Tensor, drawn: Mapping[int, Victim]) -> Ensemble:
+def _fresh(build: Build, seeds: Sequence[int], like: Tensor, drawn: Mapping[int, Victim]) -> ModelStack:
     """Fresh models of the seeds, those that are `drawn` already among them."""
     distinct = dict.fromkeys(seeds)
     models = {seed: drawn[seed] if seed in drawn else Victim(*initialise(build, seed, like)) for seed in distinct}
     first = models[seeds[0]]
-    return Ensemble(
+    return ModelStack(
         first.module,
         {name: torch.stack([models[seed].parameters[name] for seed in seeds]) for name in first.parameters},
         {name: torch.stack([models[seed].buffers[name] for seed in seeds]) for name in first.buffers},
@@ -160,18 +160,18 @@ def _fresh(build: Build, seeds: Sequence[int], like: Tensor, drawn: Mapping[int,
 
 
 def _train_stack(
-    begin: Ensemble,
+    begin: ModelStack,
     records: Examples,
     training: Training,
     seeds: Sequence[int],
     keep: Tensor,
     tick: Tick,
     watch: Watch | None,
-) -> Ensemble:
+) -> ModelStack:
     if training.optimizer == "newton":
         parameters = minimise(begin, records, keep, training.weight_decay, training.tolerance)
         tick()
-        return Ensemble(begin.module, parameters, begin.buffers)
+        return ModelStack(begin.module, parameters, begin.buffers)
     behaves = behaviour(begin.module, records.x)
     learner = alone(begin, behaves) if len(seeds) == 1 else side_by_side(begin, shared=len(set(seeds)) == 1)
     with seeded(0) if behaves.draws else nullcontext():  # every step is seeded anew

@@ -14,7 +14,7 @@ from data.examples import Examples
 from models.behaviour import fresh_copy
 from models.explained import explained
 from models.gradients import losses
-from models.victim import Ensemble, Tensors, Victim, forward, stack
+from models.victim import ModelStack, Tensors, Victim, forward, stack
 
 
 def check_transforms(victim: Victim, two: Examples, derivatives: bool) -> None:
@@ -79,7 +79,7 @@ def _used(victim: Victim, two: Examples) -> None:
             )
 
 
-def _twice(models: Ensemble, x: Tensor) -> None:
+def _twice(models: ModelStack, x: Tensor) -> None:
     """Backwards through the slopes, as products with the curvature do."""
     leaves = {name: value.detach().requires_grad_() for name, value in models.moving.items()}
     run = vmap(lambda p, b, x: forward(models.module, p, b, x), in_dims=(0, 0, None))

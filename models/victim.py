@@ -1,4 +1,4 @@
-"""A trained model as data: `Victim` (one model) and `Ensemble` (many of one architecture, stacked)."""
+"""A trained model as data: `Victim` (one model) and `ModelStack` (many of one architecture, stacked)."""
 
 from __future__ import annotations
 
@@ -77,26 +77,26 @@ class Victim:
         )
         return Victim(self.module, parameters, buffers, self.history, ledger)
 
-    def moved(self, step: Tensor) -> Ensemble:
+    def moved(self, step: Tensor) -> ModelStack:
         """Models at `parameters + step`, one for each row of `step` (m, p)."""
         shifts = unflatten(step, self.moving)
         return self._descended({name: value + shifts[name] for name, value in self.moving.items()}, len(step))
 
-    def copies(self, count: int) -> Ensemble:
+    def copies(self, count: int) -> ModelStack:
         """`count` models like this one."""
         parameters = {n: value.expand(count, *value.shape).contiguous() for n, value in self.moving.items()}
         return self._descended(parameters, count)
 
-    def _descended(self, parameters: Tensors, count: int) -> Ensemble:
+    def _descended(self, parameters: Tensors, count: int) -> ModelStack:
         buffers, ledger = (
             {name: value.expand(count, *value.shape) for name, value in kept.items()}
             for kept in (self.buffers, self.ledger)
         )
-        return Ensemble(self.module, parameters, buffers, self.history, ledger)
+        return ModelStack(self.module, parameters, buffers, self.history, ledger)
 
 
 @dataclass(frozen=True, eq=False)
-class Ensemble:
+class ModelStack:
     """`m` models of one architecture: every parameter, buffer and entry of the ledger has a leading dimension m.
 
     The models descend from one victim, whose `history` they share.
@@ -119,10 +119,10 @@ class Ensemble:
         parameters, buffers, ledger = self._map(lambda value: value[index])
         return Victim(self.module, parameters, buffers, self.history, ledger)
 
-    def select(self, rows: Tensor | slice) -> Ensemble:
+    def select(self, rows: Tensor | slice) -> ModelStack:
         """The models at these positions, in their order."""
         parameters, buffers, ledger = self._map(lambda value: value[rows])
-        return Ensemble(self.module, parameters, buffers, self.history, ledger)
+        return ModelStack(self.module, parameters, buffers, self.history, ledger)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Iterator[Tensors]:
         for tensors in (self.moving, self.buffers, self.ledger):
@@ -151,7 +151,7 @@ class Ensemble:
         return torch.cat([value.reshape(len(self), -1) for value in self.moving.values()], dim=1)
 
 
-def _set_apart(models: Victim | Ensemble) -> None:
+def _set_apart(models: Victim | ModelStack) -> None:
     """Fill in `moving`; frozen parameters, given among the parameters or the buffers, come to stand in both."""
     given = models.parameters
     frozen = {
@@ -168,24 +168,24 @@ def _set_apart(models: Victim | Ensemble) -> None:
         object.__setattr__(models, "buffers", {**models.buffers, **frozen})
 
 
-def stack(victims: Sequence[Victim]) -> Ensemble:
-    """Many victims of one architecture as an `Ensemble`."""
+def stack(victims: Sequence[Victim]) -> ModelStack:
+    """Many victims of one architecture as a `ModelStack`."""
     first = victims[0]
     parameters, buffers, ledger = (
         {name: torch.stack([getattr(victim, kind)[name] for victim in victims]) for name in getattr(first, kind)}
         for kind in ("moving", "buffers", "ledger")
     )
-    return Ensemble(first.module, parameters, buffers, first.history, ledger)
+    return ModelStack(first.module, parameters, buffers, first.history, ledger)
 
 
-def concatenate(parts: Sequence[Ensemble]) -> Ensemble:
+def concatenate(parts: Sequence[ModelStack]) -> ModelStack:
     """Several ensembles of one architecture as one."""
     first = parts[0]
     parameters, buffers, ledger = (
         {name: torch.cat([getattr(part, kind)[name] for part in parts]) for name in getattr(first, kind)}
         for kind in ("moving", "buffers", "ledger")
     )
-    return Ensemble(first.module, parameters, buffers, first.history, ledger)
+    return ModelStack(first.module, parameters, buffers, first.history, ledger)
 
 
 def flatten(parameters: Mapping[str, Tensor]) -> Tensor:

@@ -8,12 +8,12 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.access import settled
-from experiments.build import build
-from experiments.command import check_keys, known_keys
+from experiments.cli.build import build
+from experiments.cli.command import check_keys, known_keys
 from experiments.paper_table.checking import specification
 from experiments.paper_table.games import cells_of
-from experiments.row import AUTOMATIC
+from experiments.play.access import resolve_access
+from games.request.row import AUTOMATIC
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 OPTIONS = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.rglob("*.yaml") if path.parent != CONF)
@@ -30,7 +30,7 @@ def composed(name: str, *overrides: str) -> DictConfig:
     if "attack" in cfg:
         plain = OmegaConf.to_container(cfg)
         assert isinstance(plain, dict)
-        whole = settled({str(key): value for key, value in plain.items()})
+        whole = resolve_access({str(key): value for key, value in plain.items()})
         return OmegaConf.create({key: value for key, value in whole.items() if key != AUTOMATIC})
     return cfg
 

@@ -12,7 +12,7 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from experiments.settings import Settings
+from experiments.play.settings import Settings
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 OPTIONS = sorted(

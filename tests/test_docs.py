@@ -104,7 +104,7 @@ def test_the_cluster_commands_can_be_read() -> None:
 
 def test_the_page_on_reading_explains_every_column_and_row(folder: Path) -> None:
     """And its commands run."""
-    from experiments.table import ALONE, ROWS, STREAM
+    from games.request.table import ALONE, ROWS, STREAM
 
     for _, _, heading in (*ALONE, *STREAM):
         assert f"| {heading} |" in READING, heading

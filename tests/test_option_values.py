@@ -12,9 +12,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from data.errors import UserError
-from experiments.access import settled
-from experiments.explain import sentence
-from experiments.roles import component
+from experiments.cli.explain import sentence
+from experiments.cli.roles import component
+from experiments.play.access import resolve_access
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 GROUPS = ("data", "training", "unlearning", "attack", "attack/functional", "defense", "hydra/launcher")
@@ -34,7 +34,7 @@ def node_of(option: str) -> tuple[str, dict[str, Any]]:
         cfg = compose("run", overrides=[option, *(["data.path=mine.npz"] if name == "arrays" else [])])
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
-    return place, settled({str(key): value for key, value in plain.items()})[place]
+    return place, resolve_access({str(key): value for key, value in plain.items()})[place]
 
 
 def leaves(node: Mapping[str, Any], outer: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

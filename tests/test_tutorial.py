@@ -16,7 +16,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from experiments import run
-from experiments.command import run as run_script
+from experiments.cli.command import run as run_script
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
@@ -94,7 +94,7 @@ def test_every_file_and_command_of_the_page(
 
 def test_the_page_has_what_it_promises() -> None:
     """Code and options of each part, every member of each role, and no module whose name the toolkit has."""
-    from experiments.roles import _roles
+    from experiments.cli.roles import _roles
 
     groups = ("attack", "defense", "unlearning", "model")
     for group in groups:

@@ -18,7 +18,7 @@ from data.examples import Examples
 from data.randomness import derive
 from models.learner import Batch
 from models.training import initialise, train
-from models.victim import Ensemble, Tensors, Victim, stack
+from models.victim import ModelStack, Tensors, Victim, stack
 from unlearning.procedure import Task
 
 NUMBERS = 2**24  # weights of records in batches, over all candidates, that are held at once
@@ -42,7 +42,7 @@ class Amnesiac:
 
     uses_copy: ClassVar[bool] = False
     exact: ClassVar[bool] = False
-    secret: ClassVar[bool] = False
+    irreproducible: ClassVar[bool] = False
     remedy: ClassVar[str] = "lower training.lr, or unlearning.repair_lr (now {0.repair_lr:g})"
     repair_epochs: Annotated[int, Field(ge=0), at_most(1_000_000, "each is a pass over the records")] = 0
     repair_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
@@ -54,7 +54,7 @@ class Amnesiac:
         return self.repair_epochs == 0
 
     @property
-    def draws(self) -> bool:
+    def stochastic(self) -> bool:
         """Only a repair does."""
         return self.repair_epochs > 0
 
@@ -108,7 +108,7 @@ class Amnesiac:
 
     def forget(
         self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
-    ) -> Ensemble:
+    ) -> ModelStack:
         """Take back the steps of every row of `deleted` (m, n), then repair."""
         if self.repair_epochs and not ((deleted == 0) | (deleted == 1)).all():
             raise UserError(
@@ -121,7 +121,7 @@ class Amnesiac:
         rows = taken.any(dim=1).nonzero()[:, 0]
         return self._repaired(task, models, deleted, rows, seed) if self.repair_epochs and len(rows) else models
 
-    def _repaired(self, task: Task, models: Ensemble, deleted: Tensor, rows: Tensor, seed: int) -> Ensemble:
+    def _repaired(self, task: Task, models: ModelStack, deleted: Tensor, rows: Tensor, seed: int) -> ModelStack:
         """The models with those at `rows` (r,) fine-tuned on what their requests retain."""
         recipe = replace(
             task.training, optimizer="sgd", epochs=self.repair_epochs, lr=self.repair_lr, momentum=0.9,
@@ -131,9 +131,9 @@ class Amnesiac:
         tuned = train(task.build, task.records, recipe, seeds, weights, models.select(rows), "repairing")
         parameters = {name: value.index_copy(0, rows, tuned.moving[name]) for name, value in models.moving.items()}
         buffers = {name: value.index_copy(0, rows, tuned.buffers[name]) for name, value in models.buffers.items()}
-        return Ensemble(models.module, parameters, buffers, models.history)
+        return ModelStack(models.module, parameters, buffers, models.history)
 
-    def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
+    def request_vjp(self, task: Task, victim: Victim, models: ModelStack, deleted: Tensor, cotangent: Tensor) -> Tensor:
         """dL/dw (m, n); zero for records that are gone already."""
         if not self.differentiable:
             raise UserError("unlearning=amnesiac has a gradient only with unlearning.repair_epochs=0.")

@@ -23,7 +23,7 @@ from models.learner import Batch
 from models.logistic import Logistic
 from models.solver import Solver
 from models.training import train
-from models.victim import Ensemble, Victim, unflatten
+from models.victim import ModelStack, Victim, unflatten
 from unlearning.certificate import Certificate, Constant
 from unlearning.gaussian_mechanism import epsilon_for
 from unlearning.newton_bound import lissa_bound, newton_bound
@@ -84,12 +84,12 @@ class Certified:
             raise UserError("unlearning.convexification must exceed minus unlearning.smallest_eigenvalue.")
 
     @property
-    def secret(self) -> bool:
+    def irreproducible(self) -> bool:
         """Whether the noise comes from the system's entropy."""
         return self.noise == "secret"
 
     @property
-    def draws(self) -> bool:
+    def stochastic(self) -> bool:
         """Without noise, what `forget` gives does not depend on the seed."""
         return self.sigma > 0
 
@@ -127,7 +127,7 @@ class Certified:
 
     def forget(
         self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
-    ) -> Ensemble:
+    ) -> ModelStack:
         """One step from the weights without noise, projection and noise, for every row of `deleted` (m, n)."""
         start, slope = self._start(victim), self._slope(task, victim, deleted)
         decay, total = task.training.weight_decay, task.total(deleted)
@@ -166,7 +166,7 @@ class Certified:
         slope = objective_gradient(start, task.records, nothing, task.training.weight_decay)
         return slope - weighted_gradient(start, task.records[touched], leaving[:, touched]) / n
 
-    def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
+    def request_vjp(self, task: Task, victim: Victim, models: ModelStack, deleted: Tensor, cotangent: Tensor) -> Tensor:
         """dL/dw (m, n): through the projection, then as for a Newton step."""
         start, weights, norm = self._start(victim), models.ledger["weights"], models.ledger["norm"][:, None]
         outside = norm > self.radius
@@ -176,7 +176,7 @@ class Certified:
         target = torch.where(outside, weights * norm / self.radius, weights)
         step = SecondOrder(solver=self._damped)
         there = 1 - task.total(torch.zeros_like(deleted))  # what is gone is not forgotten again
-        return there * step.pull_back(task, start, start.moved(target - start.flat()), deleted, through)
+        return there * step.request_vjp(task, start, start.moved(target - start.flat()), deleted, through)
 
     def certificate(self, task: Task, victim: Victim) -> Certificate:
         """What is claimed for this model, over all its releases; for the learned model, for its first one to come."""

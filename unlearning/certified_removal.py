@@ -20,7 +20,7 @@ from models.logistic import Logistic
 from models.progress import progress
 from models.solver import Solver
 from models.training import initialise
-from models.victim import Ensemble, Victim, unflatten
+from models.victim import ModelStack, Victim, unflatten
 from unlearning.certificate import Certificate, Constant, Mechanism
 from unlearning.gaussian_mechanism import classical_sensitivity_for, delta_of, epsilon_for, sensitivity_for
 from unlearning.procedure import Task
@@ -79,12 +79,12 @@ class CertifiedRemoval:
             )
 
     @property
-    def secret(self) -> bool:
+    def irreproducible(self) -> bool:
         """Whether b comes from the system's entropy."""
         return self.noise == "secret"
 
     @property
-    def draws(self) -> bool:
+    def stochastic(self) -> bool:
         """Without noise the result does not depend on the seed."""
         return self.sigma > 0
 
@@ -112,7 +112,7 @@ class CertifiedRemoval:
 
     def forget(
         self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
-    ) -> Ensemble:
+    ) -> ModelStack:
         """One removal step for every row of `deleted` (m, n), or training again where the budget would be exceeded."""
         if "spent" not in victim.ledger:
             raise UserError(
@@ -137,7 +137,7 @@ class CertifiedRemoval:
         models = replace(moved, ledger={**moved.ledger, "spent": spent})
         return self._within_budget(task, victim, models, total, seed)
 
-    def _within_budget(self, task: Task, victim: Victim, models: Ensemble, total: Tensor, seed: int) -> Ensemble:
+    def _within_budget(self, task: Task, victim: Victim, models: ModelStack, total: Tensor, seed: int) -> ModelStack:
         """The models, those beyond the budget trained again."""
         over = (models.ledger["spent"] > self.budget).nonzero()[:, 0]
         if self.sigma == 0 or len(over) == 0:
@@ -151,7 +151,7 @@ class CertifiedRemoval:
         flat[over] = trained
         for name, value in fresh.items():
             ledger[name][over] = value
-        return Ensemble(models.module, unflatten(flat, victim.moving), models.buffers, models.history, ledger)
+        return ModelStack(models.module, unflatten(flat, victim.moving), models.buffers, models.history, ledger)
 
     def _train(
         self, task: Task, like: Victim, keep: Tensor, noise: Tensor, retrainings: int
@@ -168,14 +168,14 @@ class CertifiedRemoval:
         counts = torch.full((len(keep),), retrainings, device=keep.device)
         return torch.cat(flats), {"spent": torch.cat(spent), "noise": noise.to(keep), "retrainings": counts}
 
-    def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
+    def request_vjp(self, task: Task, victim: Victim, models: ModelStack, deleted: Tensor, cotangent: Tensor) -> Tensor:
         """dL/dw (m, n), by the rule of what made each of the models."""
         again = models.ledger["retrainings"] > victim.ledger["retrainings"]
         slopes = torch.empty_like(deleted)
         for rule, rows in ((SecondOrder(solver=self.solver), ~again), (Retrain(solver=self.solver), again)):
             if rows.any():
                 part = models.select(rows)
-                slopes[rows] = rule.pull_back(task, victim, part, deleted[rows], cotangent[rows])
+                slopes[rows] = rule.request_vjp(task, victim, part, deleted[rows], cotangent[rows])
         return slopes * (1 - task.total(torch.zeros_like(deleted)))  # what is gone is not forgotten again
 
     def certificate(self, task: Task, victim: Victim) -> Certificate:

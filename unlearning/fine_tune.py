@@ -13,7 +13,7 @@ from data.bounds import at_most
 from data.examples import Examples
 from data.randomness import derive
 from models.training import train
-from models.victim import Ensemble, Victim
+from models.victim import ModelStack, Victim
 from unlearning.procedure import Task, plain_learning
 
 
@@ -28,9 +28,9 @@ class FineTune:
 
     differentiable: ClassVar[bool] = False
     uses_copy: ClassVar[bool] = False
-    draws: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = True
     exact: ClassVar[bool] = False
-    secret: ClassVar[bool] = False
+    irreproducible: ClassVar[bool] = False
     remedy: ClassVar[str] = "lower unlearning.lr (now {0.lr:g}) or unlearning.epochs (now {0.epochs})"
     epochs: Annotated[int, Field(ge=1), at_most(1_000_000, "each is a pass over the records")] = 5
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
@@ -43,7 +43,7 @@ class FineTune:
 
     def forget(
         self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
-    ) -> Ensemble:
+    ) -> ModelStack:
         """Fine-tune once for every row of `deleted` (m, n), all on the same batches."""
         changes = {"epochs": self.epochs, "lr": self.lr, "momentum": self.momentum, "schedule": self.schedule}
         recipe = replace(task.training, optimizer="sgd", **changes)  # type: ignore[arg-type]

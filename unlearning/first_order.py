@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data.examples import Examples
 from models.gradients import inner_products_many, input_gradients, weighted_gradient
-from models.victim import Ensemble, Victim
+from models.victim import ModelStack, Victim
 from unlearning.procedure import Task, plain_learning
 
 
@@ -25,9 +25,9 @@ class FirstOrder:
 
     differentiable: ClassVar[bool] = True
     uses_copy: ClassVar[bool] = True
-    draws: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False
     exact: ClassVar[bool] = False
-    secret: ClassVar[bool] = False
+    irreproducible: ClassVar[bool] = False
     remedy: ClassVar[str] = "lower unlearning.rate (now {0.rate:g})"
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
 
@@ -37,12 +37,12 @@ class FirstOrder:
 
     def forget(
         self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
-    ) -> Ensemble:
+    ) -> ModelStack:
         """One step for every row of `deleted` (m, n)."""
         gradients = weighted_gradient(victim, submitted or task.records, deleted)
         return victim.moved(self.rate / len(task.records) * gradients)
 
-    def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
+    def request_vjp(self, task: Task, victim: Victim, models: ModelStack, deleted: Tensor, cotangent: Tensor) -> Tensor:
         """dL/dw (m, n)."""
         return self.rate / len(task.records) * inner_products_many(victim.copies(1), task.records, cotangent)
 

@@ -14,7 +14,7 @@ from data.errors import UserError
 from data.examples import Examples
 from data.randomness import generator
 from models.fisher import diagonal_fisher
-from models.victim import Ensemble, Victim, unflatten
+from models.victim import ModelStack, Victim, unflatten
 from unlearning.procedure import Task, plain_learning
 
 FLOOR = 1e-8  # added to the Fisher information, as in the authors' code
@@ -40,9 +40,9 @@ class FisherForgetting:
 
     differentiable: ClassVar[bool] = False
     uses_copy: ClassVar[bool] = False
-    draws: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = True
     exact: ClassVar[bool] = False
-    secret: ClassVar[bool] = False
+    irreproducible: ClassVar[bool] = False
     remedy: ClassVar[str] = "lower unlearning.alpha (now {0.alpha:g}) or unlearning.cap (now {0.cap:g})"
     alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-6
     cap: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e3
@@ -55,7 +55,7 @@ class FisherForgetting:
 
     def forget(
         self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
-    ) -> Ensemble:
+    ) -> ModelStack:
         """The victim with noise for every row of `deleted` (m, n)."""
         variance = self.variance(task, victim, deleted)
         gone = 0 if task.gone is None else int((task.gone > 0).sum())  # the next request draws anew

@@ -17,7 +17,7 @@ from data.examples import Examples
 from models.curvature import hessian
 from models.gradients import inner_products_many, losses
 from models.passes import models_at_once, rows_at_once
-from models.victim import Ensemble, Tensors, Victim, concatenate
+from models.victim import ModelStack, Tensors, Victim, concatenate
 from unlearning.procedure import Task, plain_learning
 
 CHUNK = 2**18  # examples x models of one step, at most
@@ -37,9 +37,9 @@ class GradientAscent:
 
     differentiable: ClassVar[bool] = True
     uses_copy: ClassVar[bool] = True
-    draws: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False
     exact: ClassVar[bool] = False
-    secret: ClassVar[bool] = False
+    irreproducible: ClassVar[bool] = False
     remedy: ClassVar[str] = (
         "lower unlearning.lr (now {0.lr:g}), unlearning.steps (now {0.steps}) or unlearning.loss_cap (now {0.loss_cap})"
     )
@@ -53,7 +53,7 @@ class GradientAscent:
 
     def forget(
         self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
-    ) -> Ensemble:
+    ) -> ModelStack:
         """Ascend for every row of `deleted` (m, n); an empty row leaves the victim as it is."""
         examples, columns = submitted or task.records, deleted.any(dim=0)
         if not columns.any():
@@ -62,12 +62,12 @@ class GradientAscent:
         with torch.no_grad():
             return concatenate([self._climbed(victim, examples, rows) for rows in deleted.split(at_once)])
 
-    def _climbed(self, victim: Victim, examples: Examples, deleted: Tensor) -> Ensemble:
+    def _climbed(self, victim: Victim, examples: Examples, deleted: Tensor) -> ModelStack:
         models, columns = victim.copies(len(deleted)), deleted.any(dim=0)
         own = examples[columns]
         return replace(models, parameters=self._climb(models, own.x, own.y, deleted[:, columns]))
 
-    def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
+    def request_vjp(self, task: Task, victim: Victim, models: ModelStack, deleted: Tensor, cotangent: Tensor) -> Tensor:
         """dL/dw (m, n), by the adjoint of every step, from the last to the first.
 
         With a step theta' = theta + r sum_i s_i g_i(theta), dL/ds_i gains r <q', g_i(theta)>, and q = q' + r H q' with
@@ -108,7 +108,7 @@ class GradientAscent:
         return slopes
 
     def _climb(
-        self, models: Ensemble, x: Tensor, y: Tensor, weights: Tensor,
+        self, models: ModelStack, x: Tensor, y: Tensor, weights: Tensor,
         steps: list[tuple[Tensors, Tensor]] | None = None,
     ) -> Tensors:  # fmt: skip
         """The parameters after the steps, for weights (m, c) of the examples x, y.

@@ -13,7 +13,7 @@ from data.errors import UserError
 from data.examples import Examples
 from data.randomness import generator
 from models.gradients import gradient_matrix, weighted_gradient
-from models.victim import Ensemble, Victim
+from models.victim import ModelStack, Victim
 from models.woodbury import woodbury
 from unlearning.procedure import Task, plain_learning
 
@@ -35,9 +35,9 @@ class InfluenceFisher:
 
     differentiable: ClassVar[bool] = False
     uses_copy: ClassVar[bool] = False
-    draws: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = True
     exact: ClassVar[bool] = False
-    secret: ClassVar[bool] = False
+    irreproducible: ClassVar[bool] = False
     remedy: ClassVar[str] = "lower unlearning.alpha (now {0.alpha:g}) or raise unlearning.damping (now {0.damping:g})"
     alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     damping: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
@@ -49,7 +49,7 @@ class InfluenceFisher:
 
     def forget(
         self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
-    ) -> Ensemble:
+    ) -> ModelStack:
         """One step for every row of `deleted` (m, n).
 
         Raises UserError for fractional weights, for a request that leaves no record, or none of the Fisher sample, and

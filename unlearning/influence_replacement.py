@@ -17,7 +17,7 @@ from models.curvature import softmax_curvature
 from models.gradients import inner_products_many, input_gradients, losses, weighted_gradient
 from models.influence import inverse_curvature
 from models.solver import Solver
-from models.victim import Ensemble, Tensors, Victim, forward, unflatten
+from models.victim import ModelStack, Tensors, Victim, forward, unflatten
 from unlearning.procedure import Task, plain_learning
 from unlearning.second_order import SecondOrder
 
@@ -40,9 +40,9 @@ class InfluenceReplacement:
     """
 
     uses_copy: ClassVar[bool] = True
-    draws: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False
     exact: ClassVar[bool] = False
-    secret: ClassVar[bool] = False
+    irreproducible: ClassVar[bool] = False
     remedy: ClassVar[str] = (
         "lower unlearning.rate (now {0.rate:g}) or raise unlearning.solver.damping (now {0.solver.damping:g})"
     )
@@ -62,7 +62,7 @@ class InfluenceReplacement:
 
     def forget(
         self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
-    ) -> Ensemble:
+    ) -> ModelStack:
         """One step for every row of `deleted` (m, n), which says what is replaced, or deleted without `submitted`."""
         leaving, columns = _leaving(task, deleted)
         if not columns.any():
@@ -88,13 +88,13 @@ class InfluenceReplacement:
         weights = task.total(deleted if self.curvature_of == "modified" else torch.zeros_like(deleted))
         return inverse_curvature(self.solver, start, task.records, weights, decay, vectors, base=victim).x
 
-    def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
+    def request_vjp(self, task: Task, victim: Victim, models: ModelStack, deleted: Tensor, cotangent: Tensor) -> Tensor:
         """dL/dw (m, n) of a deletion: (rate/n) <q, g_i>, or what `second_order` has; 0 for records that are gone."""
         there, start = 1 - task.total(torch.zeros_like(deleted)), victim.copies(1)
         if self.order == "first":
             return there * self.rate / len(task.records) * inner_products_many(start, task.records, cotangent)
         newton = SecondOrder(retained_curvature=self.curvature_of == "modified", solver=self.solver)
-        return there * newton.pull_back(task, victim, models, deleted, cotangent)
+        return there * newton.request_vjp(task, victim, models, deleted, cotangent)
 
     def pull_back_copies(self, task: Task, victim: Victim, deleted: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
         """dL/dx~_i, shape of `at.x`, for one request that replaces by `at`: -(1/n) w_i grad_x <v, grad_theta l(x~_i)>.

@@ -14,7 +14,7 @@ from data.errors import UserError
 from data.examples import Examples
 from data.untouched import untouched
 from models.training import Build, Diverged, Training, train
-from models.victim import Ensemble, Victim, frozen_names
+from models.victim import ModelStack, Victim, frozen_names
 
 LARGE = 100.0  # a parameter beyond which several layers may overflow, so that it is worth asking for logits
 
@@ -60,12 +60,12 @@ class Request:
 class Procedure(Protocol):
     """A way to learn and forget. `deleted` (m, n) holds m candidate requests as weights, 1 = deleted.
 
-    `differentiable`: `pull_back` exists, so a white-box attack can ask for dL/dw. `uses_copy`: the server computes with
-    the submitted copy; otherwise it deletes its own record and perturbing the copy changes nothing. `draws`: the result
-    depends on the seed. `exact`: what `forget` gives is what learning without the deleted records gives. `secret`:
-    noise comes from the system's entropy, so that no two runs agree and no model or request of one may be kept for
-    another (the numbers of a finished game may). One may say in `remedy` which of its settings (of `{0}`) to change
-    where an unlearned model is not finite.
+    `differentiable`: `request_vjp` exists, so that a white-box attack can ask for dL/dw. `uses_copy`: the server
+    computes with the submitted copy; otherwise it deletes its own record and perturbing the copy changes nothing.
+    `stochastic`: the result depends on the seed. `exact`: what `forget` gives is what learning without the deleted
+    records gives. `irreproducible`: noise comes from the system's entropy, so that no two runs agree and no model or
+    request of one may be kept for another (the numbers of a finished game may). One may say in `remedy` which of its
+    settings (of `{0}`) to change where an unlearned model is not finite.
     """
 
     @property
@@ -73,18 +73,18 @@ class Procedure(Protocol):
     @property
     def uses_copy(self) -> bool: ...
     @property
-    def draws(self) -> bool: ...
+    def stochastic(self) -> bool: ...
     @property
     def exact(self) -> bool: ...
     @property
-    def secret(self) -> bool: ...
+    def irreproducible(self) -> bool: ...
     def learn(self, task: Task, seed: int) -> Victim:
         """A model trained on all records that are not gone."""
         ...
 
     def forget(
         self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
-    ) -> Ensemble:
+    ) -> ModelStack:
         """The m models after each row of `deleted` was forgotten from `victim`; `submitted` replaces the records."""
         ...
 
@@ -110,14 +110,14 @@ class Recording(Protocol):
 class Differentiable(Procedure, Protocol):
     """A procedure whose result can be differentiated in the request."""
 
-    def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
+    def request_vjp(self, task: Task, victim: Victim, models: ModelStack, deleted: Tensor, cotangent: Tensor) -> Tensor:
         """dL/dw (m, n) from q = dL/dtheta' (m, p) at the unlearned `models`."""
         ...
 
 
 def unlearned(
     procedure: Procedure, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
-) -> Ensemble:
+) -> ModelStack:
     """What `procedure.forget` gives, for whoever goes on to use it: its models are finite, and so are their logits.
 
     Raises UserError with the procedure and, from its `remedy` where it has one, the setting to change.
@@ -129,10 +129,10 @@ def unlearned(
             models = procedure.forget(task, victim, deleted, seed, submitted)
     except Diverged as error:
         raise UserError(_not_finite(procedure)) from error
-    if not isinstance(models, Ensemble) or len(models) != len(deleted):
-        gave = f"{len(models)} models" if isinstance(models, Ensemble) else f"a {type(models).__name__}"
+    if not isinstance(models, ModelStack) or len(models) != len(deleted):
+        gave = f"{len(models)} models" if isinstance(models, ModelStack) else f"a {type(models).__name__}"
         raise UserError(
-            f"unlearning={type(procedure).__name__}: forget() must give an Ensemble with one model for each of the "
+            f"unlearning={type(procedure).__name__}: forget() must give a ModelStack with one model for each of the "
             f"{len(deleted)} rows of `deleted`, and gave {gave}; victim.copies(len(deleted)) is one."
         )
     sizes = [float(value.abs().amax()) for value in models.moving.values() if value.numel()]
@@ -142,7 +142,7 @@ def unlearned(
     return models
 
 
-def _finite_buffers(models: Ensemble, victim: Victim) -> bool:
+def _finite_buffers(models: ModelStack, victim: Victim) -> bool:
     """Whether the buffers are finite that are in the victim; an attention mask, say, may be infinite on purpose."""
     changing = models.buffers.keys() - frozen_names(models.module)
     return all(

@@ -13,7 +13,7 @@ from models.gradients import inner_products_many
 from models.influence import inverse_curvature
 from models.solver import Solver
 from models.training import train
-from models.victim import Ensemble, Victim
+from models.victim import ModelStack, Victim
 from unlearning.procedure import Task, plain_learning
 
 
@@ -29,9 +29,9 @@ class Retrain:
 
     differentiable: ClassVar[bool] = True
     uses_copy: ClassVar[bool] = False
-    draws: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = True
     exact: ClassVar[bool] = True
-    secret: ClassVar[bool] = False
+    irreproducible: ClassVar[bool] = False
     remedy: ClassVar[str] = "lower training.lr"
     solver: Solver = Field(default_factory=Solver)
 
@@ -41,14 +41,14 @@ class Retrain:
 
     def forget(
         self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
-    ) -> Ensemble:
+    ) -> ModelStack:
         """Retrain once for every row of `deleted` (m, n), all with the initialisation and batches of `seed`."""
         seeds, start = [seed] * len(deleted), None
         if task.training.optimizer == "newton":  # the minimum is unique, so begin where it is near
             start = victim.copies(len(deleted))
         return train(task.build, task.records, task.training, seeds, task.total(deleted), start, "retraining")
 
-    def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
+    def request_vjp(self, task: Task, victim: Victim, models: ModelStack, deleted: Tensor, cotangent: Tensor) -> Tensor:
         """dL/dw (m, n) by the implicit function theorem at the retrained models."""
         total, decay = task.total(deleted), task.training.weight_decay
         solution = inverse_curvature(self.solver, models, task.records, total, decay, cotangent, base=victim)

@@ -17,7 +17,7 @@ from models.gradients import CHUNK, inner_products_many, input_gradients, losses
 from models.influence import inverse_curvature
 from models.passes import joined, passes
 from models.solver import Solver
-from models.victim import Ensemble, Tensors, Victim, forward, unflatten
+from models.victim import ModelStack, Tensors, Victim, forward, unflatten
 from unlearning.procedure import Task, plain_learning
 
 
@@ -33,9 +33,9 @@ class SecondOrder:
     """
 
     uses_copy: ClassVar[bool] = True
-    draws: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False
     exact: ClassVar[bool] = False
-    secret: ClassVar[bool] = False
+    irreproducible: ClassVar[bool] = False
     remedy: ClassVar[str] = "raise unlearning.solver.damping (now {0.solver.damping:g})"
     retained_curvature: bool = True
     solver: Solver = Field(default_factory=lambda: Solver(method="auto", damping=0.03))
@@ -59,7 +59,7 @@ class SecondOrder:
 
     def forget(
         self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
-    ) -> Ensemble:
+    ) -> ModelStack:
         """One Newton step for every row of `deleted` (m, n)."""
         n, nothing = len(task.records), torch.zeros_like(deleted[:1])
         kept = weighted_gradient(victim, task.records, 1 - task.total(nothing))
@@ -67,7 +67,7 @@ class SecondOrder:
         slope = (kept - leaving) / n + task.training.weight_decay * victim.flat()
         return victim.moved(-self._solve(task, victim, deleted, slope))
 
-    def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
+    def request_vjp(self, task: Task, victim: Victim, models: ModelStack, deleted: Tensor, cotangent: Tensor) -> Tensor:
         """dL/dw (m, n)."""
         v = self._solve(task, victim, deleted, cotangent)
         start = victim.copies(1)
@@ -76,7 +76,7 @@ class SecondOrder:
             slopes = slopes + self._bilinear(start, task.records, v, models.flat() - victim.flat())
         return slopes / len(task.records)
 
-    def _bilinear(self, start: Ensemble, examples: Examples, v: Tensor, s: Tensor) -> Tensor:
+    def _bilinear(self, start: ModelStack, examples: Examples, v: Tensor, s: Tensor) -> Tensor:
         """v_j' H_i s_j for every row j and example i, shape (m, n), with H_i the curvature of example i's loss."""
         if self.solver.curvature == "fisher":  # H_i = g_i g_i'
             return inner_products_many(start, examples, v) * inner_products_many(start, examples, s)

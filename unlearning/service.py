@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data.errors import UserError
 from models.passes import models_at_once
-from models.victim import Ensemble, Victim
+from models.victim import ModelStack, Victim
 from unlearning.procedure import Procedure, Request, Task, as_weights, forget, unlearned
 
 Feedback = Literal["score", "sequential"]
@@ -55,8 +55,8 @@ class OpenService:
     seeds: tuple[int, ...]
     meter: Meter = field(default_factory=Meter)
 
-    def unlearn(self, deleted: Tensor) -> list[Ensemble]:
-        """The models after every row of `deleted` (m, n), one `Ensemble` of m models per victim."""
+    def unlearn(self, deleted: Tensor) -> list[ModelStack]:
+        """The models after every row of `deleted` (m, n), one `ModelStack` of m models per victim."""
         self.meter.operator_calls += len(deleted) * len(self.victims)
         pairs = zip(self.victims, self.seeds, strict=True)
         return [unlearned(self.procedure, self.task, victim, deleted, seed) for victim, seed in pairs]

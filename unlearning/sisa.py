@@ -16,7 +16,7 @@ from data.examples import Examples
 from data.randomness import derive, generator
 from models.committee import Aggregation, Committee, constituent, join
 from models.training import Build, Training, initialise, train
-from models.victim import Ensemble, Tensors, Victim, concatenate
+from models.victim import ModelStack, Tensors, Victim, concatenate
 from unlearning.procedure import Task
 
 
@@ -43,9 +43,9 @@ class Sisa:
 
     differentiable: ClassVar[bool] = False
     uses_copy: ClassVar[bool] = False
-    draws: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = True
     exact: ClassVar[bool] = True
-    secret: ClassVar[bool] = False
+    irreproducible: ClassVar[bool] = False
     remedy: ClassVar[str] = "lower training.lr"
     shards: Annotated[int, Field(ge=1)] = 5
     slices: Annotated[int, Field(ge=1)] = 4
@@ -92,8 +92,8 @@ class Sisa:
         return Victim(module, parameters, buffers, history)
 
     def _stage(
-        self, task: Task, shard: list[Tensor], k: int, stage: int, deleted: Tensor, start: Ensemble | None, seed: int
-    ) -> Ensemble:
+        self, task: Task, shard: list[Tensor], k: int, stage: int, deleted: Tensor, start: ModelStack | None, seed: int
+    ) -> ModelStack:
         """Constituent k after training on the first stage + 1 slices, once for every row of `deleted` (m, n)."""
         seen = torch.cat(shard[: stage + 1])
         recipe = replace(task.training, epochs=self.epochs(task.training))
@@ -103,7 +103,7 @@ class Sisa:
 
     def forget(
         self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
-    ) -> Ensemble:
+    ) -> ModelStack:
         """Replay the touched shards once for every row of `deleted` (m, n), rows of a shard together."""
         models, total, restarts = victim.copies(len(deleted)), task.total(deleted), self.restarts(task, victim, deleted)
         parameters, buffers = dict(models.moving), dict(models.buffers)
@@ -116,13 +116,13 @@ class Sisa:
             for mine, new in ((parameters, replayed.moving), (buffers, replayed.buffers)):
                 for name, value in join([{}] * k + [new]).items():
                     mine[name] = mine[name].index_copy(0, rows, value)
-        return Ensemble(victim.module, parameters, buffers, victim.history)
+        return ModelStack(victim.module, parameters, buffers, victim.history)
 
     def _replay(
         self, task: Task, victim: Victim, shard: list[Tensor], k: int, restarts: Tensor, total: Tensor, seed: int
-    ) -> Ensemble:
+    ) -> ModelStack:
         """Constituent k for rows in the order of their `restarts` (r,): each joins at the stage where it restarts."""
-        models: Ensemble | None = None
+        models: ModelStack | None = None
         for stage in range(int(restarts[0]), self.slices):
             joining, running = int((restarts == stage).sum()), int((restarts <= stage).sum())
             if joining and stage > 0:

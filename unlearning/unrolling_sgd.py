@@ -14,7 +14,7 @@ from data.examples import Examples
 from models.batches import lr_factor
 from models.gradients import inner_products_many, input_gradients, weighted_gradient
 from models.training import initialise
-from models.victim import Ensemble, Victim, unflatten
+from models.victim import ModelStack, Victim, unflatten
 from unlearning.procedure import Task, plain_learning
 
 
@@ -31,9 +31,9 @@ class UnrollingSGD:
 
     differentiable: ClassVar[bool] = True
     uses_copy: ClassVar[bool] = True
-    draws: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False
     exact: ClassVar[bool] = False
-    secret: ClassVar[bool] = False
+    irreproducible: ClassVar[bool] = False
     remedy: ClassVar[str] = "give unlearning.rate a lower number (now {0.rate})"
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
@@ -66,12 +66,12 @@ class UnrollingSGD:
 
     def forget(
         self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
-    ) -> Ensemble:
+    ) -> ModelStack:
         """One step for every row of `deleted` (m, n); what earlier requests added stays."""
         gradients = weighted_gradient(self._initial(victim), submitted or task.records, deleted)
         return victim.moved(self.step_size(task) * gradients)
 
-    def pull_back(self, task: Task, victim: Victim, models: Ensemble, deleted: Tensor, cotangent: Tensor) -> Tensor:
+    def request_vjp(self, task: Task, victim: Victim, models: ModelStack, deleted: Tensor, cotangent: Tensor) -> Tensor:
         """dL/dw (m, n)."""
         start = self._initial(victim).copies(1)
         return self.step_size(task) * inner_products_many(start, task.records, cotangent)
@@ -86,7 +86,7 @@ def _buffer_name(name: str) -> str:
     return f"initial buffer {name}"
 
 
-def verification_error(unlearned: Ensemble, retrained: Ensemble) -> Tensor:
+def verification_error(unlearned: ModelStack, retrained: ModelStack) -> Tensor:
     """v = ||theta' - theta_r|| (m,), to models retrained without the records on the same batches."""
     return (unlearned.flat() - retrained.flat()).norm(dim=1)
 

@@ -9,8 +9,18 @@ import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from attacks.attack import Access, Aim, Attacker, Crafted, Entrance, check_budget, closed, opened, settled_access
-from attacks.black_box import ScoreSearch, Seen, search_scores
+from attacks.attack import (
+    Access,
+    AccessMode,
+    Attacker,
+    AttackGoal,
+    AttackResult,
+    check_budget,
+    closed,
+    opened,
+    resolved_access,
+)
+from attacks.black_box import BlackBoxObjective, ScoreSearch, search_scores
 from attacks.criterion import Criterion, LabelFlipped
 from attacks.norm_cap import below_norm_quantile
 from attacks.objective import MisclassificationObjective
@@ -35,7 +45,7 @@ class Misclassification:
     budget: Annotated[int, Field(ge=1)] = 20
     owned: Annotated[float, Field(gt=0, le=1)] = 1.0
     pool: Annotated[int, Field(ge=1)] | None = None
-    access: Access = "auto"
+    access: AccessMode = "auto"
     stealth: Annotated[float, Field(ge=0)] = 1.0
     kappa: Annotated[float, Field(ge=0)] = 0.1
     tolerance: Annotated[float, Field(ge=0)] = 0.01
@@ -48,16 +58,16 @@ class Misclassification:
     def __post_init__(self) -> None:
         self._check(self.access)
 
-    def _check(self, access: Access) -> None:
+    def _check(self, access: AccessMode) -> None:
         if access == "black_box" and self.norm_cap is not None:
             raise UserError("attack.norm_cap needs gradients of the victim; use it with attack.access=white_box.")
 
     def craft(
-        self, entrances: Sequence[Entrance], aims: Sequence[Aim], attacker: Attacker, rng: torch.Generator
-    ) -> list[Crafted]:
+        self, entrances: Sequence[Access], aims: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator
+    ) -> list[AttackResult]:
         """One request of at most `budget` deletions for every aim; raises UserError where the pairing cannot work."""
         check_budget(self.budget, len(attacker.pool))
-        access = settled_access(self.access, entrances)
+        access = resolved_access(self.access, entrances)
         self._check(access)
         objective = MisclassificationObjective(self.stealth, self.kappa, self.tolerance)
         if access == "white_box":
@@ -67,7 +77,7 @@ class Misclassification:
         crafted = []
         with progress("crafting requests", len(aims)) as tick:
             for entrance, aim in zip(entrances, aims, strict=True):
-                seen = Seen(closed(entrance), aim, attacker, objective)
+                seen = BlackBoxObjective(closed(entrance), aim, attacker, objective)
                 crafted.append(search_scores(seen, self.search, self.budget, rng))
                 tick()
         return crafted

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from attacks.attack import Access, Aim, Attacker, Crafted, Entrance, check_budget, open_service
+from attacks.attack import Access, AccessMode, Attacker, AttackGoal, AttackResult, check_budget, open_service
 from models.last_layer import features
 from models.victim import Victim
 from unlearning.procedure import Request
@@ -41,20 +41,20 @@ class Nearest:
     classes: Classes = "auto"
 
     @property
-    def access(self) -> Access:
+    def access(self) -> AccessMode:
         """Features are inside the model, pixels are not."""
         return "white_box" if self.space == "features" else "black_box"
 
     def craft(
-        self, entrances: Sequence[Entrance], aims: Sequence[Aim], attacker: Attacker, rng: torch.Generator
-    ) -> list[Crafted]:
+        self, entrances: Sequence[Access], aims: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator
+    ) -> list[AttackResult]:
         """One request for every aim, the nearest record first."""
         check_budget(self.budget, len(attacker.pool))
         represent: Callable[[Tensor], Tensor] = pixels
         if self.space == "features":
             represent = partial(features_of_all, open_service(entrances, self.name).victims)
         found = nearest_records(aims, attacker, self.budget, self.classes, represent)
-        return [Crafted(Request(tuple(each.tolist())), float("nan")) for each in found]
+        return [AttackResult(Request(tuple(each.tolist())), float("nan")) for each in found]
 
 
 def pixels(x: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def features_of_all(victims: Sequence[Victim], x: Tensor) -> Tensor:
 
 
 def nearest_records(
-    aims: Sequence[Aim], attacker: Attacker, budget: int, classes: Classes = "auto",
+    aims: Sequence[AttackGoal], attacker: Attacker, budget: int, classes: Classes = "auto",
     represent: Callable[[Tensor], Tensor] = pixels,
 ) -> list[Tensor]:  # fmt: skip
     """For every aim the positions in the training set of the records to delete, at most `budget`, nearest first.
@@ -81,7 +81,7 @@ def nearest_records(
     return [_for(aim, represent(aim.x), pool, attacker, budget, classes) for aim in aims]
 
 
-def _for(aim: Aim, targets: Tensor, pool: Tensor, attacker: Attacker, budget: int, classes: Classes) -> Tensor:
+def _for(aim: AttackGoal, targets: Tensor, pool: Tensor, attacker: Attacker, budget: int, classes: Classes) -> Tensor:
     # by differences, not by products, which cancel where points lie far from the origin
     distances = torch.cdist(targets, pool, compute_mode="donot_use_mm_for_euclid_dist")
     wanted = ("same" if aim.direction > 0 else "other") if classes == "auto" else classes

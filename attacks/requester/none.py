@@ -9,7 +9,7 @@ import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from attacks.attack import Aim, Attacker, Crafted, Entrance
+from attacks.attack import Access, Attacker, AttackGoal, AttackResult
 from unlearning.procedure import Request
 
 
@@ -26,7 +26,7 @@ class NoAttack:
     pool: Annotated[int, Field(ge=1)] | None = None
 
     def craft(
-        self, entrances: Sequence[Entrance], aims: Sequence[Aim], attacker: Attacker, rng: torch.Generator
-    ) -> list[Crafted]:
+        self, entrances: Sequence[Access], aims: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator
+    ) -> list[AttackResult]:
         """An empty request for every aim."""
-        return [Crafted(Request(()), float("nan")) for _ in aims]
+        return [AttackResult(Request(()), float("nan")) for _ in aims]

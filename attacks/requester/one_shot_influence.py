@@ -9,12 +9,12 @@ import torch
 from pydantic import ConfigDict, Field, SkipValidation
 from pydantic.dataclasses import dataclass
 
-from attacks.attack import Aim, Attacker, Crafted, Entrance, check_budget, opened
+from attacks.attack import Access, Attacker, AttackGoal, AttackResult, check_budget, opened
 from attacks.functionals import Confidence, Functional
 from attacks.norm_cap import below_norm_quantile
 from attacks.objective import UncertaintyObjective
 from attacks.selection import most_useful
-from attacks.viewpoint import Viewpoint
+from attacks.viewpoint import WhiteBoxObjective
 from unlearning.procedure import Request
 
 
@@ -37,15 +37,15 @@ class OneShotInfluence:
     norm_cap: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     def craft(
-        self, entrances: Sequence[Entrance], aims: Sequence[Aim], attacker: Attacker, rng: torch.Generator
-    ) -> list[Crafted]:
+        self, entrances: Sequence[Access], aims: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator
+    ) -> list[AttackResult]:
         """One request of exactly `budget` deletions for every aim."""
         check_budget(self.budget, len(attacker.pool))
         service = opened(entrances, self.name)
         allowed = below_norm_quantile(service, attacker, self.norm_cap, self.budget)
         objective = UncertaintyObjective(self.functional, keep=0.0, keep_reference=0.0, kappa=0.0)
-        view = Viewpoint(service, aims, attacker.reference, rng, self.functional.samples)
+        view = WhiteBoxObjective(service, aims, attacker.reference, rng, self.functional.samples)
         nothing = torch.zeros(len(aims), len(allowed), dtype=view.dtype, device=allowed.device)
         order = most_useful(view.slopes(nothing, objective, view.start), allowed, self.budget)
         now = objective.rank(view.now()).tolist()
-        return [Crafted(Request(tuple(row.tolist())), value) for row, value in zip(order, now, strict=True)]
+        return [AttackResult(Request(tuple(row.tolist())), value) for row, value in zip(order, now, strict=True)]

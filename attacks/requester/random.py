@@ -9,7 +9,7 @@ import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from attacks.attack import Aim, Attacker, Crafted, Entrance, check_budget
+from attacks.attack import Access, Attacker, AttackGoal, AttackResult, check_budget
 from unlearning.procedure import Request
 
 
@@ -26,12 +26,12 @@ class Random:
     pool: Annotated[int, Field(ge=1)] | None = None
 
     def craft(
-        self, entrances: Sequence[Entrance], aims: Sequence[Aim], attacker: Attacker, rng: torch.Generator
-    ) -> list[Crafted]:
+        self, entrances: Sequence[Access], aims: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator
+    ) -> list[AttackResult]:
         """One random request for every aim."""
         check_budget(self.budget, len(attacker.pool))
         draws = [torch.randperm(len(attacker.pool), generator=rng)[: self.budget] for _ in aims]
         return [
-            Crafted(Request(tuple(attacker.pool[draw.to(attacker.pool.device)].tolist())), float("nan"))
+            AttackResult(Request(tuple(attacker.pool[draw.to(attacker.pool.device)].tolist())), float("nan"))
             for draw in draws
         ]

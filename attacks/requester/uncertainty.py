@@ -9,8 +9,18 @@ import torch
 from pydantic import ConfigDict, Field, SkipValidation
 from pydantic.dataclasses import dataclass
 
-from attacks.attack import Access, Aim, Attacker, Crafted, Entrance, check_budget, closed, opened, settled_access
-from attacks.black_box import ScoreSearch, Seen, search_scores
+from attacks.attack import (
+    Access,
+    AccessMode,
+    Attacker,
+    AttackGoal,
+    AttackResult,
+    check_budget,
+    closed,
+    opened,
+    resolved_access,
+)
+from attacks.black_box import BlackBoxObjective, ScoreSearch, search_scores
 from attacks.functionals import Confidence, Functional
 from attacks.norm_cap import below_norm_quantile
 from attacks.objective import UncertaintyObjective
@@ -41,7 +51,7 @@ class Uncertainty:
     budget: Annotated[int, Field(ge=1)] = 20
     owned: Annotated[float, Field(gt=0, le=1)] = 1.0
     pool: Annotated[int, Field(ge=1)] | None = None
-    access: Access = "auto"
+    access: AccessMode = "auto"
     functional: SkipValidation[Functional] = Field(default_factory=Confidence)
     keep: Annotated[float, Field(ge=0)] = 5.0
     keep_reference: Annotated[float, Field(ge=0)] = 1.0
@@ -62,7 +72,7 @@ class Uncertainty:
     def __post_init__(self) -> None:
         self._check(self.access)
 
-    def _check(self, access: Access) -> None:
+    def _check(self, access: AccessMode) -> None:
         if access == "black_box" and not self.functional.from_probabilities:
             name = type(self.functional).__name__
             raise UserError(
@@ -75,11 +85,11 @@ class Uncertainty:
             raise UserError("attack.norm_cap needs gradients of the victim; use it with attack.access=white_box.")
 
     def craft(
-        self, entrances: Sequence[Entrance], aims: Sequence[Aim], attacker: Attacker, rng: torch.Generator
-    ) -> list[Crafted]:
+        self, entrances: Sequence[Access], aims: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator
+    ) -> list[AttackResult]:
         """One request of at most `budget` deletions for every aim; raises UserError where the pairing cannot work."""
         check_budget(self.budget, len(attacker.pool))
-        access = settled_access(self.access, entrances)
+        access = resolved_access(self.access, entrances)
         self._check(access)
         objective = UncertaintyObjective(
             self.functional, self.keep, self.keep_reference, self.kappa, self.feasible_first
@@ -92,7 +102,7 @@ class Uncertainty:
         crafted = []
         with progress("crafting requests", len(aims)) as tick:
             for entrance, aim in zip(entrances, aims, strict=True):
-                seen = Seen(closed(entrance), aim, attacker, objective)
+                seen = BlackBoxObjective(closed(entrance), aim, attacker, objective)
                 if self.feedback == "sequential":
                     crafted.append(closed_loop(seen, self.budget, self.per_query, self.ridge))
                 else:

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from data.errors import UserError
-from experiments.paper_table.quantities import known
 from experiments.paper_table.specification import Specification
+from games.request.metrics import known
 
 
 def specification(name: str, content: Mapping[str, Any]) -> Specification:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.randomness import generator
-from experiments.kinds import is_share
-from experiments.paper_table.direction import Values
 from experiments.paper_table.significance import Evidence, holm, paired_bootstrap, sign_test
 from experiments.paper_table.specification import Claim
+from games.request.kinds import is_share
+from games.request.part import Values
 
 TESTS = {
     "paired_bootstrap": (

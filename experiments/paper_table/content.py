@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from experiments.kinds import interval
 from experiments.paper_table.claims import BySeed, Measured, Verdict
-from experiments.paper_table.specification import Beside, Column, Row, Specification
+from experiments.paper_table.specification import Column, ReportedNumber, Row, Specification
+from games.request.kinds import interval
 
 DIRECTIONS = {"over": "Over-confidence: confidence is to rise", "under": "Under-confidence: confidence is to fall"}
 ABSENT = "-"
@@ -47,7 +47,7 @@ class Content:
     command: str
     sections: Mapping[str, Sequence[Line]]  # by direction
     verdicts: Sequence[Verdict]
-    beside: Sequence[tuple[Beside, Number]]
+    beside: Sequence[tuple[ReportedNumber, Number]]
     problems: Sequence[str] = ()
 
     @property

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data.errors import UserError
-from experiments.cells import CONF, Cell, expand
-from experiments.choices import without_choices
+from experiments.cli.choices import without_choices
 from experiments.paper_table.specification import Overrides, Row, merged
-from experiments.records import canonical_json
+from experiments.storage.records import canonical_json
+from experiments.sweeps.cells import CONF, Cell, expand
 
 
 def cells_of(
@@ -60,7 +60,7 @@ def together(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
 
 def _expanded(key: str, rows: Sequence[Row], seeds: int, folders: Sequence[Path]) -> dict[str, list[Cell]]:
     """The cells of rows that differ in the value of `key` alone, by row and then by seed."""
-    from experiments.explain import sentence
+    from experiments.cli.explain import sentence
 
     values = [text.partition("=")[2] for row in rows for text in row.overrides if text.startswith(f"{key}=")]
     rest = [text for text in rows[0].overrides if len(rows) == 1 or not text.startswith(f"{key}=")]

@@ -10,24 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
-from experiments.cells import Cell
 from experiments.paper_table.checking import specification
 from experiments.paper_table.games import cells_of
 from experiments.paper_table.specification import Row, Specification
 from experiments.paper_table.typed import quoted
-from experiments.records import checked, jsonable, with_nulls, write_atomic, write_json_atomic
+from experiments.storage.records import checked, jsonable, with_nulls, write_atomic, write_json_atomic
+from experiments.sweeps.cells import Cell
 
 if TYPE_CHECKING:
-    from experiments.launchers.launcher import Outcome
     from experiments.paper_table.content import Content
-    from experiments.store import Store
-    from experiments.sweep import Plan
+    from experiments.storage.store import Store
+    from experiments.sweeps.launchers.launcher import Outcome
+    from experiments.sweeps.sweep import Plan
 
 SCHEMA = 1
 
 
 @dataclass(frozen=True)
-class Order:
+class TableRequest:
     """What was asked for: the table `name`, its size and seeds, and where things go.
 
     `run` are further overrides of every game, `folders` those of `--config-dir`; cells leave their logs in `work`.
@@ -45,13 +45,13 @@ class Order:
     command: str
 
 
-def make(content: Mapping[str, Any], order: Order, launcher_node: Mapping[str, Any]) -> int:
+def make(content: Mapping[str, Any], order: TableRequest, launcher_node: Mapping[str, Any]) -> int:
     """Make the table whose YAML says `content`; returns the exit code: 0, or 1 when a game could not be played.
 
     Raises:
         UserError: for a mistake in the table or the order; nothing was played then.
     """
-    from experiments.sweep_command import common_store, launcher_of, show_failures, show_plan
+    from experiments.sweeps.command import common_store, launcher_of, show_failures, show_plan
 
     table = specification(order.name, content)
     rows = _rows(table, order)
@@ -63,8 +63,8 @@ def make(content: Mapping[str, Any], order: Order, launcher_node: Mapping[str, A
         raise UserError(f"The table {order.name}, {error}") from error
     unique = list({cell.name: cell for cell in cells.values()}.values())
     store, launcher = common_store(unique), launcher_of(launcher_node)
-    from experiments import sweep  # brings torch: mistakes in the table answer without it
-    from experiments.machine import use_threads
+    from data.machine import use_threads
+    from experiments.sweeps import sweep  # brings torch: mistakes in the table answer without it
 
     use_threads("auto")  # one: the sums here are small
     todo = sweep.plan(unique, store)
@@ -87,7 +87,7 @@ def make(content: Mapping[str, Any], order: Order, launcher_node: Mapping[str, A
     return show_failures(outcomes, order.work)
 
 
-def _rows(table: Specification, order: Order) -> list[Row]:
+def _rows(table: Specification, order: TableRequest) -> list[Row]:
     if order.size not in table.sizes:
         sizes = "; ".join(f"size={name} ({size.about or f'{size.seeds} seeds'})" for name, size in table.sizes.items())
         raise UserError(f"The table {order.name} has no size {order.size!r}; it has {sizes}.")
@@ -98,7 +98,7 @@ def _rows(table: Specification, order: Order) -> list[Row]:
 
 
 def _content(
-    table: Specification, rows: Sequence[Row], cells: Mapping[tuple[str, int], Cell], order: Order, store: Store,
+    table: Specification, rows: Sequence[Row], cells: Mapping[tuple[str, int], Cell], order: TableRequest, store: Store,
     todo: Plan, outcomes: Mapping[str, Outcome],
 ) -> Content:  # fmt: skip
     from experiments.paper_table.claims import judge
@@ -138,7 +138,7 @@ def check_output(folder: Path) -> None:
         raise UserError(f"The table cannot be written in {folder} ({error.strerror}); set output=FOLDER.") from error
 
 
-def write(content: Content, order: Order, seeds: int) -> None:
+def write(content: Content, order: TableRequest, seeds: int) -> None:
     """Write `table.md`, `.csv`, `.tex` and `.json` into the output folder, each whole or not at all.
 
     Raises:

@@ -7,8 +7,8 @@ import io
 from collections.abc import Sequence
 from textwrap import fill
 
-from experiments.fitted import Head, console
-from experiments.fitted import show as fitted
+from experiments.cli.fitted import Head, console
+from experiments.cli.fitted import show as fitted
 from experiments.paper_table.content import VERDICT_HEADINGS, Content, verdict_cells
 
 HEADING = 14  # characters of a line of a heading

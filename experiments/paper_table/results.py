@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.cells import Cell
-from experiments.paper_table.direction import Values, game
-from experiments.paper_table.quantities import known
 from experiments.paper_table.specification import Row, Specification
+from experiments.sweeps.cells import Cell
+from games.request.metrics import known
+from games.request.part import Values, game
 
 if TYPE_CHECKING:
-    from experiments.store import Store
+    from experiments.storage.store import Store
 
 Key = tuple[str, str, str]  # row, metric, direction
 

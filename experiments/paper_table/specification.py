@@ -123,7 +123,7 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Beside:
+class ReportedNumber:
     """A number from elsewhere that stands beside ours; `provenance` is printed with it."""
 
     row: str
@@ -151,7 +151,7 @@ class Specification:
     without: tuple[str, ...] = ()
     overrides: dict[str, Overrides] = Field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
-    beside: tuple[Beside, ...] = ()
+    beside: tuple[ReportedNumber, ...] = ()
     notes: tuple[str, ...] = ()
     headings: dict[Direction, str] = Field(default_factory=dict)
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.records import is_unchanged
 from experiments.report_page.markdown import html_of
 from experiments.report_page.markup import as_float, count, escape, number
+from experiments.storage.records import is_unchanged
 
 VERDICTS = {"holds": ("✓", "yes"), "does not hold": ("✕", "no"), "not decided": ("?", "open")}  # sign, style
 UNDECIDED = "not decided"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from data.errors import UserError
 from experiments.report_page.columns import DIRECTIONS
 from experiments.report_page.markup import count, escape
-from experiments.summary import summarise
+from games.request.summary import summarise
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,7 +66,7 @@ def gallery(games: DataFrame, records: Callable[[str], dict[str, Any]], most: in
 
 
 def _game(game: Mapping[str, Any], record: Mapping[str, Any]) -> str:
-    from experiments.figures import figures
+    from games.request.figures import figures
 
     directions = [d for d in DIRECTIONS if d in record["targets"]["direction"]]
     summary = summarise([record], directions)

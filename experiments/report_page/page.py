@@ -64,7 +64,7 @@ def build(
     overrides: Overrides,
     options: Options,
 ) -> Page:
-    """Make the page of the games in `frame` (columns as `experiments.row.rows` gives them, at least one row).
+    """Make the page of the games in `frame` (columns as `games.request.row.rows` gives them, at least one row).
 
     Args:
         frame: one row per game and direction.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from experiments.kinds import interval, values_of_game
 from experiments.report_page.columns import METRICS
+from games.request.kinds import interval, values_of_game
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -33,7 +33,7 @@ class Pooled:
 
 
 def pool(frame: DataFrame) -> Pooled:
-    """Gather a frame of `experiments.results` (one row per game and direction) into cells."""
+    """Gather a frame of `experiments.storage.results` (one row per game and direction) into cells."""
     games = named(frame)
     order = ["data", "model", "mode", "attack", "access", "procedure", "defense_name"]
     games = games.assign(cell=codes(games, settings(games))).sort_values(
@@ -153,7 +153,7 @@ def mean_and_interval(
 ) -> tuple[Series[float], Series[float], Series[float], Series[int]]:
     """Per group the mean of the finite values of a column, both ends of its 95% interval over games, and n.
 
-    The interval is that of `experiments.kinds`. One game has none (NaN): it says nothing about the spread.
+    The interval is that of `games.request.kinds`. One game has none (NaN): it says nothing about the spread.
     """
     from math import nan
 

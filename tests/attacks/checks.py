@@ -8,9 +8,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from attacks.attack import Aim, Attack, Crafted
+from attacks.attack import Attack, AttackGoal, AttackResult
 from data.randomness import generator
-from models.victim import Ensemble
+from models.victim import ModelStack
 from tests.testbed import Testbed, testbed
 from unlearning.procedure import Procedure, as_weights
 from unlearning.retrain import Retrain
@@ -33,37 +33,37 @@ def closed(of: Testbed, procedure: Procedure, budget: int, feedback: str = "scor
     return serve(of.task, procedure, [of.victim], [of.seed], meter, budget, feedback), meter  # type: ignore[arg-type]
 
 
-def crafted(attack: Attack, of: Testbed, aims: Sequence[Aim], pool: Tensor | None = None) -> list[Crafted]:
+def crafted(attack: Attack, of: Testbed, aims: Sequence[AttackGoal], pool: Tensor | None = None) -> list[AttackResult]:
     """The requests of a white-box attack (or of a control) against exact retraining."""
     return attack.craft([opened(of)], aims, of.attacker(pool), generator(of.seed, "attack"))
 
 
-def unlearned(of: Testbed, requests: Sequence[Crafted], procedure: Procedure | None = None) -> Ensemble:
+def unlearned(of: Testbed, requests: Sequence[AttackResult], procedure: Procedure | None = None) -> ModelStack:
     """The models after each request, by exact retraining unless said otherwise."""
     rows = as_weights([each.request for each in requests], of.task.records)
     return (procedure or Retrain()).forget(of.task, of.victim, rows, of.seed)
 
 
-def on_aims(models: Ensemble, aims: Sequence[Aim]) -> Tensor:
+def on_aims(models: ModelStack, aims: Sequence[AttackGoal]) -> Tensor:
     """Probabilities (m, K) of model i on the first target of aim i."""
     return torch.stack([models[i].probabilities(aim.x)[0] for i, aim in enumerate(aims)])
 
 
-def labels(aims: Sequence[Aim]) -> Tensor:
+def labels(aims: Sequence[AttackGoal]) -> Tensor:
     return torch.stack([aim.labels[0] for aim in aims])
 
 
-def before(of: Testbed, aims: Sequence[Aim]) -> Tensor:
+def before(of: Testbed, aims: Sequence[AttackGoal]) -> Tensor:
     """Probabilities (m, K) of the victim on the first target of each aim."""
     return torch.cat([of.victim.probabilities(aim.x[:1]) for aim in aims])
 
 
-def confidence_change(of: Testbed, aims: Sequence[Aim], models: Ensemble) -> tuple[Tensor, Tensor]:
+def confidence_change(of: Testbed, aims: Sequence[AttackGoal], models: ModelStack) -> tuple[Tensor, Tensor]:
     """Change of the probability of each target's label, and whether the label was kept, both (m,)."""
     now, label = on_aims(models, aims), labels(aims)
     change = now.gather(1, label[:, None]) - before(of, aims).gather(1, label[:, None])
     return change[:, 0], now.argmax(1) == label
 
 
-def accuracy(models: Ensemble, of: Testbed) -> float:
+def accuracy(models: ModelStack, of: Testbed) -> float:
     return float((models.logits(of.test.x).argmax(-1) == of.test.y).double().mean())

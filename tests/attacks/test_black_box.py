@@ -7,8 +7,8 @@ from functools import cache
 import pytest
 import torch
 
-from attacks.attack import Aim, Crafted
-from attacks.black_box import ScoreSearch, Seen
+from attacks.attack import AttackGoal, AttackResult
+from attacks.black_box import BlackBoxObjective, ScoreSearch
 from attacks.functionals import Confidence
 from attacks.objective import UncertaintyObjective
 from attacks.requester.misclassification import Misclassification
@@ -27,24 +27,24 @@ QUERIES, BUDGET = 300, 6
 DEFAULT = Estimator(smoothing=1.0, ranked=True)
 
 
-def the_aim() -> Aim:
+def the_aim() -> AttackGoal:
     of = bed(0)
     aims = of.aims(of.in_band(0.45, 0.65, 6), -1)
-    return Aim(torch.cat([aim.x for aim in aims]), labels(aims), -1)
+    return AttackGoal(torch.cat([aim.x for aim in aims]), labels(aims), -1)
 
 
 def pool() -> torch.Tensor:
     return torch.randperm(300, generator=generator(0, "pool"))[:60].sort().values
 
 
-def change(found: Crafted) -> float:
+def change(found: AttackResult) -> float:
     """Mean change of the confidence of the six targets."""
     of, aim = bed(0), the_aim()
     after = unlearned(of, [found], NEWTON)[0].probabilities(aim.x) - of.victim.probabilities(aim.x)
     return float(after.gather(1, aim.labels[:, None]).mean())
 
 
-def play(search: ScoreSearch, queries: int = QUERIES, seed: int = 0) -> tuple[Crafted, Meter]:
+def play(search: ScoreSearch, queries: int = QUERIES, seed: int = 0) -> tuple[AttackResult, Meter]:
     service, meter = closed(bed(0), NEWTON, queries)
     attack = Uncertainty(budget=BUDGET, access="black_box", search=search, queries=queries)
     return attack.craft([service], [the_aim()], bed(0).attacker(pool()), generator(seed, "attack"))[0], meter
@@ -113,11 +113,11 @@ def test_what_a_black_box_attacker_computes_is_the_true_objective() -> None:
     of, aim = bed(0), the_aim()
     objective = UncertaintyObjective(Confidence(), 5.0, 1.0, 0.05)
     service, _ = closed(of, NEWTON, 5)
-    seen = Seen(service, aim, of.attacker(pool()), objective)
+    seen = BlackBoxObjective(service, aim, of.attacker(pool()), objective)
     mask = torch.zeros(1, 60, dtype=torch.bool)
     mask[0, :BUDGET] = True
     loss = seen.losses(mask)
-    model = unlearned(of, [Crafted(Request(tuple(pool()[:BUDGET].tolist())), 0.0)], NEWTON)[0]
+    model = unlearned(of, [AttackResult(Request(tuple(pool()[:BUDGET].tolist())), 0.0)], NEWTON)[0]
     p = model.probabilities(aim.x).gather(1, aim.labels[:, None])
     effect = float((1 - p).sum())
     assert float(loss[0]) >= effect - 1e-9

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from attacks.attack import Aim
+from attacks.attack import AttackGoal
 from attacks.functionals import (
     Confidence,
     ConformalSetSize,
@@ -153,7 +153,7 @@ def test_mc_dropout_end_to_end() -> None:
     """White-box through a Newton step: the averaged prediction becomes less certain, seen through the same masks."""
     of, task = bed(0), dropout_task()
     victim = Retrain().learn(task, 0)
-    aims = [Aim(of.test.x[i : i + 1], victim.logits(of.test.x[i : i + 1]).argmax(1), 1) for i in of.targets(2)]
+    aims = [AttackGoal(of.test.x[i : i + 1], victim.logits(of.test.x[i : i + 1]).argmax(1), 1) for i in of.targets(2)]
     attack = Uncertainty(budget=8, functional=McDropout(samples=4), feasible_first=False, keep=0, keep_reference=0)
     found = attack.craft(
         [OpenService(task, SecondOrder(), (victim,), (0,))], aims, of.attacker(), generator(0, "attack")
@@ -170,7 +170,7 @@ def test_ensembles_end_to_end() -> None:
         step = 0.2 * torch.randn(1, 33, generator=generator(seed, "member"), dtype=torch.float64)
         victims.append(of.victim.moved(step)[0])
     p = torch.stack([victim.probabilities(of.test.x) for victim in victims]).mean(0)
-    aims = [Aim(of.test.x[i : i + 1], p[i : i + 1].argmax(1), -1) for i in of.targets(3)]
+    aims = [AttackGoal(of.test.x[i : i + 1], p[i : i + 1].argmax(1), -1) for i in of.targets(3)]
     service = OpenService(of.task, FirstOrder(rate=20), tuple(victims), (0, 1, 2))
     found = Uncertainty(budget=10, functional=EnsembleEntropy(members=3)).craft(
         [service], aims, of.attacker(), generator(0, "attack")
@@ -178,7 +178,7 @@ def test_ensembles_end_to_end() -> None:
     rows = as_weights([each.request for each in found], of.task.records)
     after = [FirstOrder(rate=20).forget(of.task, victim, rows, 0) for victim in victims]
 
-    def mean(models: list[Victim], aim: Aim) -> Tensor:
+    def mean(models: list[Victim], aim: AttackGoal) -> Tensor:
         return torch.stack([model.probabilities(aim.x)[0] for model in models]).mean(0)
 
     for i, (each, aim) in enumerate(zip(found, aims, strict=True)):

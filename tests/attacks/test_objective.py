@@ -7,19 +7,19 @@ import torch
 from torch import Tensor
 
 from attacks.functionals import Confidence, ConformalSetSize, LogitGap
-from attacks.objective import MisclassificationObjective, Outlook, UncertaintyObjective
+from attacks.objective import CandidatePredictions, MisclassificationObjective, UncertaintyObjective
 from data.randomness import generator
 
 M, S, T, R, K = 4, 2, 3, 20, 3
 
 
-def outlook() -> Outlook:
+def outlook() -> CandidatePredictions:
     rng = generator(0, "outlook")
 
     def log_p(*shape: int) -> Tensor:
         return torch.randn(*shape, K, generator=rng, dtype=torch.float64).log_softmax(-1)
 
-    return Outlook(
+    return CandidatePredictions(
         log_p(M, S, T), torch.randint(K, (M, T), generator=rng), torch.tensor([1.0, -1.0, 1.0, -1.0]).double(),
         log_p(M, S, R), torch.randint(K, (R,), generator=rng), torch.randint(K, (R,), generator=rng),
         torch.tensor(1.1, dtype=torch.float64),

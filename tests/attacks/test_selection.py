@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from attacks.attack import Aim
+from attacks.attack import AttackGoal
 from attacks.functionals import Confidence, ConformalSetSize, Entropy, LogitGap
 from attacks.norm_cap import below_norm_quantile
 from attacks.objective import UncertaintyObjective
 from attacks.requester.one_shot_influence import OneShotInfluence
 from attacks.selection import Search, prefix_lengths, project, select
-from attacks.viewpoint import Viewpoint
+from attacks.viewpoint import WhiteBoxObjective
 from data.randomness import generator
 from tests.attacks.checks import OVER, UNDER, bed, opened
 from unlearning.procedure import as_weights
@@ -120,13 +120,13 @@ def test_never_worse_than_one_shot_influence(  # type: ignore[no-untyped-def]
     service, attacker = opened(of, SecondOrder()), of.attacker()
     labels = of.victim.logits(of.test.x).argmax(-1)
     positions = of.in_band(*side[1:], 3 * targets).split(targets)
-    aims = [Aim(of.test.x[each], labels[each], side[0]) for each in positions]
+    aims = [AttackGoal(of.test.x[each], labels[each], side[0]) for each in positions]
     objective = UncertaintyObjective(functional, keep, keep_reference, kappa, feasible_first)
     allowed = below_norm_quantile(service, attacker, cap, budget)
     found = select(service, aims, attacker, objective, Search(budget, 1, 0.5, 0), allowed, rng())
     one_shot = OneShotInfluence(budget=budget, functional=functional, norm_cap=cap)
     requests = [each.request for each in one_shot.craft([service], aims, attacker, rng())]
-    view = Viewpoint(service, aims, attacker.reference, rng(), 1)
+    view = WhiteBoxObjective(service, aims, attacker.reference, rng(), 1)
     outlook = view.after(as_weights(requests, of.task.records), torch.arange(len(aims)))
     ranks, feasible = objective.rank(outlook), objective.feasible(outlook)
     for each, rank, counts in zip(found, ranks.tolist(), feasible.tolist(), strict=True):
@@ -139,7 +139,7 @@ def test_an_infeasible_one_shot_set_does_not_count() -> None:
     service, attacker, aims = opened(of), of.attacker(), of.aims(of.in_band(0.4, 0.6, 4), 1)
     requests = [each.request for each in OneShotInfluence(budget=budget).craft([service], aims, attacker, rng())]
     objective = UncertaintyObjective(Confidence(), 5.0, 1.0, 0.05)
-    view = Viewpoint(service, aims, attacker.reference, rng(), 1)
+    view = WhiteBoxObjective(service, aims, attacker.reference, rng(), 1)
     owner = torch.arange(len(aims))
     assert not objective.feasible(view.after(as_weights(requests, of.task.records), owner)).any()
     allowed = below_norm_quantile(service, attacker, None, budget)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 import models.passes
-from attacks.attack import Aim
+from attacks.attack import AttackGoal
 from attacks.functionals import Confidence
-from attacks.objective import Outlook, UncertaintyObjective
-from attacks.viewpoint import Viewpoint
+from attacks.objective import CandidatePredictions, UncertaintyObjective
+from attacks.viewpoint import WhiteBoxObjective
 from data.errors import UserError
 from data.randomness import generator
 from models.gradients import per_example_gradients
@@ -26,9 +26,11 @@ from unlearning.second_order import SecondOrder
 from unlearning.service import OpenService
 
 
-def view(samples: int = 1, count: int = 3) -> Viewpoint:
+def view(samples: int = 1, count: int = 3) -> WhiteBoxObjective:
     of = bed(0)
-    return Viewpoint(opened(of), of.aims(of.targets(count), 1), of.attacker().reference, generator(0, "v"), samples)
+    return WhiteBoxObjective(
+        opened(of), of.aims(of.targets(count), 1), of.attacker().reference, generator(0, "v"), samples
+    )
 
 
 def test_now_is_the_victims_view() -> None:
@@ -65,9 +67,9 @@ def test_reference_loss_survives_a_certain_and_wrong_victim() -> None:
     task = Task(data, of.task.build, of.task.training)
     victim = of.victim
     sure = type(victim)(victim.module, {n: 500 * v.float() for n, v in victim.parameters.items()}, {})
-    aims = [Aim(of.test.x[:1].float(), torch.zeros(1).long(), 1)]
+    aims = [AttackGoal(of.test.x[:1].float(), torch.zeros(1).long(), 1)]
     reference = of.attacker().reference.to(dtype=torch.float32)
-    seen = Viewpoint(OpenService(task, SecondOrder(), (sure,), (0,)), aims, reference, generator(0, "v"), 1)
+    seen = WhiteBoxObjective(OpenService(task, SecondOrder(), (sure,), (0,)), aims, reference, generator(0, "v"), 1)
     assert 50 < float(seen.reference_loss) < float("inf")
 
 
@@ -78,7 +80,7 @@ def test_dropout_masks_are_drawn_once() -> None:
     victim = Retrain().learn(task, 0)
     service = OpenService(task, SecondOrder(), (victim,), (0,))
     made = [
-        Viewpoint(service, of.aims(of.targets(2)), of.attacker().reference, generator(seed, "v"), 5)
+        WhiteBoxObjective(service, of.aims(of.targets(2)), of.attacker().reference, generator(seed, "v"), 5)
         for seed in (0, 0, 1)
     ]
     first, same, other = (each.now().log_p for each in made)
@@ -91,9 +93,9 @@ def test_dropout_masks_are_drawn_once() -> None:
 
 def test_aims_of_different_sizes_are_refused() -> None:
     of = bed(0)
-    aims = [Aim(of.test.x[:1], torch.zeros(1).long(), 1), Aim(of.test.x[:2], torch.zeros(2).long(), 1)]
+    aims = [AttackGoal(of.test.x[:1], torch.zeros(1).long(), 1), AttackGoal(of.test.x[:2], torch.zeros(2).long(), 1)]
     with pytest.raises(UserError, match="equally many targets"):
-        Viewpoint(opened(of), aims, of.attacker().reference, generator(0, "v"), 1)
+        WhiteBoxObjective(opened(of), aims, of.attacker().reference, generator(0, "v"), 1)
 
 
 EXACT = Solver(method="exact", damping=0.01)
@@ -116,7 +118,7 @@ def test_passes_of_any_size_see_the_same(
     rows = 0.2 * torch.rand(len(aims), len(task.records), generator=generator(0, "w"), dtype=torch.float64)
 
     def looked() -> list[Tensor]:
-        seen = Viewpoint(service, aims, of.attacker().reference, generator(0, "v"), samples)
+        seen = WhiteBoxObjective(service, aims, of.attacker().reference, generator(0, "v"), samples)
         after = seen.after(rows, torch.arange(len(aims)))
         slopes = [seen.slopes(rows, objective, unlearned) for unlearned in (service.unlearn, seen.start)]
         return [after.log_p, after.reference, seen.now().log_p, seen.now().reference, *slopes]
@@ -132,7 +134,7 @@ def test_slopes_are_those_of_one_graph_over_everything() -> None:
     of, procedure = bed(0), FirstOrder(rate=3.0)
     victim, records = of.victim, of.task.records
     service = OpenService(of.task, procedure, (victim,), (0,))
-    seen = Viewpoint(service, of.aims(of.targets(2)), of.attacker().reference, generator(0, "v"), 1)
+    seen = WhiteBoxObjective(service, of.aims(of.targets(2)), of.attacker().reference, generator(0, "v"), 1)
     objective = UncertaintyObjective(Confidence(), keep=5.0, keep_reference=1.0, kappa=3.0)
     rows = torch.zeros(len(seen.labels), len(records), dtype=torch.float64)
     found = seen.slopes(rows, objective, seen.start)
@@ -144,7 +146,7 @@ def test_slopes_are_those_of_one_graph_over_everything() -> None:
         def log_p(x: Tensor, at: dict[str, Tensor] = moved) -> Tensor:
             return forward(victim.module, at, victim.buffers, x).log_softmax(-1)[None, None]
 
-        outlook = Outlook(
+        outlook = CandidatePredictions(
             log_p(seen.x[aim]), seen.labels[aim : aim + 1], seen.direction[aim : aim + 1], log_p(seen.reference.x),
             seen.reference_labels, seen.reference.y, seen.reference_loss,
         )  # fmt: skip

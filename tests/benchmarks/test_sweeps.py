@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from experiments.cells import expand
-from experiments.setup import store_of
-from experiments.sweep import plan
+from experiments.play.setup import store_of
+from experiments.sweeps.cells import expand
+from experiments.sweeps.sweep import plan
 from tests.benchmarks.conftest import Report
 from tests.benchmarks.stores import fill
 from tests.experiments.games import command

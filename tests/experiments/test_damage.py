@@ -19,16 +19,18 @@ import pandas
 import pytest
 import torch
 
-from experiments import report, results, store_command
-from experiments.game import play_config
-from experiments.index import NAME
 from experiments.paper_table.results import _record
-from experiments.records import checked, write_json_atomic
+from experiments.play.play import play_config
+from experiments.report_page import report
 from experiments.report_page.claims import read_tables
-from experiments.store import Store
+from experiments.storage import command as store_command
+from experiments.storage import results
+from experiments.storage.index import NAME
+from experiments.storage.records import checked, write_json_atomic
+from experiments.storage.store import Store
 from tests.experiments.games import config
-from tests.experiments.report import synthetic
-from tests.experiments.sweeps import TINY
+from tests.experiments.report_page import synthetic
+from tests.experiments.small_sweeps import TINY
 
 DAMAGES = int(os.environ.get("DAMAGES", "6"))
 KINDS = {  # what is damaged, by the pattern of its path in the fixture's folder

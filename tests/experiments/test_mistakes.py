@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from experiments import game, run, tables
-from experiments.command import run as run_script
+from experiments import run
+from experiments.cli.command import run as run_script
+from experiments.paper_table import command as tables
 from experiments.paper_table.typed import gathered
+from experiments.play import play as game
 from tests.experiments.games import ROOT, command
 
 LINES = (Path(__file__).parent / "mistakes.txt").read_text().splitlines()

@@ -10,23 +10,23 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.attack import Aim, Attacker, Crafted, crafted
+from attacks.attack import Attacker, AttackGoal, AttackResult, crafted
 from attacks.requester.random import Random
 from data.errors import UserError
 from data.examples import Examples
 from defenses.defense import calibrated
-from experiments.access import settled
-from experiments.detection import Review
-from experiments.roles import component
-from experiments.setup import check_pairing
-from models.victim import Ensemble, Victim
+from experiments.cli.roles import component
+from experiments.play.access import resolve_access
+from experiments.play.setup import check_pairing
+from games.request.detection import Review
+from models.victim import ModelStack, Victim
 from tests.attacks.checks import bed
 from unlearning.procedure import Request, learned, unlearned
 from unlearning.retrain import Retrain
 
 EXAMPLES = Examples(torch.zeros(6, 2), torch.zeros(6, dtype=torch.long))
 ATTACKER = Attacker(torch.tensor([10, 11, 12, 13, 14, 15]), EXAMPLES, EXAMPLES)
-AIMS = [Aim(torch.zeros(1, 2), torch.zeros(1, dtype=torch.long), 1)] * 2
+AIMS = [AttackGoal(torch.zeros(1, 2), torch.zeros(1, dtype=torch.long), 1)] * 2
 
 
 class Own:
@@ -40,7 +40,7 @@ class Keeps:
 
 
 class Forgets:
-    differentiable = uses_copy = draws = exact = secret = False
+    differentiable = uses_copy = stochastic = exact = irreproducible = False
 
     def learn(self, task, seed): ...
 
@@ -75,7 +75,7 @@ WRONG: dict[str, tuple[type, str, dict[str, Any], str]] = {
     "craft": (Own, "attack", {"craft": lambda self, aims: []}, "craft is called with entrances, aims, attacker, rng"),
     "review": (Keeps, "defense", {"review": lambda self, x: []}, "review is called with context, indices, which"),
     "forget": (Forgets, "unlearning", {"forget": lambda self, task: 0}, "forget is called with task, victim, deleted"),
-    "pull_back": (Forgets, "unlearning", {"differentiable": True}, "is differentiable and has no pull_back"),
+    "request_vjp": (Forgets, "unlearning", {"differentiable": True}, "is differentiable and has no request_vjp"),
 }
 
 
@@ -91,19 +91,19 @@ def test_automatic_access_is_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
     module.Mine = type("Mine", (Own,), {"access": "auto"})  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "parts_of_mine", module)
     with pytest.raises(UserError, match="make it an option"):
-        settled(
+        resolve_access(
             {"attack": {"_target_": "parts_of_mine.Mine"}, "unlearning": {"_target_": "unlearning.retrain.Retrain"}}
         )
 
 
-def asked(*indices: Any) -> Crafted:
-    return Crafted(Request(indices), 0.0)
+def asked(*indices: Any) -> AttackResult:
+    return AttackResult(Request(indices), 0.0)
 
 
 ANSWERS: dict[str, tuple[Any, str]] = {
-    "nothing": (None, "one Crafted for each of 2 aims, and gave NoneType"),
+    "nothing": (None, "one AttackResult for each of 2 aims, and gave NoneType"),
     "fewer": ([asked(10)], "for each of 2 aims, and gave 1 of them"),
-    "positions": ([torch.tensor([10])] * 2, "gave a Tensor for an aim; write Crafted"),
+    "positions": ([torch.tensor([10])] * 2, "gave a Tensor for an aim; write AttackResult"),
     "no number": ([asked("a")] * 2, "by whole numbers"),
     "twice": ([asked(10, 10)] * 2, "a record twice"),
     "too many": ([asked(10, 11, 12, 13)] * 2, "4 records, and attack.budget is 3"),
@@ -111,7 +111,7 @@ ANSWERS: dict[str, tuple[Any, str]] = {
 }
 
 
-def answering(answer: Any) -> Callable[..., Sequence[Crafted]]:
+def answering(answer: Any) -> Callable[..., Sequence[AttackResult]]:
     return lambda *_: answer
 
 
@@ -144,7 +144,7 @@ def test_an_answer_of_a_procedure_is_checked() -> None:
     with pytest.raises(UserError, match=r"must give a Victim, as .* and gave a NoneType"):
         learned(Forgets(), task, 0)  # type: ignore[arg-type]
     assert isinstance(learned(Retrain(), task, 0), Victim)
-    assert isinstance(unlearned(Retrain(), task, victim, deleted, 0), Ensemble)
+    assert isinstance(unlearned(Retrain(), task, victim, deleted, 0), ModelStack)
 
 
 def test_a_filter_that_is_called_none_is_not_taken_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,13 +162,13 @@ def test_an_attack_that_writes_into_what_it_is_lent_is_named(what: str) -> None:
     """Its controls would otherwise be about something else."""
     owned = Examples(torch.ones(6, 2), torch.zeros(6, dtype=torch.long))
     attacker = Attacker(torch.tensor([10, 11, 12, 13, 14, 15]), owned, EXAMPLES)
-    aims = [Aim(torch.ones(1, 2), torch.zeros(1, dtype=torch.long), 1)]
+    aims = [AttackGoal(torch.ones(1, 2), torch.zeros(1, dtype=torch.long), 1)]
     tensors = {"aims[0].x": aims[0].x, "attacker.owned.x": owned.x, "attacker.pool": attacker.pool}
 
     class Writes(Random):
-        def craft(self, entrances: Any, aims: Any, attacker: Any, rng: Any) -> list[Crafted]:
+        def craft(self, entrances: Any, aims: Any, attacker: Any, rng: Any) -> list[AttackResult]:
             tensors[what].mul_(2)
-            return [Crafted(Request((10,)), 0.0) for _ in aims]
+            return [AttackResult(Request((10,)), 0.0) for _ in aims]
 
     with pytest.raises(UserError) as raised:
         crafted(Writes(budget=3), [], aims, attacker, torch.Generator())

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from experiments.game import play_config
-from experiments.row import rows
-from experiments.setup import prepare
-from experiments.table import show
+from experiments.play.play import play_config
+from experiments.play.setup import prepare
+from games.request.row import rows
+from games.request.table import show
 from tests.experiments.games import config
 
 COMPARED = {"distance", "relative_distance", "prediction_distance", "disagreement"}

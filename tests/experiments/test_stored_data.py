@@ -14,17 +14,19 @@ from typing import Any
 import pytest
 import torch
 
-from experiments import report, results, store_command
-from experiments.artifact import digest, envelope, sealed
-from experiments.game import play_config
-from experiments.index import NAME
-from experiments.records import canonical_json, checked, sha256, write_json_atomic
+from experiments.play.play import play_config
+from experiments.report_page import report
 from experiments.report_page.claims import read_tables
-from experiments.row import AUTOMATIC
-from experiments.store import Store
+from experiments.storage import command as store_command
+from experiments.storage import results
+from experiments.storage.artifact import digest, envelope, sealed
+from experiments.storage.index import NAME
+from experiments.storage.records import canonical_json, checked, sha256, write_json_atomic
+from experiments.storage.store import Store
+from games.request.row import AUTOMATIC
 from tests.experiments.games import config
-from tests.experiments.report.pages import parse
-from tests.experiments.sweeps import TINY
+from tests.experiments.report_page.pages import parse
+from tests.experiments.small_sweeps import TINY
 from tests.test_architecture import MAY_IMPORT, file_of, imports
 
 READERS = ("report", "results", "store_command", "index", "inventory", "artifact", "reproduce", "filters", "row")
@@ -197,5 +199,5 @@ def test_who_reads_what_is_stored_cannot_build_it() -> None:
                 todo.append(name)
         text = file_of(module).read_text(encoding="utf-8")
         assert not any(word in text for word in ("eval(", "exec(", "__import__", "torch.load", "read_pickle")), module
-    assert "experiments.build" not in seen
+    assert "experiments.cli.build" not in seen
     assert "experiments.report_page.encode" in seen

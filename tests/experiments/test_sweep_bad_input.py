@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments.artifact import envelope
-from experiments.records import write_json_atomic
+from experiments.storage.artifact import envelope
+from experiments.storage.records import write_json_atomic
 from tests.experiments.games import command, run
-from tests.experiments.sweeps import options, records
+from tests.experiments.small_sweeps import options, records
 
 GRID = ("attack=random", "defense=none", "seed=range(8)")
 

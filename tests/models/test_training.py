@@ -17,7 +17,7 @@ from models.logistic import Logistic
 from models.mlp import MLP
 from models.small_cnn import SmallCNN
 from models.training import Training, initialise, lr_factor, train
-from models.victim import Ensemble, stack
+from models.victim import ModelStack, stack
 
 Build = Callable[[], nn.Module]
 N, SHAPE = 50, (6,)
@@ -187,7 +187,7 @@ def test_start_continues() -> None:
 def test_weight_decay_alone_shrinks_as_the_objective_says() -> None:
     """With everything deleted, a step is theta <- (1 - lr lambda) theta."""
     recipe = Training(epochs=1, batch_size=10, lr=0.1, momentum=0, weight_decay=0.2, schedule="constant")
-    begin: Ensemble = stack([train(MLP_, records(), SGD, [1])[0]] * 2)
+    begin: ModelStack = stack([train(MLP_, records(), SGD, [1])[0]] * 2)
     after = train(MLP_, records(), recipe, [1, 1], torch.ones(2, N, dtype=torch.float64), start=begin)
     assert_close(after.flat(), begin.flat() * (1 - 0.1 * 0.2) ** 5)
 

@@ -13,7 +13,7 @@ import models.victim
 from models.mlp import MLP
 from models.small_cnn import SmallCNN
 from models.training import initialise
-from models.victim import Ensemble, Victim, concatenate, flatten, stack, unflatten
+from models.victim import ModelStack, Victim, concatenate, flatten, stack, unflatten
 
 LIKE = torch.zeros(1, dtype=torch.float64)
 BUILD = partial(MLP, shape=(5,), classes=3, widths=[4])
@@ -143,7 +143,7 @@ def test_buffers_travel_with_the_models() -> None:
     assert len(means) == 1
     means[0].fill_(0.7)
     x = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    ensemble: Ensemble = concatenate([stack(models_[:1]), stack(models_[1:])])
+    ensemble: ModelStack = concatenate([stack(models_[:1]), stack(models_[1:])])
     for i, model in enumerate(models_):
         torch.testing.assert_close(ensemble.logits(x)[i], model.logits(x), rtol=1e-12, atol=1e-12)
         assert all(torch.equal(ensemble[i].buffers[name], value) for name, value in model.buffers.items())

@@ -160,7 +160,7 @@ def test_gradient_is_the_difference_over_the_whole_unit_interval(
         victim, of = forget(Amnesiac(), of, victim, A, SEED), of.without(A)
     q = torch.randn(2, victim.flat().numel(), generator=generator(2, "q"), dtype=torch.float64)
     models = Amnesiac().forget(of, victim, weights, SEED)
-    slopes = Amnesiac().pull_back(of, victim, models, weights, q)
+    slopes = Amnesiac().request_vjp(of, victim, models, weights, q)
     for j in range(2):
         ends = []
         for end in (1.0, 0.0):
@@ -193,8 +193,8 @@ def test_dw_on_the_testbed_equals_central_differences(seed: int) -> None:
 def test_repair_is_fine_tuning_of_what_stays(build: Any) -> None:
     of = task(build=build)
     repairing = Amnesiac(repair_epochs=2, repair_lr=0.03)
-    assert (repairing.differentiable, repairing.draws) == (False, True)
-    assert (Amnesiac().differentiable, Amnesiac().draws) == (True, False)
+    assert (repairing.differentiable, repairing.stochastic) == (False, True)
+    assert (Amnesiac().differentiable, Amnesiac().stochastic) == (True, False)
     victim = repairing.learn(of, SEED)
     taken = forget(Amnesiac(), of, victim, A, SEED)
     found = forget(repairing, of, victim, A, 9)
@@ -224,7 +224,7 @@ def test_repair_has_no_fractions_and_no_gradient() -> None:
     with pytest.raises(UserError, match="whole examples"):
         repairing.forget(of, victim, fractions(1), SEED)
     with pytest.raises(UserError, match="repair_epochs=0"):
-        repairing.pull_back(of, victim, victim.copies(1), fractions(1), victim.flat()[None])
+        repairing.request_vjp(of, victim, victim.copies(1), fractions(1), victim.flat()[None])
 
 
 # What it refuses and leaves alone

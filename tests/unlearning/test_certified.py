@@ -144,7 +144,7 @@ def test_what_the_solver_leaves_is_measured() -> None:
 def test_secret_noise_differs_between_runs_and_derived_noise_does_not() -> None:
     task, deleted = small(), rows((0,), (1,))
     secret, derived = certified(noise="secret", sigma=0.1), certified(sigma=0.1)
-    assert (secret.secret, derived.secret) == (True, False)
+    assert (secret.irreproducible, derived.irreproducible) == (True, False)
     victim = derived.learn(task, 0)
     first, second = (secret.forget(task, victim, deleted, 0) for _ in range(2))
     assert torch.equal(first.ledger["weights"], second.ledger["weights"])
@@ -222,7 +222,7 @@ def test_pull_back_equals_central_differences(radius: float, solver: Solver) -> 
     cotangent = torch.randn(1, len(victim.flat()), generator=generator(3, "q"), dtype=torch.float64)
     models = procedure.forget(task, victim, weights, 0)
     assert bool(models.ledger["norm"] > radius) is (radius < 2)
-    slopes = procedure.pull_back(task, victim, models, weights, cotangent)
+    slopes = procedure.request_vjp(task, victim, models, weights, cotangent)
     ends = [procedure.forget(task, victim, weights + sign * 1e-4 * direction, 0).flat() for sign in (1, -1)]
     difference = float(((ends[0] - ends[1]) * cotangent).sum()) / 2e-4
     assert float((slopes * direction).sum()) == pytest.approx(difference, rel=1e-6)

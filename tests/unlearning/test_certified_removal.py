@@ -166,7 +166,7 @@ def test_pull_back_equals_central_differences(epsilon: float) -> None:
     cotangent = torch.randn(1, 33, generator=rng, dtype=torch.float64)
     models = procedure.forget(task, victim, weights, 0)
     assert int(models.ledger["retrainings"][0]) == (epsilon < 1)
-    slopes = procedure.pull_back(task, victim, models, weights, cotangent)
+    slopes = procedure.request_vjp(task, victim, models, weights, cotangent)
     ends = [procedure.forget(task, victim, weights + sign * 1e-4 * direction, 0).flat() for sign in (1, -1)]
     difference = float(((ends[0] - ends[1]) * cotangent).sum()) / 2e-4
     assert float((slopes * direction).sum()) == pytest.approx(difference, rel=1e-6)

@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from data.digits import Digits
-from experiments.build import build
+from experiments.cli.build import build
 from models.logistic import Logistic
 from models.mlp import MLP
 from models.small_cnn import SmallCNN
 from models.training import Training
-from models.victim import Ensemble, Victim
+from models.victim import ModelStack, Victim
 from unlearning.certificate import Certifying
 from unlearning.procedure import Differentiable, Procedure, Request, Task, architecture, forget
 
@@ -48,7 +48,7 @@ def victim(name: str) -> Victim:
     return procedure(name).learn(task(name), 0)
 
 
-def everything(model: Victim | Ensemble) -> dict[str, Tensor]:
+def everything(model: Victim | ModelStack) -> dict[str, Tensor]:
     kinds = ("parameters", "buffers", "history", "ledger")
     return {f"{kind} {name}": value.clone() for kind in kinds for name, value in getattr(model, kind).items()}
 
@@ -107,7 +107,7 @@ def test_what_it_says_of_itself_is_so(name: str) -> None:
     if of.differentiable:
         differentiable: Differentiable = of  # type: ignore[assignment]
         models = of.forget(task(name), model, row(3, 17), 0)
-        slopes = differentiable.pull_back(task(name), model, models, row(3, 17), torch.ones_like(models.flat()))
+        slopes = differentiable.request_vjp(task(name), model, models, row(3, 17), torch.ones_like(models.flat()))
         assert slopes.shape == (1, 200)
         assert bool(torch.isfinite(slopes).all())
     # From learning on: certified_removal draws there, and again only where a request exceeds the budget.
@@ -116,8 +116,8 @@ def test_what_it_says_of_itself_is_so(name: str) -> None:
         of.forget(task(name), start, row(*REQUEST.indices), seed).flat()
         for start, seed in zip(again, (0, 0, 1), strict=True)
     ]
-    assert torch.equal(runs[0], runs[1]) != of.secret
-    assert torch.equal(runs[0], runs[2]) == (not of.draws)
+    assert torch.equal(runs[0], runs[1]) != of.irreproducible
+    assert torch.equal(runs[0], runs[2]) == (not of.stochastic)
 
 
 @pytest.mark.parametrize("name", NAMES)

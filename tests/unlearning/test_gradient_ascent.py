@@ -68,7 +68,7 @@ def test_dw_equals_central_differences(steps: int, cap: float | None, scale: flo
     procedure = GradientAscent(steps=steps, lr=0.4, loss_cap=cap)
     q = torch.randn(2, of.victim.flat().numel(), generator=generator(3, "q"), dtype=torch.float64)
     models = procedure.forget(of.task, of.victim, deleted, 0)
-    slopes = procedure.pull_back(of.task, of.victim, models, deleted, q)
+    slopes = procedure.request_vjp(of.task, of.victim, models, deleted, q)
     direction = torch.randn(2, TRAINING, generator=generator(4, "w"), dtype=torch.float64) / TRAINING
 
     def value(step: float) -> torch.Tensor:

@@ -190,7 +190,7 @@ def test_dw_equals_central_differences(procedure: InfluenceReplacement, name: st
     weights = 0.3 * torch.rand(1, n, generator=generator(1, "w"), dtype=torch.float64)
     q, direction = random("q", 1, p), random("d", 1, n)
     models = procedure.forget(task, victim, weights, 0)
-    slope = procedure.pull_back(task, victim, models, weights, q)
+    slope = procedure.request_vjp(task, victim, models, weights, q)
 
     def value(step: float) -> float:
         return float((procedure.forget(task, victim, weights + step * direction, 0).flat() * q).sum())

@@ -16,7 +16,7 @@ from data.errors import UserError
 from data.examples import Examples
 from models.last_layer import only_last_layer
 from models.training import Training, initialise, train
-from models.victim import Ensemble, Victim
+from models.victim import ModelStack, Victim
 from tests.models.own import HIDDEN, Own, has, records
 from tests.unlearning.test_every_procedure import NAMES, procedure
 from unlearning.procedure import Differentiable, Procedure, Task, unlearned
@@ -34,7 +34,7 @@ def seeded_procedure(name: str) -> Procedure:
     return replace(found, **changes.get(name, {}))  # type: ignore[no-any-return]
 
 
-def outcome(name: str, build: Build, data: Examples) -> tuple[Victim, Ensemble, Tensor | None]:
+def outcome(name: str, build: Build, data: Examples) -> tuple[Victim, ModelStack, Tensor | None]:
     """The victim, the models after two requests, and dL/dw where the procedure has it."""
     of, task = seeded_procedure(name), Task(data, build, RECIPE)
     victim, deleted = of.learn(task, 0), torch.zeros(2, len(data))
@@ -43,7 +43,7 @@ def outcome(name: str, build: Build, data: Examples) -> tuple[Victim, Ensemble, 
     if not of.differentiable:
         return victim, models, None
     able: Differentiable = of  # type: ignore[assignment]
-    return victim, models, able.pull_back(task, victim, models, deleted, torch.ones_like(models.flat()))
+    return victim, models, able.request_vjp(task, victim, models, deleted, torch.ones_like(models.flat()))
 
 
 def plain(net: Any, h: Tensor) -> Tensor:

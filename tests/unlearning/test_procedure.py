@@ -87,4 +87,4 @@ def test_only_differentiable_procedures_have_a_gradient() -> None:
         assert isinstance(procedure, Differentiable) == procedure.differentiable
     assert [p.differentiable for p in ALL] == [True, False, True, True, True]
     assert [p.uses_copy for p in ALL] == [False, False, True, True, True]
-    assert [p.draws for p in ALL] == [True, True, False, False, False]
+    assert [p.stochastic for p in ALL] == [True, True, False, False, False]

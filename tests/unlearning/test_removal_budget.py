@@ -128,7 +128,7 @@ def test_the_classical_budget_certifies_nothing_where_it_is_wrong() -> None:
 def test_secret_noise_differs_and_derived_noise_does_not() -> None:
     task = digits(1e-2)
     secret, derived = CertifiedRemoval(solver=EXACT), removal()
-    assert (secret.secret, derived.secret) == (True, False)
+    assert (secret.irreproducible, derived.irreproducible) == (True, False)
     assert not torch.equal(secret.learn(task, 0).ledger["noise"], secret.learn(task, 0).ledger["noise"])
     assert torch.equal(derived.learn(task, 0).flat(), derived.learn(task, 0).flat())
     assert not torch.equal(derived.learn(task, 0).flat(), derived.learn(task, 1).flat())

@@ -64,6 +64,6 @@ def test_earlier_deletions_stay_deleted() -> None:
 
 def test_an_unreached_tolerance_is_an_error() -> None:
     of = bed(0)
-    impatient = SecondOrder(solver=Solver(tolerance=1e-12, max_iterations=1))
+    non_blocking = SecondOrder(solver=Solver(tolerance=1e-12, max_iterations=1))
     with pytest.raises(UserError, match="relative residual"):
-        forget(impatient, of.task, of.victim, Request((1,)), 0)
+        forget(non_blocking, of.task, of.victim, Request((1,)), 0)

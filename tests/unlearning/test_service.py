@@ -12,7 +12,7 @@ from torch import Tensor
 from data.errors import UserError
 from data.examples import Examples
 from models.solver import Solver
-from models.victim import Ensemble
+from models.victim import ModelStack
 from tests.attacks.checks import bed, closed, opened
 from tests.testbed import testbed
 from unlearning.first_order import FirstOrder
@@ -32,7 +32,7 @@ class Counting:
     def __getattr__(self, name: str) -> object:
         return getattr(self.inner, name)
 
-    def forget(self, task, victim, deleted: Tensor, seed: int, submitted: Examples | None = None) -> Ensemble:  # type: ignore[no-untyped-def]
+    def forget(self, task, victim, deleted: Tensor, seed: int, submitted: Examples | None = None) -> ModelStack:  # type: ignore[no-untyped-def]
         self.models += len(deleted)
         return self.inner.forget(task, victim, deleted, seed, submitted)
 

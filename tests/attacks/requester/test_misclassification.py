@@ -7,13 +7,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from attacks.attack import Crafted
+from attacks.attack import AttackResult
 from attacks.functionals import LogitGap, margins
 from attacks.objective import MisclassificationObjective
 from attacks.requester.misclassification import Misclassification
 from attacks.requester.one_shot_influence import OneShotInfluence
 from attacks.requester.random import Random
-from attacks.viewpoint import Viewpoint
+from attacks.viewpoint import WhiteBoxObjective
 from data.randomness import generator
 from tests.attacks.checks import bed, crafted, labels, on_aims, opened, unlearned
 from unlearning.procedure import as_weights
@@ -21,13 +21,13 @@ from unlearning.procedure import as_weights
 COUNT, SEEDS = 7, range(3)
 
 
-def margins_after(of, aims, requests: list[Crafted]) -> Tensor:
+def margins_after(of, aims, requests: list[AttackResult]) -> Tensor:
     return margins(on_aims(unlearned(of, requests), aims).log(), labels(aims))
 
 
-def objectives(of, aims, requests: list[Crafted], attack: Misclassification) -> Tensor:
+def objectives(of, aims, requests: list[AttackResult], attack: Misclassification) -> Tensor:
     """The attack's objective re-computed by the exact operator."""
-    view = Viewpoint(opened(of), aims, of.attacker().reference, generator(0, "any"), 1)
+    view = WhiteBoxObjective(opened(of), aims, of.attacker().reference, generator(0, "any"), 1)
     rows = as_weights([each.request for each in requests], of.task.records)
     return MisclassificationObjective(attack.stealth, attack.kappa, attack.tolerance).rank(
         view.after(rows, torch.arange(len(aims)))

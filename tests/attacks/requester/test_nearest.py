@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.attack import Aim, Attacker
+from attacks.attack import Attacker, AttackGoal
 from attacks.requester.nearest import Classes, Nearest, nearest_records
 from attacks.requester.random import Random
 from data.errors import UserError
@@ -20,7 +20,7 @@ from unlearning.fine_tune import FineTune
 from unlearning.sisa import Sisa
 
 
-def by_hand(aim: Aim, attacker: Attacker, budget: int, keep) -> list[int]:  # type: ignore[no-untyped-def]
+def by_hand(aim: AttackGoal, attacker: Attacker, budget: int, keep) -> list[int]:  # type: ignore[no-untyped-def]
     """Turn after turn: of the records that are left the one nearest to the target whose turn it is, by plain Python."""
     rows = list(zip(attacker.pool.tolist(), attacker.owned.x.tolist(), attacker.owned.y.tolist(), strict=True))
     taken: list[int] = []
@@ -44,7 +44,7 @@ def test_names_the_nearest_records_and_targets_take_turns(classes: Classes, targ
     of, pool = bed(0), torch.arange(0, 300, 3)
     positions = of.targets(2 * targets).reshape(2, targets)
     labels = of.victim.logits(of.test.x).argmax(-1)
-    aims = [Aim(of.test.x[each], labels[each], 1) for each in positions]
+    aims = [AttackGoal(of.test.x[each], labels[each], 1) for each in positions]
     found = nearest_records(aims, of.attacker(pool), 25, classes)
     assert [each.tolist() for each in found] == [by_hand(aim, of.attacker(pool), 25, RULES[classes]) for aim in aims]
 
@@ -70,7 +70,7 @@ def test_distances_survive_a_large_offset() -> None:
     """Differences are taken before squares, so records far from the origin keep their order."""
     x = 1e4 + torch.arange(40.0)[:, None].expand(-1, 30) / 16
     attacker = Attacker(torch.arange(40), Examples(x, torch.zeros(40, dtype=torch.long)), Examples(x[:0], x[:0, 0]))
-    aim = Aim(x[:1], torch.zeros(1, dtype=torch.long), 1)
+    aim = AttackGoal(x[:1], torch.zeros(1, dtype=torch.long), 1)
     assert nearest_records([aim], attacker, 40)[0].tolist() == list(range(40))
 
 

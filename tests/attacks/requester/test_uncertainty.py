@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from attacks.attack import Aim
+from attacks.attack import AttackGoal
 from attacks.functionals import Entropy, McDropout
 from attacks.requester.misclassification import Misclassification
 from attacks.requester.random import Random
@@ -152,7 +152,7 @@ def set_level(seed: int, direction: int) -> dict[str, list[float]]:
     """Entropy, ECE and accuracy on the 200 attacked points, then ECE and accuracy on the test set, in three states."""
     of = bed(seed)
     points = of.test[torch.arange(200)]
-    aim = Aim(points.x, of.victim.logits(points.x).argmax(-1), direction)
+    aim = AttackGoal(points.x, of.victim.logits(points.x).argmax(-1), direction)
     attack = Uncertainty(budget=30, functional=Entropy(), feasible_first=False, steps=12, keep=1.0)
     models = {
         "after": unlearned(of, crafted(attack, of, [aim]))[0],

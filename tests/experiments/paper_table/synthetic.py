@@ -9,8 +9,8 @@ import torch
 
 from attacks.criterion import ConfidenceMoved, LabelFlipped, described
 from data.randomness import generator
-from experiments.effects import FRESH, STATES
-from experiments.paper_table.quantities import FORGETTING, PER_MODEL
+from games.request.effects import FRESH, STATES
+from games.request.metrics import FORGETTING, PER_MODEL
 
 SCORES = {"auroc": 0.9, "tpr_at_1": 0.2, "tpr_at_5": 0.5}
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from experiments.paper_table.claims import Verdict, judge, pairs
-from experiments.paper_table.direction import Values
 from experiments.paper_table.specification import Baseline, Claim
+from games.request.part import Values
 from tests.experiments.paper_table.synthetic import clustered, draws
 
 SEEDS, TARGETS = 5, 12

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from data.errors import UserError
-from experiments.cells import expand
 from experiments.paper_table.games import cells_of, together
 from experiments.paper_table.specification import Row
+from experiments.sweeps.cells import expand
 
 
 def row(name: str, *overrides: str) -> Row:

@@ -17,10 +17,10 @@ import scipy.stats
 
 from experiments.paper_table.claims import judge
 from experiments.paper_table.content import Content, Number, cell, line, number
-from experiments.paper_table.direction import Values
 from experiments.paper_table.latex import escape, latex
 from experiments.paper_table.render import comma_separated, markdown, pipes, show
 from experiments.paper_table.specification import Column
+from games.request.part import Values
 from tests.experiments.paper_table.tables import table
 
 NASTY = r"50% of $x_1$ & {y} # ~ ^ \end{tabular} <a> “b”"

@@ -7,9 +7,9 @@ import yaml
 
 from experiments.paper_table.checking import specification
 from experiments.paper_table.games import cells_of
-from experiments.paper_table.quantities import measure
 from experiments.paper_table.specification import Specification
-from experiments.settings import settings_from
+from experiments.play.settings import settings_from
+from games.request.metrics import measure
 from tests.experiments.games import ROOT
 from tests.experiments.paper_table.synthetic import record
 

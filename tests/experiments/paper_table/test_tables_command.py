@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.experiments.games import ROOT
-from tests.experiments.sweeps import TINY
+from tests.experiments.small_sweeps import TINY
 
 SHIPPED = sorted(path.stem for path in (ROOT / "conf" / "table").glob("*.yaml"))
 UNLIKE = {"date": "", "sha256": ""}  # of two runs; the check sum is of the date too

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.cells import expand
 from experiments.paper_table.typed import gathered, quoted
+from experiments.sweeps.cells import expand
 
 
 @pytest.mark.parametrize(

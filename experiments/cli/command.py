@@ -1,0 +1,190 @@
+"""What every script of ours shares: one sentence for a user's mistake, `--version`, and configs checked before work."""
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.errors import UserError
+from data.machine import DISTRIBUTION, toolkit_version
+from experiments.cli import output
+from experiments.cli.arguments import checked, make_importable, parse
+from experiments.cli.help import help_text
+from experiments.cli.options import Options
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+Entry = Callable[["DictConfig"], float | None]
+
+
+class _Ended(BaseException):
+    """Carries an error of a single run past Hydra, which would print a line of its own for an `Exception`."""
+
+
+def run(entry: Entry, config_name: str, config_path: Path, sweeps: bool = False) -> None:
+    """Run `entry` with the configuration that Hydra composes from `config_path/config_name.yaml` and the command line.
+
+    The configuration is checked for unknown keys and wholly resolved before `entry` sees it. The process ends with code
+    2 and `Error: <one sentence>` after a user's mistake, 130 after Ctrl-C, and 1 with a traceback after a defect of
+    ours. With HYDRA_FULL_ERROR=1 in the environment every error shows its traceback.
+    """
+    output.ready()
+    if "--version" in sys.argv[1:]:
+        print(f"{DISTRIBUTION} {toolkit_version()}")
+        return
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    games: list[str] = []  # not empty once a game has begun: what then goes wrong is not Hydra's doing
+    arguments = parse(sys.argv[1:])
+    try:
+        sys.argv[1:] = checked(sys.argv[1:])
+        make_importable(arguments.folders)
+        if arguments.is_sweep and sweeps:
+            from experiments.sweeps import command as sweep_command
+
+            code = sweep_command.main(arguments, config_name, Path(config_path))
+            sys.stdout.flush()
+            sys.exit(code)
+        _play(entry, config_name, config_path, games)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        _end(130, "Interrupted; what was finished is kept in the store.")
+    except (Exception, _Ended) as raised:
+        error = raised.__cause__ if isinstance(raised, _Ended) else raised
+        assert error is not None
+        if isinstance(error, BrokenPipeError):  # the reader of our output has left, as `head` does
+            output.forget_output()
+            sys.exit(1)
+        from experiments.cli.explain import sentence
+
+        text = None if wants_traceback else sentence(error, in_game=bool(games))
+        if text is None:
+            traceback.print_exception(error)
+            sys.exit(1)
+        _end(2, f"Error: {text}")
+
+
+def _end(code: int, text: str) -> None:
+    print(text, file=sys.stderr)
+    sys.exit(code)
+
+
+def _play(entry: Entry, config_name: str, config_path: Path, games: list[str]) -> None:
+    if text := help_text(config_name, config_path, sys.argv[1:]):
+        print(text)
+        return
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from experiments.cli import folders
+    from experiments.cli.explain import sentence
+
+    folders.register()
+    schema = known_keys(config_path, config_name)
+    own = parse(sys.argv[1:]).folders
+    options = Options((Path(config_path), *own))
+
+    @functools.wraps(entry)
+    def game(cfg: "DictConfig") -> float | None:
+        games.append(config_name)
+        try:
+            own_node = HydraConfig.get()
+            every = {str(key): value for key, value in cfg.items()} | {"hydra": own_node}
+            options.check(every, own_node.runtime.choices, config_name)
+            check_keys(cfg, schema)
+            resolve(cfg)
+            return entry(cfg)
+        except Exception as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra names the job that failed and goes on
+                text = sentence(error)
+                if text is None or isinstance(error, UserError):
+                    raise
+                raise UserError(text) from error
+            raise _Ended from error
+
+    # Hydra prints its errors in its own way and exits with 1, unless this variable lets them through
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    if len(own) > 1:  # of several, Hydra takes the last
+        search = ",".join(f'"file://{folder.resolve()}"' for folder in own[:-1])
+        sys.argv.append(f"hydra.searchpath=[{search}]")
+    try:
+        hydra.main(version_base="1.3", config_path=str(Path(config_path).resolve()), config_name=config_name)(game)()
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def known_keys(folder: Path, name: str) -> dict[str, Any]:
+    """The top-level keys of the config `folder/name.yaml`: its own with their values, its groups with None."""
+    from omegaconf import OmegaConf
+
+    own = OmegaConf.to_container(OmegaConf.load(Path(folder) / f"{name}.yaml"), resolve=False)
+    assert isinstance(own, dict)
+    keys: dict[str, Any] = {}
+    groups: list[str] = []
+    for item in own.pop("defaults", []):
+        if isinstance(item, dict):
+            group, _, package = str(next(iter(item))).split()[-1].partition("@")  # without `optional` or `override`
+            groups.append((package or group.replace("/", ".")).partition(".")[0])
+        elif item != "_self_" and "/" not in item:
+            keys |= known_keys(folder, item)
+        elif item != "_self_":
+            groups.append(item.strip("/").partition("/")[0])
+    keys |= {str(key): value for key, value in own.items()} | dict.fromkeys(groups)
+    return {key: value for key, value in keys.items() if key not in ("hydra", "_global_", "_here_")}
+
+
+def check_keys(cfg: Mapping[Any, Any], schema: Mapping[str, Any], where: str = "") -> None:
+    """Compare a composed config with the `schema` that `known_keys` gives; `+key=value` adds keys that nothing reads.
+
+    Mappings of the schema are compared key by key, unless they are empty or built from a `_target_` (whose class checks
+    its own options). Where the schema has a truth value or a number, the config must have one too.
+
+    Raises:
+        UserError: for an unknown key, a missing key, or a value of the wrong type.
+    """
+    from experiments.cli.explain import no_such_option
+
+    for key, value in cfg.items():
+        path = f"{where}.{key}" if where else str(key)
+        if key not in schema:
+            raise UserError(no_such_option(path, schema))
+        default = schema[key]
+        if isinstance(default, dict) and default and "_target_" not in default:
+            if not isinstance(value, Mapping):
+                raise UserError(f"{path} has the options {', '.join(default)}; set one of them, not {path} itself.")
+            check_keys(value, default, path)
+        elif wanted := _wrong_type(value, default):
+            raise UserError(f"{path} must be {wanted}, got {value!r}.")
+    for key in schema.keys() - cfg.keys():
+        raise UserError(f"{f'{where}.' if where else ''}{key} was removed, and a game needs it.")
+
+
+def _wrong_type(value: Any, default: Any) -> str | None:
+    match default:
+        case bool():
+            return None if isinstance(value, bool) else "true or false"
+        case int():
+            return None if isinstance(value, int) and not isinstance(value, bool) else "a whole number"
+        case float():
+            return None if isinstance(value, int | float) and not isinstance(value, bool) else "a number"
+    return None
+
+
+def resolve(cfg: "DictConfig") -> None:
+    """Resolve every interpolation of `cfg` in place and make sure that no value is missing.
+
+    Raises:
+        omegaconf.errors.OmegaConfBaseException: naming the key.
+    """
+    from omegaconf import OmegaConf
+
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # first, because only this one names the key
+    OmegaConf.resolve(cfg)

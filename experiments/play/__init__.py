@@ -1,0 +1,1 @@
+"""One game: its configuration becomes parts, is played, shown and written."""

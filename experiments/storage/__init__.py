@@ -1,0 +1,1 @@
+"""The store: artifacts by their content, verified when read, and tables over them."""

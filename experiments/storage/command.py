@@ -1,0 +1,181 @@
+"""The command that looks after the store: `python experiments/store.py list|prune`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
+from experiments.cli.choices import option
+from experiments.cli.script import Parser, ended, place, printable
+from experiments.storage.artifact import KINDS, Damaged, read_content
+from experiments.storage.inventory import DAY, Artifact, Which, artifacts, chosen, remove, strays
+from experiments.storage.store import default_folder
+
+HEADS = ("kind", "what it is", "data", "seed", "size", "age", "artifact")
+UNKNOWN = "?"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0, or 2 after a mistake of the user's."""
+    return ended(lambda: _command(_parser().parse_args(argv)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    kinds = "; ".join(f"{kind}: {words}" for kind, words in KINDS.items())
+    parser = Parser("store.py", description="List or prune the store of victims and finished games.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|prune")
+    for verb, text in (
+        ("list", "show the artifacts and their total size"),
+        ("prune", "remove the artifacts that meet every condition, or all of them, and what killed runs left"),
+    ):
+        command = verbs.add_parser(verb, help=text, description=text)
+        command.add_argument("--dir", type=place, help=f"the store's folder (default: {default_folder()})")
+        command.add_argument("--kind", help=f"only this kind of artifact ({kinds})")
+        command.add_argument("--older-than", type=_days, metavar="DAYS", help="only artifacts of this age")
+        if verb == "prune":
+            command.add_argument("--damaged", action="store_true", help="only artifacts that fail their check")
+            command.add_argument("--all", action="store_true", help="every artifact; takes no other condition")
+            command.add_argument("--dry-run", action="store_true", help="name what would be removed, remove nothing")
+    return parser
+
+
+def _days(text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1
+    if not days >= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days from 0 on")
+    return days
+
+
+def _command(args: argparse.Namespace) -> None:
+    if args.dir is not None and not args.dir.is_dir():
+        raise UserError(f"There is no store in {args.dir}; give the folder with --dir FOLDER.")
+    folder = args.dir or default_folder()
+    try:
+        (_list if args.verb == "list" else _prune)(folder, args)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"{error.filename or folder}: {error.strerror}; is the folder yours to change?") from error
+
+
+def _list(folder: Path, args: argparse.Namespace) -> None:
+    found = [each for each in artifacts(folder, args.kind) if each.age >= (args.older_than or 0)]
+    if not found:
+        print(f"The store {folder} has no artifacts" + (f" of kind {args.kind}." if args.kind else "."))
+        return
+    _show(found, list(artifacts(folder, "game")) if args.kind != "game" else found)
+    print(f"{len(found)} artifacts, {_size(sum(each.size for each in found))} in {folder}")
+
+
+def _prune(folder: Path, args: argparse.Namespace) -> None:
+    conditions = args.kind is not None or args.older_than is not None or args.damaged
+    if conditions and args.all:
+        raise UserError("--all removes every artifact; leave it out, or the other conditions.")
+    found: list[Artifact] = []
+    if conditions or args.all:
+        found = chosen(folder, Which(args.kind, args.older_than or 0.0, args.damaged))
+    if args.dry_run and found:
+        _show(found, list(artifacts(folder, "game")))
+    for kind in sorted({each.kind for each in found}):  # before anything is removed
+        sizes = [each.size for each in found if each.kind == kind]
+        print(f"{kind}: {len(sizes)} artifacts ({KINDS.get(kind, 'another kind')}), {_size(sum(sizes))}")
+    if not args.dry_run:
+        sys.stdout.flush()
+        remove(found)
+    left, freed = strays(folder, args.kind, args.dry_run)
+    does = "Would remove" if args.dry_run else "Removed"
+    total = _size(freed + sum(each.size for each in found))
+    print(f"{does} {len(found)} artifacts and {left} left-over files ({total}) in {folder}.")
+    if not conditions and not args.all:
+        print("Artifacts are removed by --kind, --older-than and --damaged, all of them by --all.")
+
+
+def _show(found: Sequence[Artifact], games: Sequence[Artifact]) -> None:
+    names = _data_names(found, games)
+    rows = [(*_words(each, names), _size(each.size), _age(each.age), each.path.name[:12]) for each in found]
+    plain = [tuple(printable(cell) for cell in row) for row in rows]
+    if not sys.stdout.isatty():
+        for row in (HEADS, *plain):
+            print("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*HEADS, box=None)
+    for row in plain:
+        table.add_row(*map(Text, row))
+    Console().print(table, markup=False)
+
+
+def _words(artifact: Artifact, names: Mapping[str, str]) -> tuple[str, str, str, str]:
+    """The kind of an artifact, what it is, of which data, and its seed."""
+    if artifact.damage is not None:
+        return artifact.kind, f"damaged: {artifact.damage}", UNKNOWN, UNKNOWN
+    key, victim = artifact.key, _victim(artifact)
+    model, procedure = _option(victim, "model"), _option(victim, "unlearning")
+    access = str(_mapping(key.get("attack")).get("access") or "").replace("_", "-")
+    attack = _option(key, "attack") + (f" ({access})" if access else "")
+    mode = _mapping(key.get("targets")).get("mode", UNKNOWN)
+    what = {
+        "victim": f"{model} trained for {procedure}",
+        "attack": f"requests of {attack} against {procedure}, {model}, {mode} targets",
+        "game": f"{attack} against {procedure}, defense {_option(key, 'defense')}, {model}, {mode} targets",
+        "step": f"a step of an unfinished game: {procedure}, {model}",
+    }.get(artifact.kind, "of another kind")
+    print_ = str(victim.get("data", UNKNOWN))
+    return artifact.kind, what, names.get(print_, f"data {print_[:8]}"), str(key.get("seed", UNKNOWN))
+
+
+def _data_names(found: Sequence[Artifact], games: Sequence[Artifact]) -> dict[str, str]:
+    """The names of data sets by their fingerprints, which is all that keys hold; a game's record has both."""
+    names: dict[str, str] = {}
+    wanted = {str(_victim(each).get("data")) for each in found}
+    for game in games:
+        print_ = str(_victim(game).get("data"))
+        if print_ in wanted - names.keys():
+            try:
+                content = read_content(game.path)
+            except (Damaged, OSError):
+                continue
+            names[print_] = _option(_mapping(_mapping(content).get("config")), "data")
+    return names
+
+
+def _victim(artifact: Artifact) -> Mapping[str, Any]:
+    return artifact.key if artifact.kind == "victim" else _mapping(artifact.key.get("victim"))
+
+
+def _option(config: Mapping[str, Any], group: str) -> str:
+    try:
+        return option(config, group)
+    except (LookupError, TypeError):  # a key is what its file says it is
+        return UNKNOWN
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def _age(days: float) -> str:
+    seconds = max(days, 0) * DAY
+    for unit, length in (("day", DAY), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
+    return "now"

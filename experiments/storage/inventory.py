@@ -1,0 +1,195 @@
+"""What lies in the store, and what may be removed from it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import Timeout
+
+from data.errors import UserError
+from experiments.storage.artifact import KINDS, Damaged, lock, read_content, read_description, sidecar
+
+DAY = 86_400.0
+MINUTE = 60.0
+KIND = re.compile(r"[a-z0-9_-]+")
+ARTIFACT = re.compile(r"[0-9a-f]{64}\.(safetensors|json)")
+LEFTOVER = re.compile(r"([0-9a-f]{64}\.(?:safetensors|json))(?:\.json)?\.\d+-[0-9a-f]+\.tmp")
+LOCK = re.compile(r"([0-9a-f]{64}\.(?:safetensors|json))\.lock")
+PROBE = re.compile(r"check-\d+(\.\d+-[0-9a-f]+\.tmp)?")  # of `Store.check`, which takes a moment
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One stored artifact: its main file, all its files, their size in bytes, age in days, and its key as it stands.
+
+    `damage` says what is wrong with its description, which is all that was looked at.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    size: int
+    age: float
+    key: Mapping[str, Any] = field(default_factory=dict)
+    damage: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """The kind of artifact, which is the name of its folder."""
+        return self.path.parent.parent.name
+
+
+@dataclass(frozen=True)
+class Which:
+    """Artifacts that meet every condition: of one kind (of any), of at least so many days, and damaged."""
+
+    kind: str | None = None
+    older_than: float = 0.0
+    damaged: bool = False
+
+
+def kinds(folder: Path) -> list[str]:
+    """The kinds of artifacts: those of the toolkit, and others that the store has."""
+    own = (each.name for each in folder.iterdir() if each.is_dir()) if folder.is_dir() else ()
+    return sorted({*KINDS, *(name for name in own if KIND.fullmatch(name))})
+
+
+def artifacts(folder: Path, kind: str | None = None) -> Iterator[Artifact]:
+    """The artifacts of `folder`, of one kind or of all, by name; damaged ones are among them.
+
+    Raises UserError for a kind that does not exist.
+    """
+    for path in _files(folder, kind):
+        if not ARTIFACT.fullmatch(path.name):
+            continue
+        files = tuple(p for p in (path, sidecar(path)) if p.is_file())
+        damage, key = None, None
+        try:
+            size, modified = sum(file.stat().st_size for file in files), path.stat().st_mtime
+            description = read_description(path)
+            key = {} if description is None else description.get("key")
+        except OSError:  # removed by another process in this moment, or not ours to read
+            continue
+        except Damaged as error:
+            description, damage = {}, str(error)
+        if description is not None:
+            age = (time.time() - modified) / DAY
+            yield Artifact(path, files, size, age, key if isinstance(key, dict) else {}, damage)
+
+
+def leftovers(folder: Path, kind: str | None = None) -> Iterator[tuple[Path, Path | None]]:
+    """Files that a killed process may have left, with the main file of their artifact: no reader looks at them.
+
+    What it left in the store's own folder belongs to no artifact, and to no kind.
+    """
+    for path in sorted(folder.iterdir()) if kind is None and folder.is_dir() else ():
+        if PROBE.fullmatch(path.name) and time.time() - path.stat().st_mtime > MINUTE:
+            yield path, None
+    for path in _files(folder, kind):
+        half, guard = LEFTOVER.fullmatch(path.name), LOCK.fullmatch(path.name)
+        if half:
+            yield path, path.with_name(half[1])
+        elif guard:
+            if not path.with_name(guard[1]).exists():
+                yield path, path.with_name(guard[1])
+        elif path.suffix == ".safetensors" and not sidecar(path).exists():
+            yield path, path
+
+
+def _files(folder: Path, kind: str | None) -> list[Path]:
+    known = kinds(folder)
+    if kind is not None and kind not in known:
+        raise UserError(f"There is no kind of artifact {kind!r}; the kinds are {', '.join(known)}.")
+    return [path for each in known if kind in (None, each) for path in sorted((folder / each).glob("??/*"))]
+
+
+def is_damaged(artifact: Artifact) -> bool:
+    """Whether the artifact's content or key is not what was written; reads all of it."""
+    try:
+        return read_content(artifact.path) is None
+    except (Damaged, OSError):
+        return True
+
+
+def chosen(folder: Path, which: Which) -> list[Artifact]:
+    """The artifacts that meet every condition, but those that a process is computing or writing."""
+    found = []
+    for artifact in artifacts(folder, which.kind):
+        if artifact.age < which.older_than:
+            continue
+        with _held(artifact.path) as free:
+            if free and (not which.damaged or is_damaged(artifact)):
+                found.append(artifact)
+    return found
+
+
+def remove(found: Sequence[Artifact]) -> None:
+    """Remove these artifacts; one that a process is computing or writing is left alone."""
+    for artifact in found:
+        with _held(artifact.path) as free:
+            for file in reversed(artifact.files) if free else ():  # the description first: without it there is none
+                file.unlink(missing_ok=True)
+
+
+def strays(folder: Path, kind: str | None = None, dry_run: bool = False) -> tuple[int, int]:
+    """Remove (or only count) what killed processes left; the number of files and their bytes."""
+    left, freed = 0, 0
+    for file, main_file in list(leftovers(folder, kind)):
+        with _held(main_file, file if dry_run else None) as free, suppress(FileNotFoundError):
+            if free:
+                left, freed = left + 1, freed + file.stat().st_size
+                if not dry_run:
+                    file.unlink()
+    return left, freed
+
+
+def prune(
+    folder: Path, kind: str | None = None, older_than: float = 0.0, damaged: bool = False, dry_run: bool = False
+) -> tuple[int, int, int]:
+    """Remove artifacts that meet every condition given (all, without one) and what killed processes left.
+
+    An artifact that a process is computing or writing is left alone.
+
+    Args:
+        folder: the store.
+        kind: only artifacts of this kind.
+        older_than: only artifacts of at least this many days.
+        damaged: only artifacts that fail their check.
+        dry_run: remove nothing, only count.
+
+    Returns:
+        The number of artifacts, the number of left-over files, and the bytes that both take.
+    """
+    found = chosen(folder, Which(kind, older_than, damaged))
+    if not dry_run:
+        remove(found)
+    left, freed = strays(folder, kind, dry_run)
+    return len(found), left, freed + sum(each.size for each in found)
+
+
+@contextmanager
+def _held(path: Path | None, keep: Path | None = None) -> Iterator[bool]:
+    """Hold the lock of the artifact at `path` if nobody else does, and say whether.
+
+    The file of a lock without an artifact goes with it, unless it is the one to `keep`.
+    """
+    if path is None:
+        yield True
+        return
+    guard = lock(path)
+    try:
+        guard.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+        if not path.exists() and Path(guard.lock_file) != keep:
+            Path(guard.lock_file).unlink(missing_ok=True)
+    finally:
+        guard.release()

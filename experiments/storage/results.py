@@ -1,0 +1,151 @@
+"""All finished games of a store as one table: `python experiments/results.py attack=uncertainty 'seed<3'`."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.errors import UserError
+from experiments.cli.filters import no_column, plain, select
+from experiments.cli.fitted import Head, console, show
+from experiments.cli.script import Parser, ended, place, printable, whole_number
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["frame", "main", "record", "select"]
+
+SHOWN = (
+    "attack", "attack.access", "unlearning", "defense", "data", "mode", "direction", "seed", "targets", "requested",
+    "effect",
+    "effect_defended", "kept_after", "success_after", "auroc", "seconds",
+)  # fmt: skip
+
+
+NAMING = SHOWN[: SHOWN.index("effect")]  # columns that say what a line is
+
+
+def _warn(text: str) -> None:
+    logging.getLogger(__name__).warning(text)
+
+
+def frame(folder: Path, notify: Callable[[str], None] = _warn) -> pandas.DataFrame:
+    """Every finished game of the store `folder`, one row per direction; the columns are those of `games.request.row`.
+
+    Records that cannot be read are left out, named to `notify`, and listed in `frame.attrs["unreadable"]` as pairs of
+    path and reason. Raises UserError where there is no store.
+    """
+    import orjson
+    import pandas
+
+    from experiments.storage.index import read
+
+    if not folder.is_dir():
+        raise UserError(f"There is no store in {folder}; play a game first, or name another with --store FOLDER.")
+    found = read(folder, notify)
+    for path, why in found.unreadable:
+        notify(
+            f"The record {path} is left out: {why}; `python experiments/store.py prune --damaged` removes such files."
+        )
+    parts = [
+        pandas.DataFrame(orjson.loads(b"[" + b",".join(contents) + b"]"), columns=orjson.loads(columns))
+        for columns, contents in found.parts
+    ]
+    table = pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame()
+    table.attrs["unreadable"] = [(str(path), why) for path, why in found.unreadable]
+    return table
+
+
+def record(path: Path | str) -> dict[str, Any]:
+    """The record of one game by its file, verified.
+
+    Raises UserError where it is missing or damaged.
+    """
+    from experiments.storage.artifact import Damaged, read_content
+
+    try:
+        content = read_content(Path(path))
+    except (Damaged, OSError) as error:
+        raise UserError(f"The record {path} cannot be read ({error}); play its game again.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"There is no record {path}; play its game again.")
+    return content
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    from experiments.storage.store import default_folder
+
+    parser = Parser(
+        prog="results.py", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="All finished games of a store, one row per game and direction.",
+        epilog="examples:\n  results.py attack=uncertainty 'seed<3'\n  results.py 'effect>0.2' --csv games.csv\n"
+        "  results.py attack.norm_cap=0.7 --show attack seed auroc\n  results.py --columns",
+    )  # fmt: skip
+    parser.add_argument("filters", nargs="*", help="column=value[,value], column!=value, column<number, <=, >, >=")
+    parser.add_argument("--store", type=place, default=default_folder(), help="the store's folder (%(default)s)")
+    parser.add_argument("--show", nargs="+", metavar="COLUMN", help="the columns to print")
+    parser.add_argument("--csv", type=place, metavar="FILE", help="write every column of the rows to a CSV file")
+    parser.add_argument("--limit", type=whole_number, default=40, help="rows that are printed; 0 is all (%(default)s)")
+    parser.add_argument("--columns", action="store_true", help="list the columns and their first values")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    return ended(lambda: _results(parser.parse_intermixed_args(arguments)))
+
+
+def _results(options: argparse.Namespace) -> None:
+    every = frame(options.store)
+    if every.empty:
+        raise UserError(f"The store {options.store} has no finished games; play some with experiments/run.py.")
+    table = select(every, options.filters)
+    if table.empty:
+        _warn(f"No game passes all of {' '.join(options.filters)}.")
+    _show(table, options)
+
+
+def _show(table: pandas.DataFrame, options: argparse.Namespace) -> None:
+    if options.csv is not None:
+        from experiments.storage.records import write_atomic
+
+        text = io.StringIO()
+        table.to_csv(text, index=False)
+        try:
+            write_atomic(options.csv, text.getvalue().encode(errors="replace"))
+        except OSError as error:
+            raise UserError(f"{options.csv} cannot be written ({error.strerror}); name another with --csv.") from error
+        print(f"{len(table)} rows of {len(table.columns)} columns: {options.csv}")
+        return
+    if options.columns:
+        for name in table.columns:
+            values = table[name].dropna().map(plain).unique()[:4]
+            print(f"{printable(name):32} {', '.join(map(printable, values))}")
+        return
+    wanted = options.show or [name for name in SHOWN if name in table.columns]
+    for name in wanted:
+        if name not in table.columns:
+            raise UserError(no_column(table, name, "to show"))
+    _print(table[wanted], options.limit)
+
+
+def _print(table: pandas.DataFrame, limit: int) -> None:
+    shown = table.head(limit) if limit else table
+    heads = [Head(printable(str(name)), shown[name].dtype.kind in "fi") for name in shown.columns]
+    lines = [[_cell(value) for value in values] for values in shown.itertuples(index=False)]
+    names = [str(name) in NAMING for name in shown.columns]
+    show(console(), heads, lines, keys=names.index(False) if False in names else 0)
+    rest = (
+        f"; the first {len(shown)} are shown (--limit 0 shows all, --csv FILE writes all)"
+        if len(shown) < len(table)
+        else ""
+    )
+    print(f"{len(table)} rows{rest}.")
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) and value != int(value) else printable(plain(value))

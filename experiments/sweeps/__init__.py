@@ -1,0 +1,1 @@
+"""Many games: cells, launchers, progress and the table at the end."""

@@ -1,0 +1,29 @@
+"""The launcher that needs nothing: one job after another, in this process."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from experiments.sweeps.launchers.launcher import Job, Outcome, Work, failed
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+class InProcess:
+    """One job after another, in the order given. A crash of the interpreter is the end of all."""
+
+    @property
+    def workers(self) -> int:
+        """One."""
+        return 1
+
+    def launch(self, jobs: Sequence[Job], work: Work) -> Iterator[Outcome]:
+        """Yield each outcome when its job has ended."""
+        for job in jobs:
+            started = time.monotonic()
+            try:
+                outcome = work(job)
+            except Exception as error:
+                outcome = failed(job, error, time.monotonic() - started)
+            yield outcome

@@ -1,0 +1,104 @@
+"""Play one cell of a sweep in whatever process a launcher has put it, and say how it ended."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from experiments.storage.records import canonical_json, write_json_atomic
+from experiments.sweeps.launchers.launcher import Job, Outcome
+
+if TYPE_CHECKING:
+    from data.examples import Data
+
+NON_BLOCKING = frozenset({"game", "attack"})  # long computations: another cell is played meanwhile
+_loaded: dict[str, Data] = {}  # the last data set of this process, which the next cell most often shares
+
+
+def work(job: Job) -> Outcome:
+    """Play the cell of `job` into its folder; never raises an Exception.
+
+    `busy` means that another process computes one of its games. The folder's `status.json` says how far it is, and
+    `run.log` what happened.
+    """
+    began = perf_counter()
+    _status(job.folder, state="running")
+    with _logged(job.folder):
+        outcome = _play(job)
+    outcome = Outcome(outcome.name, outcome.state, perf_counter() - began, outcome.error, outcome.traceback)
+    _status(job.folder, state=outcome.state, seconds=outcome.seconds, error=outcome.error, traceback=outcome.traceback)
+    return outcome
+
+
+@cache
+def _player() -> Callable[..., Any]:
+    """`play_config`, imported where the first game of this process is played."""
+    from data.machine import importing
+
+    with importing():
+        from experiments.play.play import play_config
+    return play_config
+
+
+def _play(job: Job) -> Outcome:
+    from experiments.cli.explain import sentence
+    from experiments.storage.store import LockedElsewhere
+
+    try:
+        _player()(job.config, job.folder, data_of(job.config), NON_BLOCKING)
+        return Outcome(job.name, "done")
+    except LockedElsewhere:
+        return Outcome(job.name, "busy")
+    except Exception as error:
+        text = sentence(error)
+        if text is not None:
+            return Outcome(job.name, "failed", error=text)
+        first = str(error).strip().partition("\n")[0]
+        named = f"{type(error).__name__}: {first}".removesuffix(": ")
+        return Outcome(job.name, "failed", error=named, traceback=traceback.format_exc())
+
+
+def data_of(config: dict[str, Any]) -> Data:
+    """The data set of a configuration; the last one is kept, since the cells of a sweep mostly share it."""
+    from experiments.play.setup import load
+
+    key = canonical_json(config["data"])
+    if key not in _loaded:
+        data = load(config)
+        _loaded.clear()
+        _loaded[key] = data
+    return _loaded[key]
+
+
+@contextmanager
+def _logged(folder: Path) -> Iterator[None]:
+    """What is logged meanwhile goes to `run.log` of the folder, and only warnings to standard error."""
+    root = logging.getLogger()
+    before = root.level
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handler: logging.Handler = logging.FileHandler(folder / "run.log", encoding="utf-8", delay=True)
+    except OSError:  # the cell will say that its folder cannot be written
+        handler = logging.NullHandler()
+    handler.handleError = lambda _: None  # type: ignore[method-assign,assignment]  # a full disk ends the log, not the game
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before)
+        with suppress(OSError):
+            handler.close()
+
+
+def _status(folder: Path, **entries: Any) -> None:
+    with suppress(OSError):  # a full disk: the outcome itself reaches the sweep by another way
+        write_json_atomic(folder / "status.json", entries)

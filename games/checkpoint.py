@@ -1,0 +1,120 @@
+"""Checkpoints inside a game: every slow run of the unlearning procedure is kept until what it was for is finished.
+
+Attacks and judgement spend their time in `forget`, and both are deterministic. A game that was killed or preempted
+therefore repeats its few own operations, is given the models of the runs it had finished, and goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.examples import Examples
+from experiments.storage.store import Store
+from models.named_tensors import ensemble_of, tensors_of
+from models.victim import ModelStack, Victim
+from unlearning.procedure import Differentiable, Procedure, Task, unlearned
+
+KIND = "step"
+SLOW = 1.0  # seconds; repeating what took less is cheaper than keeping it
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpointed:
+    """The `procedure`, remembering its slow runs in the `store`; it behaves and answers like the procedure itself.
+
+    `key` is what determines a trained victim, beside what `forget` is given. `clear` removes what was remembered.
+    """
+
+    procedure: Procedure
+    store: Store
+    key: Mapping[str, Any]
+    slow: float = SLOW
+    _kept: set[Path] = field(default_factory=set, repr=False)
+
+    @property
+    def differentiable(self) -> bool:
+        """As the procedure says."""
+        return self.procedure.differentiable
+
+    @property
+    def uses_copy(self) -> bool:
+        """As the procedure says."""
+        return self.procedure.uses_copy
+
+    @property
+    def stochastic(self) -> bool:
+        """As the procedure says."""
+        return self.procedure.stochastic
+
+    @property
+    def exact(self) -> bool:
+        """As the procedure says."""
+        return self.procedure.exact
+
+    @property
+    def irreproducible(self) -> bool:
+        """As the procedure says."""
+        return self.procedure.irreproducible
+
+    def learn(self, task: Task, seed: int) -> Victim:
+        """As the procedure does; trained victims are kept by `games.request.targets.learn`."""
+        return self.procedure.learn(task, seed)
+
+    def forget(
+        self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
+    ) -> ModelStack:
+        """The models after each row of `deleted`, from an earlier run where it is kept."""
+        if not self.store.enabled or self.irreproducible:
+            return unlearned(self.procedure, task, victim, deleted, seed, submitted)
+        key = {"victim": dict(self.key), "seed": seed, "asked": _digest(task, victim, deleted, submitted)}
+        found = self.store.find_tensors(KIND, key)
+        if found is not None:
+            path, tensors = found
+            self._kept.add(path)
+            return ensemble_of(tensors, victim)
+        began = perf_counter()
+        models = unlearned(self.procedure, task, victim, deleted, seed, submitted)
+        if perf_counter() - began >= self.slow:
+            kept = self.store.keep_tensors(KIND, key, tensors_of(models))
+            if kept is not None:
+                self._kept.add(kept)
+        return models
+
+    def request_vjp(self, task: Task, victim: Victim, models: ModelStack, deleted: Tensor, cotangent: Tensor) -> Tensor:
+        """As the procedure does, where it is differentiable."""
+        procedure: Differentiable = self.procedure  # type: ignore[assignment]
+        return procedure.request_vjp(task, victim, models, deleted, cotangent)
+
+    def clear(self) -> None:
+        """Remove the runs that were kept or used so far: what they were for is finished."""
+        for path in self._kept:
+            self.store.discard(path)
+        self._kept.clear()
+
+
+def _digest(task: Task, victim: Victim, deleted: Tensor, submitted: Examples | None) -> str:
+    """A hash of everything that `forget` is given beside the training records, which the key of a victim names."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in _asked(task, victim, deleted, submitted):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _asked(task: Task, victim: Victim, deleted: Tensor, submitted: Examples | None) -> Iterator[tuple[str, Tensor]]:
+    yield "deleted", deleted
+    if task.gone is not None:
+        yield "gone", task.gone
+    if submitted is not None:
+        yield "submitted x", submitted.x
+        yield "submitted y", submitted.y
+    # the key of the victim names its history too, which may take gigabytes
+    yield from ((name, tensor) for name, tensor in tensors_of(victim).items() if not name.startswith("history/"))

@@ -1,0 +1,149 @@
+"""The filter at work: every batch reviewed, and how well malicious requests were told from benign ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.errors import called
+from defenses.defense import Calibrated, Calibration, Context, Verdict, calibrated, reviewed
+from defenses.filters.influence import Influence
+from experiments.play.setup import Setup
+from games.request.evaluation import Look
+from games.request.targets import Chosen
+from games.request.traffic import Stream
+from metrics.clustered import clustered_auroc, clustered_rate, clustered_tpr
+from metrics.detection import Roc, roc_curve
+from models.victim import ModelStack, Victim
+
+ALWAYS = ("S1", "S8")  # scores reported beside what decides: the strongest, and a naive one
+CONTROL = "stream_random"  # the streams of the random controls, whose requests lie where the malicious ones do
+STREAM = "stream"  # the group whose records are told apart; of the other groups only the verdicts count
+
+
+class Review:
+    """The filter's work on one batch after the other, so that of the models after them only one is needed at a time.
+
+    `groups` are the batches by name. `calibrate` and `look(name)` are what a judge shows models to: those after the
+    calibration batches come first, and are kept; a threshold is calibrated once. What counts is the filter's verdict.
+    """
+
+    def __init__(self, setup: Setup, victim: Victim, batches: Sequence[Tensor], groups: Mapping[str, Any]) -> None:
+        self.setup, self.victim, self.batches = setup, victim, batches
+        self.groups: Mapping[str, Sequence[Tensor]] = groups
+        self.calibration: list[Calibration] = []
+        self.threshold: float | None = None
+        self.verdicts: dict[str, list[Verdict]] = {name: [] for name in groups}
+        self.beside: dict[str, list[Tensor]] = {} if setup.unfiltered else {name: [] for name in ALWAYS}
+
+    def calibrate(self, models: Sequence[ModelStack], which: slice, predictions: Tensor) -> None:
+        """Keep the models after some of the calibration batches."""
+        for k, batch in enumerate(self.batches[which]):
+            self.calibration.append(Calibration(batch, models[0][k].clone()))
+
+    def look(self, name: str) -> Look:
+        """Reviews batches of the group `name`, after which the victim is one of the models shown."""
+
+        def review(models: Sequence[ModelStack], which: slice, predictions: Tensor) -> None:
+            for k, batch in enumerate(self.groups[name][which]):
+                context = self._context(models[0][k])
+                verdict = reviewed(self.setup.defense, context, batch)
+                self.verdicts[name].append(verdict)
+                for score, found in self.beside.items() if name == STREAM else ():
+                    decides = isinstance(self.setup.defense, Influence) and self.setup.defense.score == score
+                    beside = Influence(score=score)  # type: ignore[arg-type]
+                    found.append(verdict.scores if decides else beside.scores(context, batch))
+
+        return review
+
+    def _context(self, candidate: Victim) -> Context:
+        setup = self.setup
+        parts = (setup.task, self.victim, candidate, setup.data.filter_trusted, self.calibration)
+        if self.threshold is None and isinstance(setup.defense, Calibrated):
+            self.threshold = calibrated(setup.defense, Context(*parts))
+        return Context(*parts, self.threshold)
+
+    def accepted(self, name: str) -> list[Tensor]:
+        """Of every batch of a group the positions that were accepted."""
+        return [batch[found.accepted] for batch, found in zip(self.groups[name], self.verdicts[name], strict=True)]
+
+    def report(self, chosen: Chosen, streams: Sequence[Stream], benign: Mapping[str, str]) -> dict[str, Any]:
+        """What the filter did: by direction over its streams, and on benign batches, whose groups are given by kind."""
+        verdicts = self.verdicts[STREAM]
+        pairs = list(zip(streams, verdicts, strict=True))
+        report: dict[str, Any] = {
+            "threshold": self.threshold if self.threshold is not None else verdicts[0].threshold,
+            "defense": self._called(),
+            "quarantined": [stream.positions[~found.accepted].tolist() for stream, found in pairs],
+        }  # fmt: skip
+        scores = {"decision": [found.scores for found in verdicts], **self.beside}
+        for direction in self.setup.settings.targets.directions:
+            mine = [i for i, each in enumerate(chosen.aim_directions) if each == direction]
+            mine = [i for i in mine if streams[i].malicious.any()]  # a stream without a request has nothing to tell
+            report[direction] = measured(
+                {name: [values[i] for i in mine] for name, values in scores.items()},
+                [~verdicts[i].accepted for i in mine], [streams[i] for i in mine],
+                [~self.verdicts[CONTROL][i].accepted for i in mine],
+            )  # fmt: skip
+        report["benign_size"] = len(self.groups[next(iter(benign.values()))][0])
+        report["benign_rejected"] = {kind: self._rejected(name) for kind, name in benign.items()}
+        return report
+
+    def _called(self) -> str:
+        """The filter's name; `none`, by which no filter is known, is only that of none."""
+        name = called(self.setup.defense)
+        return name if name != "none" or self.setup.unfiltered else type(self.setup.defense).__name__
+
+    def _rejected(self, name: str) -> list[float]:
+        return [float((~found.accepted).double().mean()) for found in self.verdicts[name]]
+
+
+def measured(
+    scores: Mapping[str, Sequence[Tensor]], flagged: Sequence[Tensor], streams: Sequence[Stream],
+    of_control: Sequence[Tensor],
+) -> dict[str, Any] | None:  # fmt: skip
+    """Detection over all records of the streams, with intervals over streams; None without malicious requests in them.
+
+    The records of one stream are judged by one model, so streams are what counts as independent.
+    """
+    if not streams:
+        return None
+    truth = torch.cat([stream.malicious for stream in streams]).cpu()
+    positions = torch.cat([stream.positions for stream in streams]).cpu()
+    number = torch.cat([torch.full((len(s.positions),), i) for i, s in enumerate(streams)])
+    hits = torch.cat(list(flagged)).cpu()
+    report: dict[str, Any] = {
+        "caught": _share(hits[truth], number[truth]),
+        "caught_random": _share(torch.cat(list(of_control)).cpu()[truth], number[truth]),
+        "benign_rejected": _share(hits[~truth], number[~truth]),
+        "streams": len(number[truth].unique()),
+        "malicious": int(truth.sum()), "malicious_distinct": len(positions[truth].unique()),
+        "benign": int((~truth).sum()), "benign_distinct": len(positions[~truth].unique()),
+    }  # fmt: skip
+    for name, values in scores.items():
+        pooled = torch.cat(list(values)).double().cpu()
+        report[name] = {
+            "auroc": clustered_auroc(pooled, truth, number).as_dict(),
+            "tpr_at_1": clustered_tpr(pooled, truth, number, 0.01).as_dict(),
+            "tpr_at_5": clustered_tpr(pooled, truth, number, 0.05).as_dict(),
+        }
+        if name == "decision":
+            report["roc"] = corners(roc_curve(pooled, truth))
+    return report
+
+
+def _share(hits: Tensor, number: Tensor) -> dict[str, Any]:
+    found = clustered_rate(hits, number)
+    return {"value": found.mean, "n": found.n, "settings": {"low": found.low, "high": found.high}}
+
+
+def corners(curve: Roc) -> dict[str, list[float]]:
+    """A ROC curve without the points that lie between two others on a horizontal or vertical line: the same steps."""
+    fpr, tpr = curve.false_positive.tolist(), curve.true_positive.tolist()
+    inner = range(1, len(fpr) - 1)
+    straight = {i for i in inner if fpr[i - 1] == fpr[i] == fpr[i + 1] or tpr[i - 1] == tpr[i] == tpr[i + 1]}
+    keep = [i for i in range(len(fpr)) if i not in straight]
+    return {"fpr": [fpr[i] for i in keep], "tpr": [tpr[i] for i in keep]}

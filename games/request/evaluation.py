@@ -1,0 +1,134 @@
+"""What a set of deletions did: predictions of the unlearned models, and the measurements taken on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.examples import Data
+from metrics.stacked import stacked
+from metrics.uncertainty import confidence, entropy, reliability
+from models.passes import models_at_once
+from models.progress import progress
+from models.victim import ModelStack, Victim, concatenate
+from unlearning.procedure import Procedure, Task, unlearned
+
+ALPHA = 0.1  # miscoverage of the conformal sets that are reported
+# the models of every victim after some requests of a group, which these are, and what they predict together
+Look = Callable[[Sequence[ModelStack], slice, Tensor], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Runs the deployed procedure on rounded requests and measures; independent of what an attack claims."""
+
+    task: Task
+    procedure: Procedure
+    data: Data
+
+    def after(
+        self, victims: Sequence[Victim], seeds: Sequence[int], groups: Mapping[str, Sequence[Tensor]],
+        looks: Mapping[str, Look] | None = None, label: str = "judging", empty_too: bool = False,
+        unseen: Collection[str] = (),
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Mean probabilities (m, n_test + n_conformal, K) after each of the m requests of every group, by its name.
+
+        A request is the positions of its records. All are carried out in their order, in batches of `models_at_once`,
+        so that memory does not grow with their number; nothing of a batch is held on to. What is to be measured on the
+        models themselves, the `looks` of a group measure; what they keep should be numbers. A request of nothing leaves
+        the victim as it is, unless `empty_too`: with another seed than the victim's a procedure that draws changes it.
+        Of `unseen` groups only the models are of interest: they get no predictions.
+        """
+        requests = [(name, i) for name, group in groups.items() for i in range(len(group))]
+        found: dict[str, list[Tensor]] = {name: [] for name in groups}
+        nothing = self.data.test.x.new_zeros(
+            0, len(self.data.test) + len(self.data.conformal_trusted), len(self.data.classes)
+        )
+        with progress(label, len(requests)) as tick:
+            for batch in _batches(requests, models_at_once(victims[0])):
+                models = self.unlearn(victims, seeds, self.rows([groups[name][i] for name, i in batch]), empty_too)
+                for name in dict.fromkeys(name for name, _ in batch):
+                    mine = [k for k, (owner, _) in enumerate(batch) if owner == name]
+                    here, its = slice(mine[0], mine[-1] + 1), slice(batch[mine[0]][1], batch[mine[-1]][1] + 1)
+                    own = [each.select(here) for each in models]
+                    predictions = nothing if name in unseen else self.predict(own)
+                    found[name].append(predictions)
+                    if looks is not None and name in looks:
+                        looks[name](own, its, predictions)
+                del models, own  # before the next batch is made
+                tick(len(batch))
+        return {name: torch.cat([nothing, *parts]) for name, parts in found.items()}
+
+    def rows(self, requests: Sequence[Tensor]) -> Tensor:
+        """Positions as rows of 0/1 deletion weights (m, n)."""
+        rows = self.task.records.x.new_zeros(len(requests), len(self.task.records))
+        for row, request in zip(rows, requests, strict=True):
+            row[request.to(row.device)] = 1
+        return rows
+
+    def unlearn(
+        self, victims: Sequence[Victim], seeds: Sequence[int], deleted: Tensor, empty_too: bool = False
+    ) -> list[ModelStack]:
+        """The models after every row of `deleted` (m, n), one ensemble per victim; rows of zeros leave the victim.
+
+        With `empty_too` the procedure carries out these too.
+        """
+        empty = ~deleted.any(dim=1) if not empty_too else torch.zeros_like(deleted[:, 0], dtype=torch.bool)
+        results = []
+        for victim, seed in zip(victims, seeds, strict=True):
+            if empty.all():
+                results.append(victim.copies(len(deleted)))
+                continue
+            changed = unlearned(self.procedure, self.task, victim, deleted[~empty], seed)
+            if empty.any():
+                joined = concatenate([changed, victim.copies(int(empty.sum()))])
+                order = torch.cat([(~empty).nonzero()[:, 0], empty.nonzero()[:, 0]]).argsort()
+                changed = joined.select(order)
+            results.append(changed)
+        return results
+
+    def predict(self, models: Sequence[ModelStack]) -> Tensor:
+        """Mean probabilities (m, n_test + n_conformal, K) on the test and conformal calibration examples."""
+        inputs = self.data.test.x, self.data.conformal_trusted.x
+        total: Tensor | float = 0.0
+        for each in models:
+            total = total + torch.cat([each.probabilities(x) for x in inputs], dim=1)
+        return torch.as_tensor(total) / len(models)
+
+    def model_levels(self, probabilities: Tensor) -> dict[str, list[float]]:
+        """The metrics of models (m, n_test + n_conformal, K) on the test set: for each metric its m values."""
+        if not len(probabilities):
+            return {}
+        test, trusted = self.data.test, self.data.conformal_trusted
+        p, calibration = probabilities.split([len(test), len(trusted)], dim=1)
+        return stacked(p, test.y, calibration, trusted.y, ALPHA) | {
+            "mean_confidence": [float(confidence(each).mean()) for each in p],
+            "mean_entropy": [float(entropy(each).mean()) for each in p],
+        }
+
+    def reliability(self, probabilities: Sequence[Tensor]) -> dict[str, Any]:
+        """The reliability diagram of one or more models on the test set, their predictions taken together."""
+        n = len(self.data.test)
+        together = torch.cat([p[:n] for p in probabilities])
+        found = reliability(together, self.data.test.y.repeat(len(probabilities)))
+        return {name: getattr(found, name).tolist() for name in ("edges", "accuracy", "confidence", "count")}
+
+
+def _batches(requests: Sequence[tuple[str, int]], size: int) -> Iterator[Sequence[tuple[str, int]]]:
+    for first in range(0, len(requests), size):
+        yield requests[first : first + size]
+
+
+def on_targets(probabilities: Tensor, positions: Tensor, labels: Tensor) -> dict[str, list[float]]:
+    """Of each target t, under its own model t: probability of its label, entropy in nats, label kept; p (T, n, K)."""
+    rows = torch.arange(len(positions), device=probabilities.device)
+    p = probabilities[rows, positions]
+    return {
+        "confidence": p[rows, labels].tolist(),
+        "entropy": entropy(p).tolist(),
+        "kept": (p.argmax(-1) == labels).double().tolist(),
+    }

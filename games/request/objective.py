@@ -1,0 +1,63 @@
+"""The functional that an attack was after, measured on the targets in every state, by judged models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import nan
+
+import torch
+from torch import Tensor
+
+from attacks.attacked import attacked, log_probabilities
+from attacks.functionals import Confidence, Functional, label_of
+from data.examples import Data
+from data.randomness import generator
+from games.request.evaluation import Look
+from games.request.targets import Chosen
+from models.victim import ModelStack, Victim
+
+
+class AttackedObjective:
+    """u(x; theta) of every target by state, in the unit of the functional; larger is less certain.
+
+    Every state is seen through the same dropout masks, where the functional has any. `measured` is False for attacks
+    without a functional, and for confidence, which every state has anyway.
+    """
+
+    def __init__(self, functional: Functional | None, data: Data, chosen: Chosen, seed: int) -> None:
+        self.functional, self.chosen, self.seed = functional, chosen, seed
+        self.measured = functional is not None and not isinstance(functional, Confidence)
+        self.x = torch.cat([data.test.x[chosen.positions], data.conformal_trusted.x])
+        self.truth = data.conformal_trusted.y
+        self.values: dict[str, list[float]] = {}
+
+    @property
+    def label(self) -> str | None:
+        """What was attacked, in words; None for attacks without a functional."""
+        return None if self.functional is None else label_of(self.functional)
+
+    def before(self, victims: Sequence[Victim]) -> None:
+        """Measure the victims themselves."""
+        if self.measured:
+            rows = torch.zeros(len(self.chosen.labels), dtype=torch.long)
+            self.values["before"] = self._of([victim.copies(1) for victim in victims], rows).tolist()
+
+    def look(self, name: str, aims: Sequence[int]) -> Look:
+        """A look at the models of the state `name`, one for each of the `aims`, in their order."""
+        self.values.setdefault(name, [nan] * len(self.chosen.labels))
+        owner = self.chosen.aim_of.tolist()
+
+        def measure(models: Sequence[ModelStack], which: slice, predictions: Tensor) -> None:
+            row = {aim: k for k, aim in enumerate(aims[which])}
+            mine = [i for i, aim in enumerate(owner) if aim in row]
+            rows = torch.tensor([row.get(aim, 0) for aim in owner])
+            found = self._of(models, rows).tolist()
+            for i in mine:
+                self.values[name][i] = found[i]
+
+        return measure
+
+    def _of(self, models: Sequence[ModelStack], rows: Tensor) -> Tensor:
+        assert self.functional is not None
+        log_p = log_probabilities(self.functional, models, self.x, generator(self.seed, "judged functional"))
+        return attacked(self.functional, log_p, self.chosen.labels, rows.to(log_p.device), self.truth)

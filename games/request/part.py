@@ -1,0 +1,92 @@
+"""One direction of a game's record, and its raw numbers per target or per request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from games.request.row import number
+
+WHOLE = "all"  # the unit of what is measured once per game and direction
+
+Values = dict[str, float]  # by unit: the test position of a target, or WHOLE
+
+
+@dataclass(frozen=True)
+class Game:
+    """One direction of a record: its targets `mine`, and the requests `aims` for them, one each or one for all."""
+
+    record: Mapping[str, Any]
+    direction: str
+    mine: tuple[int, ...]
+    aims: tuple[int, ...]
+
+    @property
+    def sign(self) -> int:
+        """+1 where the attacker wants confidence to rise, -1 where it is to fall."""
+        return 1 if self.direction == "over" else -1
+
+    def targets(self, state: Mapping[str, Any], metric: str) -> Values:
+        """A metric of the targets in a state, by test position."""
+        positions = self.record["targets"]["position"]
+        return {str(positions[i]): float(state[metric][i]) for i in self.mine}
+
+    def by_target(self, values: Sequence[float]) -> Values:
+        """Values of the targets `mine`, in their order, by test position."""
+        positions = self.record["targets"]["position"]
+        return {str(positions[i]): value for i, value in zip(self.mine, values, strict=True)}
+
+    def own(self, state: str, metric: str) -> Values:
+        """A metric of the targets, judged with the victim's own seed."""
+        return self.targets(self.record["victim_seed"][state], metric)
+
+    def models(self, state: str, metric: str) -> Values:
+        """A metric of the models: by target where every target has its own request, else one number.
+
+        Before the attack there is one model for all; of the benign control the mean over its models is taken.
+        """
+        found = self.record["victim_seed"][state].get("models", {}).get(metric)
+        if found is None:  # a certificate of a procedure that gives none, or a state of targets only
+            return {}
+        values = [number(value) for value in found]
+        if state in ("before", "benign"):
+            finite = [value for value in values if value is not None]
+            values = [sum(finite) / len(finite) if finite else None] * len(self.record["requests"])
+        if len(self.aims) == len(self.mine) > 1 or self.record["config"]["targets"]["mode"] == "single":
+            positions, aim = self.record["targets"]["position"], self.record["targets"]["aim"]
+            units = {str(positions[i]): values[aim[i]] for i in self.mine}
+        else:
+            units = {WHOLE: values[self.aims[0]]}
+        return {unit: value for unit, value in units.items() if value is not None}
+
+    def fresh(self, state: str, metric: str) -> Values:
+        """A metric of the targets, averaged over fresh seeds; empty for a procedure that draws nothing."""
+        found = self.record["fresh_seeds"]
+        if found is None:
+            return {}
+        runs = [self.targets(each, metric) for each in found[state]]
+        return {unit: sum(run[unit] for run in runs) / len(runs) for unit in runs[0]}
+
+    def detection(self, *path: str) -> Values:
+        """A number of what the filter did; empty without a filter, or without a malicious request."""
+        found: Any = self.record["detection"]
+        if found["defense"] == "none":
+            return {}
+        for key in (self.direction, *path, "value"):
+            if found is None or key not in found:
+                return {}
+            found = found[key]
+        return whole(number(found))
+
+
+def game(record: Mapping[str, Any], direction: str) -> Game:
+    """The part of a record that belongs to a direction, which it must have played."""
+    directions = record["targets"]["direction"]
+    mine = tuple(i for i, each in enumerate(directions) if each == direction)
+    return Game(record, direction, mine, tuple(sorted({record["targets"]["aim"][i] for i in mine})))
+
+
+def whole(value: float | None) -> Values:
+    """What is measured once per game and direction; empty where it is not defined."""
+    return {} if value is None else {WHOLE: value}

@@ -1,0 +1,184 @@
+"""The table at the end of a game, for a terminal or a pipe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from experiments.cli import fitted
+from metrics.wording import bracketed, count, heading, plus_minus, rate, signed
+
+ROWS = (
+    ("confidence", "confidence", 3), ("functional", "attacked objective", 3), ("entropy", "entropy (nats)", 3),
+    ("kept", "labels kept (%)", 0), ("success", "success (%)", 0), ("accuracy", "test accuracy (%)", 1),
+    ("ece", "test ECE, 15 bins", 3), ("conformal_set_size", "90% sets: size", 2),
+    ("conformal_coverage", "90% sets: cover (%)", 1), ("conformal_empty", "90% sets: empty (%)", 1),
+    ("accuracy_deleted", "acc. on deleted (%)", 1), ("relative_distance", "dist. to retraining", 3),
+    ("prediction_distance", "predictions apart", 3),
+)  # fmt: skip
+PERCENT = ("kept", "success")
+SCALED = ("accuracy", "accuracy_deleted", "conformal_coverage", "conformal_empty")
+SILENT = ("relative_distance", "prediction_distance")  # not shown where they are 0 by definition
+State = tuple[str | None, str | None, str]  # with the victim's own seed, with fresh seeds, heading
+ALONE: tuple[State, ...] = (
+    ("before", "nothing", "before"), ("after", "after", "after attack"), ("random", "random", "random control"),
+    ("nearest", None, "nearest control"),
+)  # fmt: skip
+STREAM: tuple[State, ...] = (
+    ("stream", None, "in its stream"), ("defended", "defended", "after + defense"),
+    ("defended_random", "defended_random", "control, likewise"), ("benign", None, "benign control"),
+)  # fmt: skip
+UNFILTERED: tuple[State, ...] = (
+    ("stream", "defended", "in its stream"), ("stream_random", "defended_random", "control, likewise"),
+    ("benign", None, "benign control"),
+)  # fmt: skip
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """Print the tables of a result to standard output."""
+    console = fitted.console()
+    games = result["games"]
+    console.print(f"\n{result['title']}", markup=False, soft_wrap=True)
+    for direction, part in result["summary"].items():
+        console.print()
+        console.print(_title(direction, part, result), style="bold", markup=False, soft_wrap=True)
+        for table in _tables(console, part, games[0]["detection"]["defense"]):
+            console.print(table)
+        for line in _lines(part, games[0]):
+            console.print(line, markup=False, soft_wrap=True)
+    if games[0]["certificate"] is not None:
+        console.print(f"\nCertificate after a random request: {games[0]['certificate']['line']}", soft_wrap=True)
+    asked = sum(game["queries"] for game in games)
+    runs = sum(game["operator_calls"] for game in games)
+    console.print(f"\nThe attack ran the unlearning procedure {count(runs, 'time')} ({asked:,} black-box queries).")
+    console.print("How to read this table: docs/reading.md", soft_wrap=True)
+
+
+def _title(direction: str, part: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    low, high = result["config"]["targets"][direction]
+    what, size = heading(direction, result["games"][0]["criterion"]), plus_minus(part["requested"], 1)
+    over = f"95% intervals over {part['seeds']} seeds" if part["seeds"] > 1 else "95% intervals over its requests"
+    if part["seeds"] == 1 and part["requests"] == 1:
+        over = "one request, so no interval of what it did"
+    return (
+        f"{what}: {count(part['targets'], 'target')} with confidence {low}-{high}; "
+        f"{count(part['requests'], 'request')} of {size} deletions; {over}"
+    )
+
+
+def _tables(console: Console, part: Mapping[str, Any], defense: str) -> list[Table]:
+    """One table where the console is wide enough, else as many below each other as it takes to cut nothing."""
+    unlimited = console.options.update(width=10_000)
+    groups: list[list[State]] = [[]]
+    for state in (*ALONE, *(UNFILTERED if defense == "none" else STREAM)):
+        longer = _table(part, [*groups[-1], state])
+        if groups[-1] and console.measure(longer, options=unlimited).maximum > console.width:
+            groups.append([])
+        groups[-1].append(state)
+    return [_table(part, group) for group in groups]
+
+
+def _table(part: Mapping[str, Any], states: Sequence[State]) -> Table:
+    table = Table(box=box.SIMPLE_HEAVY, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for _, _, name in states:
+        table.add_column(name, justify="right", no_wrap=True)
+    _section(table, "victim's own seed", part["victim_seed"], [own for own, _, _ in states])
+    if part["fresh_seeds"] is not None:
+        table.add_section()
+        _section(table, "fresh seeds*", part["fresh_seeds"], [fresh for _, fresh, _ in states])
+    return table
+
+
+def _section(table: Table, name: str, values: Mapping[str, Any], states: Sequence[str | None]) -> None:
+    table.add_row(name, style="italic")
+    for key, label, digits in ROWS:
+        intervals = [values[state].get(key) if state else None for state in states]
+        if key in SILENT and all(i is None or float(i["mean"]) == 0 for i in intervals):
+            continue
+        cells = [_cell(interval, key, digits) for interval in intervals]
+        if any(cells):
+            table.add_row(f" {label}", *cells)
+
+
+def _cell(interval: Mapping[str, Any] | None, key: str, digits: int) -> str:
+    if interval is None or math.isnan(float(interval["mean"])):
+        return ""
+    if key in PERCENT:
+        return rate(interval, digits)
+    return plus_minus(interval, digits, 100 if key in SCALED else 1)
+
+
+def _lines(part: Mapping[str, Any], game: Mapping[str, Any]) -> list[str]:
+    criterion, defense = game["criterion"], game["detection"]["defense"]
+    lines = [f"Success: {criterion['goal']}."]
+    for judged, name in (("victim_seed", "victim's seed"), ("fresh_seeds", "fresh seeds")):
+        if judged in part["effect"]:
+            effect, left = part["effect"][judged], part["effect_defended"][judged]
+            where = "in a stream" if defense == "none" else "in a stream, with the defense"
+            lines.append(f"Effect against random requests, {name}: {signed(effect)}; {where} {signed(left)}.")
+    lines.append(f"  Effect: {criterion['measure']}; over what the control attains. Positive is as wanted.")
+    if "functional" in part["victim_seed"]["before"]:
+        lines.append(f"Attacked objective: {game['functional']}; larger is less certain.")
+    if part["nothing_requested"]:
+        lines.append(
+            f"Nothing was requested for {part['nothing_requested']} of {part['targets']} targets; their effect is 0."
+        )
+    before = part["victim_seed"]["before"]["accuracy"]
+    if "test examples" in before.get("over", ""):
+        lines.append(f"Test accuracy before is of one model, its interval over {before['over']}.")
+    lines += _footnotes(part, game["left_out"])
+    if part["filter"] is not None:
+        lines += _filter(part["filter"])
+    return lines
+
+
+def _footnotes(part: Mapping[str, Any], left_out: Sequence[str]) -> list[str]:
+    lines = []
+    if left_out:
+        lines.append(f"Left out with judge=quick: {', '.join(left_out)}.")
+    elif part["fresh_seeds"] is None:
+        lines.append("The procedure draws nothing, so fresh seeds would give the same models.")
+    if part["fresh_seeds"] is not None:
+        floor = part["noise_floor"]
+        lines.append(
+            "* before: nothing deleted. Noise floor: with nothing deleted fresh seeds move confidence by "
+            f"{plus_minus(floor['confidence'], 3)}, labels kept {rate(floor['kept'], 0)} %."
+        )
+    distances = [part["victim_seed"]["after"].get(key) for key in SILENT]
+    if any(each and float(each["mean"]) > 0 for each in distances):
+        lines.append(
+            "Distance to retraining: of parameters, relative to doing nothing; predictions apart: their total "
+            "variation from retraining on the test set."
+        )
+    return lines
+
+
+def _filter(found: Mapping[str, Any]) -> list[str]:
+    """What the filter did, in three lines at most."""
+    lines = []
+    if "auroc" in found:
+        counts = found["counts"]
+        beside = ", ".join(f"{s} {bracketed(found[f'auroc_{s}'])}" for s in ("S1", "S8") if f"auroc_{s}" in found)
+        auroc = f"{bracketed(found['auroc'])}{f' ({beside})' if beside else ''}"
+        lines.append(
+            f"Filter: AUROC {auroc} over {found['auroc']['over']}: "
+            f"{counts['malicious']} malicious requests ({counts['malicious_distinct']} distinct records), "
+            f"{counts['benign']} benign ({counts['benign_distinct']})."
+        )
+        lines.append(
+            f"  TPR {bracketed(found['tpr_at_1'])} at 1% and {bracketed(found['tpr_at_5'])} at 5% FPR; caught "
+            f"{bracketed(found['caught'])} (random control {bracketed(found['caught_random'])}); benign rejected "
+            f"{bracketed(found['benign_rejected'], 3)} in these streams."
+        )
+    alone = "; ".join(
+        f"{kind} {bracketed(each, 3)}" for kind, each in found["benign_rejected_alone"].items()
+    )  # fmt: skip
+    over = next(iter(found["benign_rejected_alone"].values()))["over"]
+    lines.append(f"  Benign rejected in benign streams, by who asks: {alone} (over {over}).")
+    return lines

@@ -1,0 +1,59 @@
+"""The command that is printed beside a result gives the result's configuration."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import pytest
+
+from experiments.cli.reproduce import AUTOMATIC, LEFT_OUT, command, typed
+from experiments.sweeps.cells import expand
+
+LINES = (
+    (),
+    ("attack=random", "defense=none", "seed=3"),
+    ("attack=misclassification", "unlearning=second_order", "attack.norm_cap=0.7", "targets.over=[0.3,0.65]"),
+    ("attack/functional=mc_dropout", "model.dropout=0.1", "attack.functional.samples=4"),
+    ("model=logistic", "training=newton", 'defense.score="S1\'"', "targets.mode=set", "attack.owned=0.25"),
+    ("data=mnist", "data.root='/some folder/with, odd (names)'", "data.subset=100", "model.widths=[16,8]"),
+)
+
+
+def settled(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in LEFT_OUT - {"seed"}}
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: " ".join(line) or "defaults")
+def test_the_command_leads_back(line: tuple[str, ...]) -> None:
+    [cell] = expand(line)
+    record = {"config": cell.config, AUTOMATIC: cell.config.get(AUTOMATIC, [])}
+    words = shlex.split(command(typed(record)))
+    assert words[:2] == ["python", "experiments/run.py"]
+    [again] = expand(words[2:])
+    assert settled(again.config) == settled(cell.config)
+    assert len(words) - 2 <= len(line)  # nothing that is a default is repeated
+
+
+def test_several_seeds_are_a_sweep() -> None:
+    [cell] = expand(["attack=random"])
+    assert command(cell.config, [2, 0, 1]) == "python experiments/run.py -m attack=random seed=0,1,2"
+    assert command(cell.config, [4]) == "python experiments/run.py attack=random seed=4"
+
+
+def test_a_component_of_the_users_own_is_named_by_its_target() -> None:
+    [cell] = expand(["attack=random"])
+    cell.config["attack"]["_target_"] = "mine.Attack"
+    assert "attack._target_=mine.Attack" in command(cell.config)
+
+
+def test_text_of_a_record_reads_back_as_it_is() -> None:
+    """No quote, backslash or interpolation in it becomes something else in the reader's shell and settings."""
+    texts = [
+        "${oc.env:HOME}", "x ${y}", "\\${z}", "a'b", "a\\'b", "a\\b", "a\\", "\\\\'", "'", "é ✓", "[1,2]", "nan",
+        "True", "null", "1e5", "", " x ", "a\nb", "a,b=c", "$(touch x)", "`x`", '"', "{a:b}", "a:b", "#", "-m", "~",
+    ]  # fmt: skip
+    [cell] = expand(["attack=random"])
+    cell.config["data"]["root"] = texts
+    [again] = expand(shlex.split(command(cell.config))[2:])
+    assert again.config["data"]["root"] == texts

@@ -1,0 +1,221 @@
+"""The rows of games, the index that keeps them, and the filters."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+
+from data.errors import UserError
+from experiments.play.play import play_config
+from experiments.storage.artifact import envelope
+from experiments.storage.index import NAME
+from experiments.storage.records import write_json_atomic
+from experiments.storage.results import frame, main, record, select
+from games.request.row import rows
+from tests.experiments.games import config
+from tests.experiments.small_sweeps import TINY
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    for options in (("attack=random",), ("attack=random", "defense=none"), ("attack=one_shot_influence", "seed=1")):
+        play_config(config(folder, *TINY, *options, "figures=false"), folder / "out")
+    return folder / "store"
+
+
+def first(store: Path) -> tuple[Path, dict[str, Any]]:
+    path = sorted(store.glob("game/??/*.json"))[0]
+    return path, json.loads(path.read_text())["payload"]
+
+
+def forge(path: Path, **entries: Any) -> None:
+    """Change entries of a record, with check sums that fit."""
+    whole = json.loads(path.read_text())
+    description = {part: whole[part] for part in ("kind", "key", "created", "toolkit")}
+    write_json_atomic(path, envelope(description, {**whole["payload"], **entries}), indent=None)
+
+
+def test_rows_are_the_means_of_the_record(store: Path) -> None:
+    path, game = first(store)
+    table = frame(store)
+    assert len(table) == 6
+    assert set(table["direction"]) == {"over", "under"}
+    for direction in ("over", "under"):
+        [row] = table[(table["digest"] == path.stem) & (table["direction"] == direction)].to_dict("records")
+        mine = [i for i, each in enumerate(game["targets"]["direction"]) if each == direction]
+        after = [game["victim_seed"]["after"]["confidence"][i] for i in mine]
+        control = [game["victim_seed"]["random"]["confidence"][i] for i in mine]
+        assert row["confidence_after"] == pytest.approx(sum(after) / len(after), abs=1e-12)
+        assert row["confidence_effect"] == pytest.approx((sum(after) - sum(control)) / len(after), abs=1e-12)
+        sign = 1 if row["direction"] == "over" else -1
+        before = [game["victim_seed"]["before"]["confidence"][i] for i in mine]
+        kept = [game["victim_seed"]["after"]["kept"][i] for i in mine]
+        attained = [sign * (a - b) * k for a, b, k in zip(after, before, kept, strict=True)]
+        assert row["attained_after"] == pytest.approx(sum(attained) / len(mine), abs=1e-6)
+        assert row["effect"] == pytest.approx(row["attained_after"] - row["attained_random"], abs=1e-12)
+        aims = {game["targets"]["aim"][i] for i in mine}
+        accuracies = [game["victim_seed"]["after"]["models"]["accuracy"][aim] for aim in aims]
+        assert row["accuracy_after"] == pytest.approx(sum(accuracies) / len(accuracies), abs=1e-12)
+        assert row["attack.budget"] == 6
+        assert row["targets"] == len(mine) == 1
+        assert row["unlearning"] == "first_order"
+        assert Path(row["path"]) == path
+
+
+def test_what_is_not_defined_is_none(store: Path) -> None:
+    table = frame(store)
+    undefended = select(table, ["defense=none"])
+    assert undefended["auroc"].isna().all()
+    assert select(table, ["defense=influence", "attack=one_shot_influence"])["auroc"].notna().all()
+
+
+def test_the_index_follows_the_records(store: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "store"
+    for path in store.glob("game/??/*.json"):
+        copy = mine / path.relative_to(store)
+        copy.parent.mkdir(parents=True)
+        copy.write_bytes(path.read_bytes())
+    said: list[str] = []
+    assert len(frame(mine, said.append)) == 6
+    paths = sorted(mine.glob("game/??/*.json"))
+    paths[0].unlink()
+    assert len(frame(mine, said.append)) == 4
+    forge(paths[1], seed=77)
+    os.utime(paths[1], ns=(1, 1))
+    assert 77 in set(frame(mine, said.append)["seed"])
+    assert said == []
+    paths[1].write_text("{ damaged")
+    table = frame(mine, said.append)
+    assert len(table) == 2
+    assert table.attrs["unreadable"] == [(str(paths[1]), "it is not JSON")]
+    assert len(said) == 1
+    assert "prune --damaged" in said[0]
+    assert paths[1].read_text() == "{ damaged"  # left for its owner to look at
+
+
+def test_an_older_form_is_left_out_by_name(store: Path, tmp_path: Path) -> None:
+    path, _ = first(store)
+    old = tmp_path / "store" / "game" / path.parent.name / path.name
+    old.parent.mkdir(parents=True)
+    old.write_bytes(path.read_bytes())
+    forge(old, config=None)
+    said: list[str] = []
+    assert len(frame(tmp_path / "store", said.append)) == 0
+    assert "not the form of a game" in said[0]
+
+
+def test_a_damaged_index_is_made_anew(store: Path) -> None:
+    (store / NAME).write_bytes(b"this is no data base, and long enough to be seen as such" * 50)
+    said: list[str] = []
+    assert len(frame(store, said.append)) == 6
+    assert "made anew" in said[0]
+    said.clear()
+    assert len(frame(store, said.append)) == 6
+    assert said == []
+
+
+def test_a_new_version_of_the_rows_makes_a_new_index(store: Path) -> None:
+    frame(store)
+    with sqlite3.connect(store / NAME) as base:
+        base.execute("DELETE FROM contents")
+        base.execute("PRAGMA user_version = 999")
+    assert len(frame(store)) == 6
+
+
+def test_filters(store: Path) -> None:
+    table = frame(store)
+    assert len(select(table, ["attack=random"])) == 4
+    assert len(select(table, ["attack=random,one_shot_influence", "seed<1"])) == 4
+    assert len(select(table, ["attack!=random"])) == 2
+    assert len(select(table, ["seed>=1", "direction=over"])) == 1
+    assert len(select(table, ["attack.pool=null"])) == 6
+    assert len(select(table, ["data.test=1197"])) == 6
+    for wrong, text in (
+        ("atack=random", "did you mean 'attack'"),
+        ("attack", "cannot be read"),
+        ("seed<x", "no number"),
+        ("attack=typo", "No game has attack=typo; attack is one_shot_influence or random here."),
+        ("attack=random,typo", "No game has attack=typo"),
+        ("attack=", "No game has attack=;"),
+        ("attack<3", "No game has attack<3; attack is one_shot"),
+        ("sed=1", "did you mean 'seed'"),
+    ):
+        with pytest.raises(UserError, match=text):
+            select(table, [wrong])
+
+
+def test_command_line(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["attack=random", "--store", str(store)]) == 0
+    assert "4 rows." in capsys.readouterr().out
+    assert main(["--store", str(store), "--csv", str(tmp_path / "new" / "all.csv")]) == 0
+    assert len(pandas.read_csv(tmp_path / "new" / "all.csv")) == 6
+    assert main(["--store", str(store), "--columns"]) == 0
+    assert "attack.budget" in capsys.readouterr().out
+    assert main(["--store", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err.startswith("Error: There is no store in")
+
+
+def test_a_record_is_verified_when_it_is_read(store: Path, tmp_path: Path) -> None:
+    path, game = first(store)
+    assert record(path)["seed"] == game["seed"]
+    with pytest.raises(UserError, match="There is no record"):
+        record(tmp_path / "game" / "aa" / f"{'a' * 64}.json")
+    assert rows(record(path)) == rows(game)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["attack=typo"], "No game has attack=typo; attack is one_shot_influence or random here."),
+        (["--show", "efect"], "There is no column 'efect' to show; did you mean 'effect'?"),
+        (["--limit", "-1"], "--limit: '-1' is not a whole number from 0 on"),
+        (["--limit", "many"], "--limit: 'many' is not a whole number"),
+        (["--limit"], "--limit needs a value"),
+        (["--cvs", "x"], "There is no option '--cvs'; did you mean --csv?"),
+        (["--csv", ""], "--csv: an empty name is no file"),
+        (["--csv", "{file}/games.csv"], "games.csv cannot be written ("),
+        (["--store", ""], "--store: an empty name"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    arguments: list[str], text: str, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    typed = [each.format(file=tmp_path / "file") for each in arguments]
+    assert main(["--store", str(store), *typed]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    [line] = said.err.splitlines()
+    assert line.startswith("Error: ")
+    assert text in line
+
+
+def test_a_question_whose_answer_is_none_is_answered(
+    store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for filters, text in (
+        (["seed>1"], "No game has seed>1; seed is 0 or 1 here."),
+        (["attack=one_shot_influence", "seed=0"], "No game passes all of attack=one_shot_influence seed=0."),
+    ):
+        assert main(["--store", str(store), *filters, "--csv", str(tmp_path / "none.csv")]) == 0
+        assert len(pandas.read_csv(tmp_path / "none.csv")) == 0
+        assert main(["--store", str(store), *filters]) == 0
+        assert "0 rows." in capsys.readouterr().out
+        assert text in caplog.text
+
+
+def test_leaving_out_what_is_not_there_is_served_and_said(store: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert len(select(frame(store), ["attack!=typo"])) == 6
+    assert "No game has attack=typo" in caplog.text
+
+
+def test_a_store_without_games_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--store", str(tmp_path)]) == 2
+    assert "has no finished games" in capsys.readouterr().err

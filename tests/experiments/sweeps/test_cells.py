@@ -1,0 +1,95 @@
+"""Expanding a sweep: the cells are those that Hydra would compose, each one once."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from data.errors import UserError
+from experiments.cli.choices import without_choices
+from experiments.play.access import resolve_access
+from experiments.play.setup import prepare, store_of
+from experiments.storage.identity import Machine
+from experiments.sweeps.cells import CONF, expand, paths
+from tests.experiments.games import config
+
+SWEEP = (
+    "attack=uncertainty,random", "attack.budget=5,6", "seed=range(2)", "targets.over=[0.3,0.6]", "~targets.mode",
+    "+targets.mode=set", "defense=influence", "defense.score=S1,S8",
+)  # fmt: skip
+
+
+def test_the_product_in_order() -> None:
+    cells = expand(["attack=random,none", "seed=range(3)", "defense=none"])
+    assert [cell.name for cell in cells] == [
+        f"attack={attack},seed={seed}" for attack in ("random", "none") for seed in range(3)
+    ]
+    assert cells[4].overrides == ("attack=none", "seed=1", "defense=none")
+    assert cells[4].config["seed"] == 1
+    assert cells[4].config["attack"]["_target_"].endswith("NoAttack")
+
+
+def test_cells_are_what_hydra_composes() -> None:
+    """Values set in a copy of a composed configuration, against composing every cell from the beginning."""
+    for cell in expand(SWEEP):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            alone = OmegaConf.to_container(compose("run", list(cell.overrides)), resolve=True)
+        assert isinstance(alone, dict)
+        assert without_choices(cell.config) == resolve_access(
+            {str(key): value for key, value in alone.items()} | {"figures": False}
+        )
+
+
+def test_equal_cells_are_one() -> None:
+    assert len(expand(["seed=1,1,2"])) == 2
+    assert len(expand(["attack.budget=20,21", "attack=random"])) == 2
+
+
+def test_one_cell_without_a_sweep_is_named_by_its_overrides() -> None:
+    [cell] = expand(["attack=random", "data=mnist", "data.root=/a b/c"])
+    assert "/" not in cell.name
+    assert " " not in cell.name
+    [cell] = expand([])
+    assert cell.name == "cell"
+
+
+def test_long_names_stay_short_and_unique() -> None:
+    cells = expand(["data=mnist", f"data.root={'x' * 120}a,{'x' * 120}b"])
+    assert len({cell.name for cell in cells}) == 2
+    assert all(len(cell.name) <= 100 for cell in cells)
+
+
+def test_figures_only_where_they_are_asked_for() -> None:
+    assert expand(["seed=0,1"])[0].config["figures"] is False
+    assert expand(["seed=0,1", "figures=true"])[0].config["figures"] is True
+
+
+def test_a_mistake_in_any_cell_is_found_before_the_first_is_played() -> None:
+    with pytest.raises(HydraException):
+        expand(["attack=random,randm"])
+    with pytest.raises(UserError, match=r"targets\.count"):
+        expand(["targets.count=1,many"])
+    with pytest.raises(UserError, match="no finite list"):
+        expand(["training.lr=interval(0,1)"])
+
+
+def test_paths_are_those_that_a_game_is_kept_under(tmp_path: Path) -> None:
+    setup = prepare(config(tmp_path, "seed=3", "repetitions=2"))
+    [cell] = expand([])
+    cell = type(cell)("cell", (), setup.config)
+    found = paths(cell, store_of(setup.config), Machine("cpu", 1), setup.fingerprint)
+    keys = [{**setup.game_key(), "seed": seed} for seed in (3, 4)]
+    assert found == [setup.store.record_path("game", key) for key in keys]
+
+
+def test_many_seeds_are_quick() -> None:
+    """A cell that differs in its seed alone is not composed again, which would take 0.1 s."""
+    began = time.perf_counter()
+    cells = expand(["seed=range(200)"])
+    assert len(cells) == 200
+    assert time.perf_counter() - began < 10
