@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from data.examples import Examples
-from experiments.storage.store import Store
+from games.game import Store
 from models.named_tensors import ensemble_of, tensors_of
 from models.victim import ModelStack, Victim
 from unlearning.procedure import Differentiable, Procedure, Task, unlearned

@@ -54,6 +54,7 @@ class Metric:
         group: the heading over several columns of a report, such as `Confidence`.
         signed: whether a positive number is shown with its sign.
         shown: the views that show it; claims may name every metric.
+        trials: where every value is the yes or no of a unit: how many independent ones stand behind a part, 0 if none.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Metric:
     group: str = ""
     signed: bool = False
     shown: frozenset[View] = frozenset()
+    trials: Callable[[Part], int] | None = None
 
     def mean(self, part: Part) -> float | None:
         """The mean over the units of a part; None where the metric is not defined."""
@@ -122,6 +124,10 @@ class Keys(Protocol):
         """Of a trained victim."""
         ...
 
+    def game(self) -> dict[str, Any]:
+        """Of the record of a game."""
+        ...
+
     def of(self, *places: str, code: Sequence[str] = ()) -> dict[str, Any]:
         """Of what follows from a victim, its procedure, and the settings at `places`.
 
@@ -168,9 +174,20 @@ class Game:
     headline: ClassVar[str]
     code: ClassVar[tuple[str, ...]] = ()
 
-    def resolve(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The configuration with what its `auto` stands for, which is what a record says and a key holds."""
+    def resolve(self, config: Mapping[str, Any], component: Callable[[str], Any]) -> dict[str, Any]:
+        """The configuration with what its `auto` stands for, which is what a record says and a key holds.
+
+        `component` builds what stands at a place of the configuration.
+        """
         return dict(config)
+
+    def roles(self) -> Mapping[str, tuple[str, type]]:
+        """What must stand at places such as `attack`, `attack.functional` or `defense`: a noun, and its protocol."""
+        return {}
+
+    def differentiates(self, attack: Any, procedure: Procedure, defense: Any) -> bool:
+        """Whether somebody differentiates the model in forward mode or twice, as training does not."""
+        return True
 
     def check(self, setup: Setup[Any]) -> None:
         """Raise UserError for what does not fit together; trains nothing."""
@@ -189,7 +206,7 @@ class Game:
 
     def title(self, config: Mapping[str, Any]) -> str:
         """One line that names what was played, without its seeds."""
-        from games.naming import option
+        from data.naming import option
 
         named = {group: option(config, group) for group in ("attack", "defense", "unlearning", "model", "data")}
         return "{0} game: {attack} against {unlearning} with defense {defense}: {model} on {data}".format(

@@ -1,20 +1,11 @@
-"""Directions, states and numbers in words, the same in every view."""
+"""Means, intervals and counts in words, the same in every view."""
+
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from typing import Any
-
-NAMES = {"over": "Over-confidence", "under": "Under-confidence"}
-UNDIRECTED = {"over": "Unsure targets", "under": "Sure targets"}
-
-
-def heading(direction: str, criterion: Mapping[str, Any] | None) -> str:
-    """What the part of a direction is headed by: the attacker's aim, or where that has no direction its targets."""
-    if criterion is None or criterion["directed"]:
-        return NAMES[direction]
-    return f"{criterion['name'].capitalize()}, {UNDIRECTED[direction].lower()}"
 
 
 def plus_minus(interval: Mapping[str, Any], digits: int, factor: float = 1.0) -> str:

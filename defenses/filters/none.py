@@ -18,6 +18,7 @@ class NoDefense:
 
     game: ClassVar[str] = "any"
     name: ClassVar[str] = "none"
+    accepts_everything: ClassVar[bool] = True
 
     def review(self, context: Context, indices: Tensor) -> Verdict:
         """Accept every record (m,), with a suspicion of 0."""

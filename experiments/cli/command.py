@@ -121,23 +121,33 @@ def _play(entry: Entry, config_name: str, config_path: Path, games: list[str]) -
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
+OPEN = "?"  # in place of the value of a group from which nothing need be chosen
+
+
 def known_keys(folder: Path, name: str) -> dict[str, Any]:
-    """The top-level keys of the config `folder/name.yaml`: its own with their values, its groups with None."""
+    """The top-level keys of the config `folder/name.yaml`: its own with their values, its groups with None.
+
+    A group whose default is null has OPEN: it may be absent, or stand for what it sets elsewhere (a preset).
+    """
     from omegaconf import OmegaConf
 
     own = OmegaConf.to_container(OmegaConf.load(Path(folder) / f"{name}.yaml"), resolve=False)
     assert isinstance(own, dict)
     keys: dict[str, Any] = {}
     groups: list[str] = []
+    nothing: set[str] = set()
     for item in own.pop("defaults", []):
         if isinstance(item, dict):
-            group, _, package = str(next(iter(item))).split()[-1].partition("@")  # without `optional` or `override`
-            groups.append((package or group.replace("/", ".")).partition(".")[0])
+            written, chosen = next(iter(item.items()))
+            group, _, package = str(written).split()[-1].partition("@")  # without `optional` or `override`
+            key = (package or group.replace("/", ".")).partition(".")[0]
+            groups.append(key)
+            nothing |= {key} if chosen is None else set()
         elif item != "_self_" and "/" not in item:
             keys |= known_keys(folder, item)
         elif item != "_self_":
             groups.append(item.strip("/").partition("/")[0])
-    keys |= {str(key): value for key, value in own.items()} | dict.fromkeys(groups)
+    keys |= {str(key): value for key, value in own.items()} | dict.fromkeys(groups) | dict.fromkeys(nothing, OPEN)
     return {key: value for key, value in keys.items() if key not in ("hydra", "_global_", "_here_")}
 
 
@@ -163,7 +173,7 @@ def check_keys(cfg: Mapping[Any, Any], schema: Mapping[str, Any], where: str = "
             check_keys(value, default, path)
         elif wanted := _wrong_type(value, default):
             raise UserError(f"{path} must be {wanted}, got {value!r}.")
-    for key in schema.keys() - cfg.keys():
+    for key in {key for key, value in schema.items() if value != OPEN} - cfg.keys():
         raise UserError(f"{f'{where}.' if where else ''}{key} was removed, and a game needs it.")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.storage.records import jsonable
-from games.request.row import NOT_RECORDED
+from experiments.storage.row import NOT_RECORDED
 
 log = logging.getLogger(__name__)
 ELSEWHERE = (*NOT_RECORDED, "device", "threads")  # settings that do not make another game

@@ -13,6 +13,8 @@ from data.errors import UserError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+CONF = Path(__file__).resolve().parents[2] / "conf"  # our own
+
 
 @dataclass(frozen=True)
 class Options:

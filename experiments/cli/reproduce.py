@@ -12,10 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from games.request.row import AUTOMATIC, NOT_RECORDED
+from data.naming import AUTOMATIC
+from experiments.cli.options import CONF
+from experiments.storage.row import NOT_RECORDED
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
-ACCESS = "attack.access"  # the one option whose `auto` is settled before a game
 PROGRAM = "python experiments/run.py"
 PLAIN = re.compile(r"[A-Za-z_/][\w./\-]*")  # text that the grammar reads as text, unquoted
 WORDS = ("true", "false", "null", "nan", "inf")  # text that the grammar reads as something else
@@ -24,10 +24,11 @@ LEFT_OUT = frozenset({*NOT_RECORDED, "seed", "repetitions", "device", "threads"}
 
 def typed(record: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of a game's record as it was typed: with `auto` where that had been settled."""
-    config = record["config"]
-    if ACCESS not in record.get(AUTOMATIC, ()):
-        return dict(config)
-    return {**config, "attack": {**config["attack"], "access": "auto"}}
+    config = dict(record["config"])
+    for place in record.get(AUTOMATIC, ()):
+        group, _, key = str(place).partition(".")
+        config[group] = {**config[group], key: "auto"}
+    return config
 
 
 def command(config: Mapping[str, Any], seeds: int | list[int] | None = None) -> str:

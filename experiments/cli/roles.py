@@ -15,7 +15,9 @@ from typing import Any
 
 from data.bounds import EXACT, shown
 from data.errors import UserError
+from data.naming import option
 from experiments.cli.build import build
+from games.game import Game
 
 LARGEST = 3.4e38
 MENTIONED = 3  # names that are missing, in a sentence
@@ -49,8 +51,10 @@ def check_options(node: Mapping[str, Any], where: str) -> None:
                 )
 
 
-def component(node: Any, where: str) -> Any:
+def component(node: Any, where: str, game: Game | None = None) -> Any:
     """The component that the config `node` describes, which can do what its place `where` asks of it.
+
+    What an attack or a defense must be, the `game` says.
 
     Raises:
         UserError: naming what is missing, as `build` does for what cannot be built.
@@ -59,24 +63,42 @@ def component(node: Any, where: str) -> Any:
     found = _load(target)
     if isinstance(found, types.ModuleType):
         raise UserError(f"{where}: {target!r} is a module; _target_ names a class in it.")
-    if inspect.isclass(found):  # before it is built with options that are not its own
-        _check(set(dir(found)), _roles()[where].verbs, where, target)
+    role = _role_at(where, game)
+    if role is not None and inspect.isclass(found):  # before it is built with options that are not its own
+        _check(set(dir(found)), role.verbs, where, target, role)
     made = build(node, where)
-    _check(set(dir(made)), _roles()[where].needs, where, target)
-    _check_verbs(made, where, target)
-    if where == "attack":
-        _check_attack(made)
+    if role is not None:
+        _check(set(dir(made)), role.needs, where, target, role)
+        _check_verbs(made, where, target, role)
     if where == "unlearning" and made.differentiable and not hasattr(made, "request_vjp"):
         raise UserError(f"unlearning: {target} is differentiable and has no request_vjp; write it, or say False.")
-    if where == "attack" and getattr(made, "functional", None) is not None:
-        part = type(made.functional).__name__
-        _check(set(dir(made.functional)), _roles()["attack.functional"].needs, "attack.functional", part)
+    for name in node if isinstance(node, Mapping) else ():  # components inside it
+        inner = _role_at(f"{where}.{name}", game)
+        part = getattr(made, str(name), None)
+        if inner is not None and part is not None:
+            _check(set(dir(part)), inner.needs, f"{where}.{name}", type(part).__name__, inner)
     return made
 
 
-def _check_verbs(made: object, where: str, target: str) -> None:
+def game_of(config: Mapping[str, Any]) -> Game:
+    """The game that a configuration names.
+
+    Raises:
+        UserError: where it names none, which only an attack that fits every game leaves open, or one that is none.
+    """
+    if config.get("game") is None:
+        raise UserError(
+            f"attack={option(config, 'attack')} fits every game, so that none is chosen; name one, such as game=request."
+        )
+    made = component(config["game"], "game")
+    if not isinstance(made, Game):
+        raise UserError(f"game: {config['game']['_target_']} is no game, since it does not derive from games.game.Game.")
+    return made
+
+
+def _check_verbs(made: object, where: str, target: str, role: Role) -> None:
     """Raise UserError for a verb that cannot be called with what its role calls it with."""
-    for verb, names in _roles()[where].takes.items():
+    for verb, names in role.takes.items():
         method = getattr(made, verb)
         try:
             inspect.signature(method).bind(*names)
@@ -86,19 +108,6 @@ def _check_verbs(made: object, where: str, target: str) -> None:
             ) from error
         except ValueError:  # a callable that Python knows nothing about
             continue
-
-
-def _check_attack(attack: Any) -> None:
-    """Raise UserError where what an attack says of itself cannot be."""
-    if attack.access not in ("auto", "white_box", "black_box"):
-        raise UserError(f"attack.access must be auto, white_box or black_box, got {attack.access!r:.60}.")
-    sizes = {"budget": attack.budget} | ({} if attack.pool is None else {"pool": attack.pool})
-    sizes |= {"queries": attack.queries} if hasattr(attack, "queries") else {}
-    for name, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"attack.{name} must be a whole number of at least 1, got {value!r:.60}.")
-    if not isinstance(attack.owned, int | float) or not 0 < attack.owned <= 1:
-        raise UserError(f"attack.owned must be a share, above 0 and at most 1, got {attack.owned!r:.60}.")
 
 
 @dataclass(frozen=True)
@@ -114,37 +123,38 @@ class Role:
     takes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def _check(has: set[str], needs: tuple[str, ...], where: str, target: str) -> None:
+def _check(has: set[str], needs: tuple[str, ...], where: str, target: str, role: Role) -> None:
     missing = [name for name in needs if name not in has]
     if missing:
         lacks = " and no ".join(missing[:MENTIONED])
         raise UserError(
-            f"{where}: {target} is no {_roles()[where].noun}, since it has no {lacks}; check _target_, or "
-            "see docs/tutorial.md."
+            f"{where}: {target} is no {role.noun}, since it has no {lacks}; check _target_, or see docs/tutorial.md."
         )
+
+
+def _role_at(where: str, game: Game | None) -> Role | None:
+    """The role of what stands at a place; None where nobody asks for any."""
+    of_game = {} if game is None else game.roles()
+    return _role(*of_game[where]) if where in of_game else _roles().get(where)
 
 
 @cache
 def _roles() -> dict[str, Role]:
-    from attacks.attack import Attack
-    from attacks.functionals import Functional
-    from defenses.defense import Filter
     from experiments.sweeps.launchers.launcher import Launcher
     from models.training import Training
     from unlearning.procedure import Procedure
 
     recipe = tuple(field.name for field in dataclasses.fields(Training))
     return {
-        "attack": _role("attack", Attack),
-        "attack.functional": _role("functional", Functional),
-        "defense": _role("filter", Filter),
         "unlearning": _role("unlearning procedure", Procedure),
         "training": Role("recipe of training", (), recipe),
         "data": Role("data set", ("load",), ("load",)),
+        "game": Role("game", ("play", "metrics"), ("name", "headline", "play", "metrics")),
         "hydra.launcher": _role("launcher", Launcher),
     }
 
 
+@cache
 def _role(noun: str, protocol: type) -> Role:
     members = {name: value for name, value in vars(protocol).items() if name == "__call__" or name[0] != "_"}
     verbs = tuple(name for name, value in members.items() if inspect.isfunction(value))

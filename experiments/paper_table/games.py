@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data.errors import UserError
-from experiments.cli.choices import without_choices
+from data.naming import without_choices
 from experiments.paper_table.specification import Overrides, Row, merged
 from experiments.storage.records import canonical_json
-from experiments.sweeps.cells import CONF, Cell, expand
+from experiments.cli.options import CONF
+from experiments.sweeps.cells import Cell, expand
 
 
 def cells_of(

@@ -3,73 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from attacks.attack import Attack, opened
-from attacks.black_box import check_search
-from data.errors import UserError, called
+from data.errors import UserError
 from data.examples import Data
 from data.machine import be_deterministic, use_device, use_threads
-from defenses.defense import Filter
-from defenses.filters.influence import Influence
-from defenses.filters.none import NoDefense
-from experiments.cli.roles import component
-from experiments.play.access import resolve_access
+from data.naming import option
+from experiments.cli.options import CONF
+from experiments.cli.roles import component, game_of
 from experiments.play.architecture import architecture_of, is_ours
-from experiments.play.settings import Settings, check_sizes, pool_size, settings_from, stream_size
+from experiments.play.settings import settings_from
 from experiments.storage import identity
 from experiments.storage.store import Store, default_folder
-from models.dropout import dropout_layers
+from games.game import Game, Setup
 from models.trial import try_out
-from unlearning.procedure import Procedure, Task, architecture
-from unlearning.service import OpenService
+from unlearning.procedure import Task, architecture
 
 
-@plain_dataclass(frozen=True, eq=False)
-class Setup:
-    """Everything a game needs, on its device."""
+def resolved(config: Mapping[str, Any]) -> tuple[Game, dict[str, Any]]:
+    """The game of a resolved configuration, and the configuration with what the game's `auto`s stand for.
 
-    config: dict[str, Any]
-    settings: Settings
-    data: Data
-    task: Task
-    procedure: Procedure
-    attack: Attack
-    defense: Filter
-    device: torch.device
-    threads: int
-    fingerprint: str
-    store: Store
-
-    def victim_key(self) -> dict[str, Any]:
-        """What determines a trained victim, but for its seed."""
-        return identity.victim_key(self.config, self.fingerprint, self.machine)
-
-    def attack_key(self) -> dict[str, Any]:
-        """What determines the requests of the attack, but for the seed."""
-        return identity.attack_key(self.config, self.fingerprint, self.machine)
-
-    def game_key(self) -> dict[str, Any]:
-        """What determines the record of a game, but for its seed."""
-        return identity.game_key(self.config, self.fingerprint, self.machine)
-
-    @property
-    def unfiltered(self) -> bool:
-        """Whether every request is accepted, so that there is nothing to calibrate."""
-        return isinstance(self.defense, NoDefense)
-
-    @property
-    def machine(self) -> identity.Machine:
-        """What of this machine takes part in results."""
-        return identity.Machine(self.device.type, self.threads)
+    Raises UserError where no game is chosen, or the parts belong to different games.
+    """
+    game = game_of(config)
+    check_pairing(game, config)
+    return game, game.resolve(config, lambda place: component(config[place], place, game))
 
 
-def prepare(config: dict[str, Any], data: Data | None = None, non_blocking: frozenset[str] = frozenset()) -> Setup:
+def prepare(
+    config: Mapping[str, Any], data: Data | None = None, non_blocking: frozenset[str] = frozenset()
+) -> Setup[Any]:
     """Build and check every part, load the data, train nothing.
 
     Args:
@@ -79,22 +44,20 @@ def prepare(config: dict[str, Any], data: Data | None = None, non_blocking: froz
 
     Raises UserError for bad values, parts that do not fit each other, and missing or damaged data.
     """
-    config = resolve_access(config)
+    game, config = resolved(config)
     settings = settings_from(config)
-    attack, defense = component(config["attack"], "attack"), component(config["defense"], "defense")
+    attack, defense = (component(config[place], place, game) for place in ("attack", "defense"))
     procedure, training = component(config["unlearning"], "unlearning"), component(config["training"], "training")
-    check_pairing(attack, defense, config)
     device, threads = use_device(settings.device), use_threads(settings.threads)
     be_deterministic(device)
     store = replace(store_of(config), non_blocking=non_blocking, keeps=bool(non_blocking))
     store.check()
     data = load(config) if data is None else data
     factory, module = architecture_of(config["model"], data)
-    if getattr(getattr(attack, "functional", None), "samples", 1) > 1 and not dropout_layers(module):
-        raise UserError("The MC-dropout functional needs a model with dropout; set model.dropout above 0.")
     moved = data.to(device)
     if not is_ours(module):
-        behaves = try_out(factory, moved.train, len(data.classes), derivatives_needed(attack, procedure, defense))
+        derivatives = game.differentiates(attack, procedure, defense)
+        behaves = try_out(factory, moved.train, len(data.classes), derivatives)
         if procedure.irreproducible and behaves.changes_input:
             raise UserError(
                 "model: its forward pass changes the input that it is given. Elsewhere it gets a copy, but a procedure "
@@ -102,18 +65,13 @@ def prepare(config: dict[str, Any], data: Data | None = None, non_blocking: froz
                 "x.sub_(y), or set unlearning.noise=derived."
             )
     task = Task(moved.train, factory, training)
-    if attack.access == "white_box" and getattr(attack, "needs_gradient", True):
-        opened([OpenService(task, procedure, (), ())], called(attack))
-    check_sizes(attack, settings.stream, len(data.train), calibrated=not isinstance(defense, NoDefense))
-    if attack.access == "black_box" and getattr(attack, "feedback", "score") == "score" and hasattr(attack, "search"):
-        pool = pool_size(attack, settings.stream, len(data.train))
-        check_search(attack.search, pool, attack.queries)  # type: ignore[attr-defined]
-    architecture(procedure, task)  # a committee that the records do not suffice for says so here
-    if isinstance(defense, Influence):
-        defense.check_calibration(settings.stream.calibration_batches * stream_size(attack, settings.stream))
-    return Setup(
-        config, settings, moved, task, procedure, attack, defense, device, threads, identity.fingerprint(data), store
+    keys = identity.Keys(config, identity.fingerprint(data), identity.Machine(device.type, threads))
+    setup = Setup(
+        config, game, moved, task, procedure, attack, defense, settings.judge, device, threads, store, keys
     )  # fmt: skip
+    game.check(setup)
+    architecture(procedure, task)  # a committee that the records do not suffice for says so here
+    return setup
 
 
 def store_of(config: Mapping[str, Any]) -> Store:
@@ -130,16 +88,34 @@ def load(config: Mapping[str, Any]) -> Data:
     return data
 
 
-def derivatives_needed(attack: Attack, procedure: Procedure, defense: Filter) -> bool:
-    """Whether somebody differentiates the model in forward mode or twice, as training and retraining do not."""
-    return attack.access == "white_box" or not procedure.exact or not isinstance(defense, NoDefense)
+def check_pairing(game: Game, config: Mapping[str, Any]) -> None:
+    """Attack and defense must play the game; what names no game fits every one.
+
+    Raises UserError with what fits.
+    """
+    for place in ("attack", "defense"):
+        plays = str(getattr(_class_of(config[place]), "game", "any"))
+        if plays not in ("any", game.name):
+            fits = " or ".join(fitting(place, game.name))
+            raise UserError(
+                f"{place}={option(config, place)} plays the {plays} game, and this is the {game.name} game; choose "
+                f"one of its own: {place}={fits}."
+            )
 
 
-def check_pairing(attack: Any, defense: Any, config: Mapping[str, Any]) -> None:
-    """Attack and defense must play the same game; one that names none fits every game."""
-    attacked, defended = (getattr(part, "game", "any") for part in (attack, defense))
-    if attacked != defended and "any" not in (attacked, defended):
-        raise UserError(
-            f"attack={called(attack)} plays the {attacked} game and defense={called(defense)} the {defended} game; "
-            f"choose a defense of the {attacked} game, or defense=none."
-        )
+def fitting(place: str, game: str) -> list[str]:
+    """The options of a group of ours that fit a game."""
+    from omegaconf import OmegaConf
+
+    nodes = {path.stem: OmegaConf.to_container(OmegaConf.load(path)) for path in sorted((CONF / place).glob("*.yaml"))}
+    return [name for name, node in nodes.items() if getattr(_class_of(node), "game", "any") in ("any", game)]
+
+
+def _class_of(node: Any) -> Any:
+    """The class that a component names; None where it cannot be loaded, which is said where it is built."""
+    from hydra.utils import get_object
+
+    try:
+        return get_object(str(node["_target_"]))
+    except Exception:
+        return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
-from experiments.cli.choices import option
+from data.naming import option
 from experiments.cli.script import Parser, ended, place, printable
 from experiments.storage.artifact import KINDS, Damaged, read_content
 from experiments.storage.inventory import DAY, Artifact, Which, artifacts, chosen, remove, strays

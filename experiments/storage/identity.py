@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,7 +14,7 @@ from experiments.storage.code_version import code_version
 from experiments.storage.named_files import contents
 
 VICTIM = ("model", "training", "unlearning")  # the parts of a configuration that a victim depends on, beside its data
-GAME = ("attack", "defense", "targets", "stream", "fresh_seeds", "judge")  # what a game depends on beside its victim
+GAME = ("attack", "defense", "game", "judge")  # what a game depends on beside its victim
 
 
 @dataclass(frozen=True)
@@ -31,41 +31,49 @@ class Machine:
         return {"torch": str(torch.__version__), "device": self.device, "threads": self.threads}
 
 
-def victim_key(config: Mapping[str, Any], fingerprint: str, machine: Machine) -> dict[str, Any]:
-    """What determines a trained victim, but for its seed; `fingerprint` is that of the data set."""
-    parts = {part: config[part] for part in VICTIM}
-    return {**parts, **_files(parts), "data": fingerprint, "code": _code_of(config, parts), **machine.as_dict()}
+@dataclass(frozen=True)
+class Keys:
+    """What determines the artifacts of a resolved configuration, but for their seeds.
+
+    `fingerprint` is that of the data set. With the store turned off nothing is kept under a key, and code without a
+    file may play.
+    """
+
+    config: Mapping[str, Any]
+    fingerprint: str
+    machine: Machine
+
+    def victim(self) -> dict[str, Any]:
+        """Of a trained victim."""
+        parts = {part: self.config[part] for part in VICTIM}
+        return {**parts, **_files(parts), "data": self.fingerprint, "code": self._code(parts), **self.machine.as_dict()}
+
+    def of(self, *places: str, code: Sequence[str] = ()) -> dict[str, Any]:
+        """Of what follows from a victim, its procedure, and the settings at `places` (`games.game.Keys`)."""
+        parts = {place: _at(self.config, place) for place in places}
+        built = {place: node for place, node in parts.items() if place != "game"}  # a game names its code itself
+        return {"victim": self.victim(), **parts, **_files(parts), "its code": self._code(built, *code)}
+
+    def game(self) -> dict[str, Any]:
+        """Of the record of a game."""
+        played = _located(self.config["game"]["_target_"])
+        return self.of(*GAME, code=tuple(played.code) or (played.__module__,))
+
+    def _code(self, parts: Mapping[str, Any], *modules: str) -> str:
+        kept = self.config.get("store", {}).get("enabled", True)
+        return component_code(parts, *modules) if kept else "not kept"
 
 
-def attack_key(config: Mapping[str, Any], fingerprint: str, machine: Machine) -> dict[str, Any]:
-    """What determines the requests that an attack crafts, but for the seed: no defense takes part in it."""
-    parts = {part: config[part] for part in ("attack", "targets")}
-    parts["reserved"] = config["stream"]["reserved"]  # records that the attack cannot name
-    victim = victim_key(config, fingerprint, machine)
-    return {
-        "victim": victim,
-        **parts,
-        **_files(parts),
-        "attack code": _code_of(config, parts, "games.request.crafting"),
-    }
-
-
-def game_key(config: Mapping[str, Any], fingerprint: str, machine: Machine) -> dict[str, Any]:
-    """What determines the record of a game, but for its seed."""
-    parts = {part: config[part] for part in GAME if part in config or part != "judge"}  # older records have no judge
-    victim = victim_key(config, fingerprint, machine)
-    return {"victim": victim, **parts, **_files(parts), "game code": _code_of(config, parts, "games.request.play")}
+def _at(config: Mapping[str, Any], place: str) -> Any:
+    node: Any = config
+    for key in place.split("."):
+        node = node[key]
+    return node
 
 
 def _files(parts: Mapping[str, Any]) -> dict[str, Any]:
     found = contents(parts)
     return {"files": found} if found else {}
-
-
-def _code_of(config: Mapping[str, Any], parts: Mapping[str, Any], *modules: str) -> str:
-    """The code version; with the store turned off nothing is kept under a key, and code without a file may play."""
-    kept = config.get("store", {}).get("enabled", True)
-    return component_code(parts, *modules) if kept else "not kept"
 
 
 def component_code(parts: Mapping[str, Any], *modules: str) -> str:

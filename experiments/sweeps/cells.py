@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
-from experiments.cli.choices import named
+from data.naming import named
 from experiments.cli.command import check_keys, known_keys
-from experiments.cli.options import Options, composed
-from experiments.play.access import resolve_access
+from experiments.cli.options import CONF, Options, composed
+from experiments.play.setup import resolved
 from experiments.play.surroundings import check_surroundings
 from experiments.storage.records import canonical_json, sha256
 from experiments.sweeps.size import check_count
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from experiments.storage.identity import Machine
     from experiments.storage.store import Store
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 LONGEST = 100  # characters of a cell's name, which is also a folder's
 
 
@@ -110,7 +109,7 @@ def _product(
         check_keys(cfg, schema)
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         assert isinstance(config, dict)
-        cell = resolve_access({str(key): value for key, value in config.items()})
+        _, cell = resolved({str(key): value for key, value in config.items()})
         check_surroundings(cell)
         cell["figures"] = cell["figures"] is True
         same = canonical_json(cell)
@@ -151,7 +150,7 @@ def _name(texts: Sequence[str]) -> str:
 
 def paths(cell: Cell, store: Store, machine: Machine, fingerprint: str) -> list[Path]:
     """The files of the cell's games in the store, one per seed, whether they exist or not."""
-    from experiments.storage.identity import game_key
+    from experiments.storage.identity import Keys
 
-    key = game_key(cell.config, fingerprint, machine)
+    key = Keys(cell.config, fingerprint, machine).game()
     return [store.record_path("game", {**key, "seed": seed}) for seed in cell.seeds]

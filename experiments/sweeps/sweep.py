@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
+from data.naming import KEY
 from experiments.cli.folders import keep_other_sweep
-from experiments.storage.identity import Machine, attack_key, fingerprint
+from experiments.storage.identity import Machine, fingerprint
 from experiments.storage.records import canonical_json, write_json_atomic
 from experiments.sweeps.cells import Cell, paths
 from experiments.sweeps.launchers.launcher import Job, Launcher, Outcome
@@ -28,11 +29,11 @@ REST = 5.0  # seconds between two writings of the list of cells
 
 @dataclass(frozen=True)
 class CellStatus:
-    """A cell with the files of its games, and the hash of what it crafts, which cells that share an attack share."""
+    """A cell with the files of its games, and what it is but for its defense: cells that share it share an attack."""
 
     cell: Cell
     files: tuple[Path, ...]
-    attack: str
+    undefended: str
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ def machine_of(settings: Any) -> Machine:
 
 def locate(cell: Cell, store: Store, data: str, machine: Machine) -> CellStatus:
     """The cell with its files; `data` is the fingerprint of its data set."""
-    crafted = canonical_json({**attack_key(cell.config, data, machine), "seed": cell.config["seed"]})
-    return CellStatus(cell, tuple(paths(cell, store, machine, data)), crafted)
+    undefended = canonical_json({key: value for key, value in cell.config.items() if key not in ("defense", KEY)})
+    return CellStatus(cell, tuple(paths(cell, store, machine, data)), undefended)
 
 
 def spread(cells: Sequence[CellStatus]) -> list[CellStatus]:
@@ -97,8 +98,8 @@ def spread(cells: Sequence[CellStatus]) -> list[CellStatus]:
     seen: dict[str, int] = {}
     turns = []
     for each in cells:
-        turns.append(seen.get(each.attack, 0))
-        seen[each.attack] = turns[-1] + 1
+        turns.append(seen.get(each.undefended, 0))
+        seen[each.undefended] = turns[-1] + 1
     return [each for _, each in sorted(zip(turns, cells, strict=True), key=lambda pair: pair[0])]
 
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
 
 from attacks.attack import Access, AttackResult, crafted
+from data.examples import Examples
 from data.randomness import generator
-from experiments.play.setup import Setup
 from games.checkpoint import Checkpointed
-from games.request.targets import Chosen, choose_attacker
+from games.request.targets import Targets, choose_attacker
 from models.victim import Victim
 from unlearning.procedure import Request
 from unlearning.service import Feedback, Meter, OpenService, serve
+
+if TYPE_CHECKING:
+    from games.request.targets import RequestSetup
+
+CODE = ("games.request.crafting",)  # that computes requests, beside the attack and the procedure
 
 
 @dataclass(frozen=True)
@@ -26,21 +35,34 @@ class CraftingRun:
     seconds: float
 
 
-def craft(setup: Setup, seed: int, victims: Sequence[Victim], seeds: Sequence[int], chosen: Chosen) -> CraftingRun:
-    """The attack's requests, from the store where they are there: games that differ in their defense share them."""
-    steps = Checkpointed(setup.procedure, setup.store, setup.victim_key())
+def craft(
+    setup: RequestSetup, seed: int, victims: Sequence[Victim], seeds: Sequence[int], chosen: Targets
+) -> CraftingRun:
+    """The attack's requests, from the store where they are there: games that differ in their defense share them.
+
+    Copies that requests bring are kept with them, as tensors.
+    """
+    steps = Checkpointed(setup.procedure, setup.store, setup.keys.victim())
+    run = cache(lambda: _play(setup, steps, seed, victims, seeds, chosen))
     if setup.procedure.irreproducible:  # the victim is not kept, so requests made for it fit no other game
-        return _play(setup, steps, seed, victims, seeds, chosen)
-    record, _ = setup.store.record(
-        "attack", {**setup.attack_key(), "seed": seed},
-        lambda: _as_record(_play(setup, steps, seed, victims, seeds, chosen)),
-    )  # fmt: skip
+        return run()
+    key = {**setup.keys.of("attack", "unlearning", "game.targets", "game.stream.reserved", code=CODE), "seed": seed}
+    record, _ = setup.store.record("attack", key, lambda: _as_record(run()))
+    found = _from_record(record)
+    if any(each["copies"] for each in record["requests"]):
+        tensors, _ = setup.store.tensors("copies", key, lambda: _copies(run()))
+        found = _with_copies(found, tensors, setup.device)
     steps.clear()
-    return _from_record(record)
+    return found
 
 
 def _play(
-    setup: Setup, steps: Checkpointed, seed: int, victims: Sequence[Victim], seeds: Sequence[int], chosen: Chosen
+    setup: RequestSetup,
+    steps: Checkpointed,
+    seed: int,
+    victims: Sequence[Victim],
+    seeds: Sequence[int],
+    chosen: Targets,
 ) -> CraftingRun:
     began, meter, attack = perf_counter(), Meter(), setup.attack
     entrances: list[Access]
@@ -54,17 +76,22 @@ def _play(
     return CraftingRun(tuple(requests), meter, perf_counter() - began)
 
 
-def _as_record(turn: CraftingRun) -> dict[str, Any]:
-    if any(each.request.examples is not None for each in turn.crafted):
-        raise NotImplementedError("Requests that bring copies of their own need a place for them in the store.")
+def _as_record(run: CraftingRun) -> dict[str, Any]:
     return {
         "requests": [
-            {"indices": each.request.indices, "objective": each.objective, "curve": each.curve}
-            for each in turn.crafted
+            {
+                "indices": each.request.indices,
+                "objective": each.objective,
+                "curve": each.curve,
+                "copies": each.request.examples is not None,
+            }
+            for each in run.crafted
         ],
-        "queries": turn.meter.queries, "predictions": turn.meter.predictions,
-        "operator_calls": turn.meter.operator_calls, "seconds": turn.seconds,
-    }  # fmt: skip
+        "queries": run.meter.queries,
+        "predictions": run.meter.predictions,
+        "operator_calls": run.meter.operator_calls,
+        "seconds": run.seconds,
+    }
 
 
 def _from_record(record: Mapping[str, Any]) -> CraftingRun:
@@ -74,3 +101,18 @@ def _from_record(record: Mapping[str, Any]) -> CraftingRun:
     )
     meter = Meter(record["queries"], record["predictions"], record["operator_calls"])
     return CraftingRun(requests, meter, float(record["seconds"]))
+
+
+def _copies(run: CraftingRun) -> dict[str, Tensor]:
+    """What the requests brought, by the number of the request."""
+    brought = {i: each.request.examples for i, each in enumerate(run.crafted) if each.request.examples is not None}
+    return {f"{i}/{part}": getattr(examples, part) for i, examples in brought.items() for part in ("x", "y")}
+
+
+def _with_copies(run: CraftingRun, tensors: Mapping[str, Tensor], device: torch.device) -> CraftingRun:
+    crafted = list(run.crafted)
+    for i, each in enumerate(crafted):
+        if f"{i}/x" in tensors:
+            examples = Examples(tensors[f"{i}/x"].to(device), tensors[f"{i}/y"].to(device))
+            crafted[i] = replace(each, request=replace(each.request, examples=examples))
+    return replace(run, crafted=tuple(crafted))

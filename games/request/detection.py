@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,13 +11,15 @@ from torch import Tensor
 from data.errors import called
 from defenses.defense import Calibrated, Calibration, Context, Verdict, calibrated, reviewed
 from defenses.filters.influence import Influence
-from experiments.play.setup import Setup
 from games.request.evaluation import Look
-from games.request.targets import Chosen
+from games.request.targets import Targets, unfiltered
 from games.request.traffic import Stream
 from metrics.clustered import clustered_auroc, clustered_rate, clustered_tpr
 from metrics.detection import Roc, roc_curve
 from models.victim import ModelStack, Victim
+
+if TYPE_CHECKING:
+    from games.request.targets import RequestSetup
 
 ALWAYS = ("S1", "S8")  # scores reported beside what decides: the strongest, and a naive one
 CONTROL = "stream_random"  # the streams of the random controls, whose requests lie where the malicious ones do
@@ -31,13 +33,15 @@ class Review:
     calibration batches come first, and are kept; a threshold is calibrated once. What counts is the filter's verdict.
     """
 
-    def __init__(self, setup: Setup, victim: Victim, batches: Sequence[Tensor], groups: Mapping[str, Any]) -> None:
+    def __init__(
+        self, setup: RequestSetup, victim: Victim, batches: Sequence[Tensor], groups: Mapping[str, Any]
+    ) -> None:
         self.setup, self.victim, self.batches = setup, victim, batches
         self.groups: Mapping[str, Sequence[Tensor]] = groups
         self.calibration: list[Calibration] = []
         self.threshold: float | None = None
         self.verdicts: dict[str, list[Verdict]] = {name: [] for name in groups}
-        self.beside: dict[str, list[Tensor]] = {} if setup.unfiltered else {name: [] for name in ALWAYS}
+        self.beside: dict[str, list[Tensor]] = {} if unfiltered(setup) else {name: [] for name in ALWAYS}
 
     def calibrate(self, models: Sequence[ModelStack], which: slice, predictions: Tensor) -> None:
         """Keep the models after some of the calibration batches."""
@@ -70,7 +74,7 @@ class Review:
         """Of every batch of a group the positions that were accepted."""
         return [batch[found.accepted] for batch, found in zip(self.groups[name], self.verdicts[name], strict=True)]
 
-    def report(self, chosen: Chosen, streams: Sequence[Stream], benign: Mapping[str, str]) -> dict[str, Any]:
+    def report(self, chosen: Targets, streams: Sequence[Stream], benign: Mapping[str, str]) -> dict[str, Any]:
         """What the filter did: by direction over its streams, and on benign batches, whose groups are given by kind."""
         verdicts = self.verdicts[STREAM]
         pairs = list(zip(streams, verdicts, strict=True))
@@ -80,7 +84,7 @@ class Review:
             "quarantined": [stream.positions[~found.accepted].tolist() for stream, found in pairs],
         }  # fmt: skip
         scores = {"decision": [found.scores for found in verdicts], **self.beside}
-        for direction in self.setup.settings.targets.directions:
+        for direction in self.setup.game.targets.directions:
             mine = [i for i, each in enumerate(chosen.aim_directions) if each == direction]
             mine = [i for i in mine if streams[i].malicious.any()]  # a stream without a request has nothing to tell
             report[direction] = measured(
@@ -95,7 +99,7 @@ class Review:
     def _called(self) -> str:
         """The filter's name; `none`, by which no filter is known, is only that of none."""
         name = called(self.setup.defense)
-        return name if name != "none" or self.setup.unfiltered else type(self.setup.defense).__name__
+        return name if name != "none" or unfiltered(self.setup) else type(self.setup.defense).__name__
 
     def _rejected(self, name: str) -> list[float]:
         return [float((~found.accepted).double().mean()) for found in self.verdicts[name]]

@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-Record = Mapping[str, Any]
-# The state that a state is compared with: a random request of the same size, treated alike by the same filter.
-CONTROL = {"after": "random", "stream": "stream_random", "defended": "defended_random"}
-# Every state of the targets, in the order in which they are shown.
-STATES = (
-    "before", "after", "random", "nearest", "stream", "stream_random", "defended", "defended_random", "processed",
-    "benign",
-)  # fmt: skip
-SHARED = ("before", "benign", "nothing")  # states whose models belong to all requests; the others have one for each
-FRESH = ("nothing", "after", "random", "defended", "defended_random")  # states judged with fresh seeds
-
-
-def of_direction(record: Record, direction: str) -> list[int]:
-    """The targets of a direction, by their place in the record."""
-    return [i for i, each in enumerate(record["targets"]["direction"]) if each == direction]
+from games.game import Record
+from games.request.quantities import CONTROL
 
 
 def effects(record: Record, state: str, mine: Sequence[int]) -> list[float]:

@@ -1,17 +1,14 @@
-"""Figures of a game, as PNG and PDF: targets before and after, reliability, ROC of the filter, selected examples."""
+"""Figures of a request game: targets before and after, reliability, ROC of the filter, selected examples."""
 
 from __future__ import annotations
 
-import logging
-import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from games.request.effects import of_direction
-from metrics.wording import bracketed, heading
+from games.game import Drawing
+from games.request.direction import of_direction
+from games.request.words import NAMES, heading
+from metrics.wording import bracketed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,73 +22,40 @@ COLOUR = {"over": ORANGE, "under": BLUE}
 SHOWN = 10  # selected examples per row of the image grid
 ALONE = 4  # states of the targets' figure without other requests
 GAP, ROOM = 1.25, 1.4  # distance of images in the grid, in widths and heights
-
-
-STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "pdf.fonttype": 42,
-    "savefig.dpi": 200,
+CAPTIONS = {
+    "targets": "Confidence and entropy of every target before the attack, after it, under random and nearest deletions "
+    "of the same size, and after the defense; the thick line is the mean with its 95% interval over requests.",
+    "reliability": "Accuracy against confidence on the test set, before and after the attack.",
+    "roc": "Malicious against benign requests that the defense would flag, over all thresholds.",
+    "selected": "Targets (left) and the first training examples requested for them, with labels.",
 }
-KEPT = ("backend", "backend_fallback", "toolbar")  # what concerns windows, and would look for a display
 
 
-def draw(result: Mapping[str, Any], data: Data, folder: Path) -> dict[str, Path]:
-    """Write every figure that the game supports; returns the PNG files by name."""
-    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports every glyph of a PDF at level INFO
-    made = {}
-    with figures(result, data) as drawn:
-        for name, figure in drawn:
-            folder.mkdir(parents=True, exist_ok=True)
-            made[name] = folder / f"{name}.png"
-            figure.savefig(made[name])
-            figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
-    return made
+def figures(records: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], data: Data | None) -> Iterator[Drawing]:
+    """The figures that the records support, one at a time; without `data` that of selected examples is left out."""
+    result = {"games": list(records), "summary": summary}
+    drawings: dict[str, Callable[[], Figure | None]] = {
+        "targets": lambda: _targets(result),
+        "reliability": lambda: _reliability(result),
+        "roc": lambda: _roc(result),
+        "selected": lambda: None if data is None else _selected(result, data),
+    }
+    for name, drawing in drawings.items():
+        figure = drawing()
+        if figure is not None:
+            yield Drawing(name, figure, CAPTIONS[name], _alt(summary) if name == "targets" else CAPTIONS[name])
 
 
-@contextmanager
-def figures(result: Mapping[str, Any], data: Data | None = None) -> Iterator[Iterator[tuple[str, Figure]]]:
-    """The figures that the game supports, by name, in our style, one at a time.
-
-    Args:
-        result: `games` (records) and their `summary`, as `experiments.play.play.play_config` returns them.
-        data: the data set that was played; without it the figure of selected examples is left out.
-    """
-
-    def made() -> Iterator[tuple[str, Figure]]:
-        drawings: dict[str, Callable[[], Figure | None]] = {
-            "targets": lambda: _targets(result),
-            "reliability": lambda: _reliability(result),
-            "roc": lambda: _roc(result),
-            "selected": lambda: None if data is None else _selected(result, data),
-        }
-        for name, drawing in drawings.items():
-            figure = drawing()
-            if figure is not None:
-                yield name, figure
-
-    with our_style():
-        yield made()
-
-
-@contextmanager
-def our_style() -> Iterator[None]:
-    """Matplotlib with its own defaults and our style, whatever the user's settings and environment say.
-
-    Nothing here needs pyplot, and so no backend: figures are drawn for files only.
-    """
-    before = os.environ.pop("MPLBACKEND", None)  # matplotlib would refuse to be imported with one that it lacks
-    try:
-        import matplotlib
-    finally:
-        if before is not None:
-            os.environ["MPLBACKEND"] = before
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", matplotlib.MatplotlibDeprecationWarning)
-        ours: dict[Any, Any] = {k: v for k, v in matplotlib.rcParamsDefault.items() if k not in KEPT} | STYLE
-        matplotlib.rcParams.update(ours)
-        yield
+def _alt(summary: Mapping[str, Any]) -> str:
+    sentences = []
+    for direction, part in summary.items():
+        means = {state: part["victim_seed"][state]["confidence"]["mean"] for state in part["victim_seed"]}
+        sentences.append(
+            f"{NAMES[direction].lower()}, {part['targets']} targets: mean confidence {means['before']:.2f} before, "
+            f"{means['after']:.2f} after the attack, {means['defended']:.2f} with the defense, "
+            f"{means['random']:.2f} after random deletions."
+        )
+    return " ".join(sentences)
 
 
 def _targets(result: Mapping[str, Any]) -> Figure:

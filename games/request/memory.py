@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from attacks.selection import prefix_lengths
 from data import memory
 from data.errors import UserError
-from experiments.play.setup import Setup
 from models.curvature import HELD, LARGEST
 from models.passes import activations, models_at_once, room
 from models.solver import Solver
 from models.training import initialise
 from models.victim import Victim
 from unlearning.procedure import Recording, architecture
+
+if TYPE_CHECKING:
+    from games.request.targets import RequestSetup
 
 # How many numbers are held for one of a kind, measured in games of several models and procedures:
 WORK = 7  # for a parameter of a model of a batch: sums in float64, what is added up to them, steps, the models after
@@ -43,30 +46,30 @@ class Need:
         return self.kept + max(self.models, self.passes) + self.predictions + self.records + self.libraries
 
 
-def need(setup: Setup) -> Need:
+def need(setup: RequestSetup) -> Need:
     """What the game of `setup` will take, most of it for a moment only; nothing is trained to know it."""
-    task, settings, data = setup.task, setup.settings, setup.data
+    task, game, data = setup.task, setup.game, setup.data
     records, width = task.records.x, task.records.x.element_size()
     victim = Victim(*initialise(architecture(setup.procedure, task), 0, records))
     size, each, space = victim.flat().numel(), activations(victim, records), room(records.device)
     members = getattr(getattr(setup.attack, "functional", None), "members", 1)
     samples = getattr(getattr(setup.attack, "functional", None), "samples", 1)
 
-    per_aim = settings.targets.count if settings.targets.mode == "single" else 1
-    requests = per_aim * len(settings.targets.directions)
+    per_aim = game.targets.count if game.targets.mode == "single" else 1
+    requests = per_aim * len(game.targets.directions)
     tried = requests * max(1, len(prefix_lengths(setup.attack.budget, getattr(setup.attack, "prefixes", 0))))
-    judged = 3 * requests + settings.stream.benign_batches
+    judged = 3 * requests + game.stream.benign_batches
     batch = min(models_at_once(victim), max(judged, tried))
 
     seen = min(task.training.batch_size, len(records))
-    trains = settings.judge == "full" or setup.procedure.stochastic
+    trains = setup.judge == "full" or setup.procedure.stochastic
     stack = max(1, min(task.training.together, batch, space // max(1, seen * each))) if trains else 1
     training = stack * (TRAINED * size + PASSED * seen * each)
     most = max(len(records), len(data.test), len(data.auxiliary))
     passes = PASSED * min(space, batch * most * each) + _solving(setup, size, each, batch)
-    kept = members * (size + _recorded(setup, size)) + settings.stream.calibration_batches * size
+    kept = members * (size + _recorded(setup, size)) + game.stream.calibration_batches * size
     answers = judged * (len(data.test) + len(data.conformal_trusted)) * (2 if members > 1 else 1)
-    looks = tried * (len(data.auxiliary) + settings.targets.count) * members * samples
+    looks = tried * (len(data.auxiliary) + game.targets.count) * members * samples
     return Need(
         kept=width * kept,
         models=width * members * WORK * batch * size,
@@ -76,12 +79,12 @@ def need(setup: Setup) -> Need:
     )
 
 
-def _recorded(setup: Setup, size: int) -> int:
+def _recorded(setup: RequestSetup, size: int) -> int:
     """Numbers that the procedure records while a model of `size` parameters learns."""
     return setup.procedure.recorded(setup.task, size) if isinstance(setup.procedure, Recording) else 0
 
 
-def _solving(setup: Setup, size: int, each: int, batch: int) -> int:
+def _solving(setup: RequestSetup, size: int, each: int, batch: int) -> int:
     """Numbers that are held to solve with the inverse curvature: of an exact procedure, for its gradient only."""
     solver, exact = getattr(setup.procedure, "solver", None), setup.procedure.exact
     if not isinstance(solver, Solver) or (exact and setup.attack.access != "white_box"):
@@ -92,7 +95,7 @@ def _solving(setup: Setup, size: int, each: int, batch: int) -> int:
     return min(HELD * space, graphs) + (DENSE * size**2 if with_matrix else 0) + 3 * vectors * size
 
 
-def check_memory(setup: Setup) -> None:
+def check_memory(setup: RequestSetup) -> None:
     """Raise UserError, with what would make it smaller, where the game of `setup` cannot fit."""
     free, asked = available(setup.device), need(setup)
     if free is None or asked.total <= free:
@@ -102,7 +105,7 @@ def check_memory(setup: Setup) -> None:
     listed = ", ".join(f"{name} {size:.1f}" for name, size in parts.items())
     raise UserError(
         f"This game needs about {asked.total / 2**30:.1f} GB of memory ({listed}), and {free / 2**30:.1f} GB are free "
-        f"on {where}; choose a smaller model, data.subset, data.test or targets.count, or a larger machine."
+        f"on {where}; choose a smaller model, data.subset, data.test or game.targets.count, or a larger machine."
     )
 
 

@@ -13,7 +13,7 @@ from attacks.functionals import Confidence, Functional, label_of
 from data.examples import Data
 from data.randomness import generator
 from games.request.evaluation import Look
-from games.request.targets import Chosen
+from games.request.targets import Targets
 from models.victim import ModelStack, Victim
 
 
@@ -24,7 +24,7 @@ class AttackedObjective:
     without a functional, and for confidence, which every state has anyway.
     """
 
-    def __init__(self, functional: Functional | None, data: Data, chosen: Chosen, seed: int) -> None:
+    def __init__(self, functional: Functional | None, data: Data, chosen: Targets, seed: int) -> None:
         self.functional, self.chosen, self.seed = functional, chosen, seed
         self.measured = functional is not None and not isinstance(functional, Confidence)
         self.x = torch.cat([data.test.x[chosen.positions], data.conformal_trusted.x])

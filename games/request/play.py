@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,6 @@ from torch import Tensor
 from attacks.criterion import criterion_of, described
 from data.machine import peak_gpu_memory_mb, peak_memory_mb
 from data.randomness import derive, generator
-from experiments.play.setup import Setup
 from games.checkpoint import Checkpointed
 from games.request.crafting import craft
 from games.request.detection import Review
@@ -22,11 +21,14 @@ from games.request.evaluation import Judge, Look
 from games.request.forgetting import Forgetting, Lists
 from games.request.objective import AttackedObjective
 from games.request.states import Observer, mean_of_models
-from games.request.targets import Chosen, choose_targets, learn, member_seeds
+from games.request.targets import Targets, choose_targets, member_seeds
 from games.request.traffic import Stream, Traffic, traffic
 from metrics.uncertainty import ece_floor
 from models.victim import ModelStack, Victim
 from unlearning.retrain import Retrain
+
+if TYPE_CHECKING:
+    from games.request.targets import RequestSetup
 
 log = logging.getLogger(__name__)
 QUICK = ("the distance to retraining", "a request in two halves", "fresh seeds")  # what judge=quick leaves out
@@ -36,7 +38,7 @@ QUICK = ("the distance to retraining", "a request in two halves", "fresh seeds")
 class Scene:
     """Who is attacked and who judges: the victims with their seeds, and what describes the targets."""
 
-    setup: Setup
+    setup: RequestSetup
     seed: int
     victims: Sequence[Victim]
     seeds: Sequence[int]
@@ -44,21 +46,21 @@ class Scene:
     observer: Observer
 
     @property
-    def chosen(self) -> Chosen:
+    def chosen(self) -> Targets:
         """The targets."""
         return self.observer.chosen
 
 
-def play_one(setup: Setup, seed: int) -> dict[str, Any]:
+def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
     """Play the game of `setup` with the root seed `seed`; docs/reading.md explains the fields of the record."""
     began = perf_counter()
     seeds = member_seeds(setup, seed)
-    victims = [learn(setup, each) for each in seeds]
-    steps = Checkpointed(setup.procedure, setup.store, setup.victim_key())
+    victims = [setup.victim(each) for each in seeds]
+    steps = Checkpointed(setup.procedure, setup.store, setup.keys.victim())
     judge = Judge(setup.task, steps, setup.data)
     start = judge.predict([victim.copies(1) for victim in victims])[0]
     n, criterion = len(setup.data.test), criterion_of(setup.attack)
-    chosen = choose_targets(setup.settings.targets, start[:n], setup.data.test.x, seed)
+    chosen = choose_targets(setup.game.targets, start[:n], setup.data.test.x, seed)
     scene = Scene(setup, seed, victims, seeds, judge, Observer(judge, chosen, criterion, start))
     learned = perf_counter()
     turn = craft(setup, seed, victims, seeds, chosen)
@@ -66,7 +68,7 @@ def play_one(setup: Setup, seed: int) -> dict[str, Any]:
     attacked = perf_counter()
     requests = [torch.tensor(crafted.request.indices, dtype=torch.long) for crafted in turn.crafted]
     asked = traffic(setup, seed, chosen, requests, victims)
-    full = setup.settings.judge == "full"
+    full = setup.judge == "full"
     forgetting = Forgetting(setup.task, setup.procedure, victims[0], seeds[0], setup.data.test.x, compared=full)
     objective = AttackedObjective(getattr(setup.attack, "functional", None), setup.data, chosen, seed)
     own, detection, accepted = judge_with_own_seed(scene, forgetting, objective, asked)
@@ -143,7 +145,7 @@ def judge_with_own_seed(
         d: judge.reliability(
             [p for p, each in zip(found["after"], scene.chosen.aim_directions, strict=True) if each == d]
         )
-        for d in scene.setup.settings.targets.directions
+        for d in scene.setup.game.targets.directions
     }
     detection = review.report(scene.chosen, asked.streams, {kind: f"benign_{kind}" for kind in kinds})
     return outcome, detection, accepted
@@ -222,7 +224,7 @@ def judge_with_fresh_seeds(scene: Scene, asked: Traffic, accepted: Accepted) -> 
     setup, observer = scene.setup, scene.observer
     if not scene.judge.procedure.stochastic:
         return None
-    fresh = [derive(scene.seed, "fresh", i) for i in range(setup.settings.fresh_seeds)]
+    fresh = [derive(scene.seed, "fresh", i) for i in range(setup.game.fresh_seeds)]
     groups: dict[str, Sequence[Tensor]] = {
         "nothing": [torch.empty(0, dtype=torch.long)], "after": asked.requests, "random": asked.random, **accepted
     }  # fmt: skip

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from attacks.criterion import Criterion
 from games.request.evaluation import Judge, on_targets
-from games.request.targets import Chosen
+from games.request.quantities import OF_TARGETS, SIGN
+from games.request.targets import Targets
 
-PER_TARGET = ("confidence", "entropy", "kept", "attained", "success")
+PER_TARGET = tuple(each.name for each in OF_TARGETS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,7 @@ class Observer:
     """
 
     judge: Judge
-    chosen: Chosen
+    chosen: Targets
     criterion: Criterion
     start: Tensor
 
@@ -64,7 +65,7 @@ class Observer:
 
     def _judged(self, found: dict[str, list[float]]) -> dict[str, list[float]]:
         change = torch.tensor(found["confidence"], dtype=torch.float64) - self._first
-        wanted = change * torch.tensor([1.0 if each == "over" else -1.0 for each in self.chosen.directions]).double()
+        wanted = change * torch.tensor([SIGN[each] for each in self.chosen.directions], dtype=torch.float64)
         kept = torch.tensor(found["kept"], dtype=torch.float64)
         attained, success = self.criterion.attained(wanted, kept), self.criterion.success(wanted, kept)
         return {**found, "attained": attained.tolist(), "success": success.double().tolist()}

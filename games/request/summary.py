@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 
-from games.request.effects import FRESH, SHARED, STATES, effects, effects_by_fresh_seed, empty, of_direction
-from games.request.kinds import YES_OR_NO, bounds, interval, is_share
+from games.request.direction import of_direction
+from games.request.effects import effects, effects_by_fresh_seed, empty
+from games.request.quantities import FRESH, OF_TARGETS, QUANTITIES, SHARED, STATES
 from metrics.clustered import clustered_rate
 from metrics.intervals import crossed_interval, grouped_interval, rate_interval
 
 Record = Mapping[str, Any]
 Runs = list[list[float]]  # values by run (a fresh seed, or the only run) of one seed
-PER_TARGET = ("confidence", "entropy", "kept", "attained", "success", "functional")
+PER_TARGET = (*(each.name for each in OF_TARGETS), "functional")
+YES_OR_NO = ("kept", "success")  # of every target
 
 
 def summarise(records: Sequence[Record], directions: Sequence[str]) -> dict[str, Any]:
@@ -28,12 +30,6 @@ def summarise(records: Sequence[Record], directions: Sequence[str]) -> dict[str,
     the same size; `effect_defended` the same where both went through the same filter in the same stream.
     """
     return {direction: _direction(records, direction) for direction in directions}
-
-
-def score(summary: Mapping[str, Any]) -> float:
-    """Mean over directions of the effect with the victim's own seed, positive where it is what the attacker wanted."""
-    found = [part["effect"]["victim_seed"]["mean"] for part in summary.values()]
-    return sum(found) / len(found)
 
 
 def _direction(records: Sequence[Record], direction: str) -> dict[str, Any]:
@@ -93,10 +89,11 @@ def _measured(
 
 def _of_runs(records: Sequence[Runs], metric: str, units: str) -> dict[str, Any]:
     """Over seeds the runs of a seed are averaged; of one seed with several runs both runs and units are what varies."""
+    kind = QUANTITIES[metric]
     if len(records) == 1 and len(records[0]) > 1:
         table = torch.tensor(records[0], dtype=torch.float64).T
         if bool(torch.isfinite(table).all()):
-            return asdict(crossed_interval(table, "share" if is_share(metric) else "plain", bounds(metric), units))
+            return asdict(crossed_interval(table, "share" if kind.share else "plain", kind.bounds, units))
     averaged = [[sum(values) / len(runs) for values in zip(*runs, strict=True)] for runs in records]
     return _interval(averaged, metric, units)
 
@@ -123,7 +120,7 @@ def _own_effects(record: Record, state: str, mine: Sequence[int]) -> Runs:
 
 
 def _interval(groups: Sequence[Sequence[float]], metric: str, units: str) -> dict[str, Any]:
-    return asdict(interval(groups, metric, units))
+    return asdict(QUANTITIES[metric].interval(groups, units))
 
 
 def _of_one_model(record: Record) -> dict[str, Any]:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
+from rich.text import Text
 
-from experiments.cli import fitted
-from metrics.wording import bracketed, count, heading, plus_minus, rate, signed
+from games.request.quantities import QUANTITIES, Quantity
+from games.request.words import heading
+from metrics.wording import bracketed, count, plus_minus, rate, signed
 
-ROWS = (
-    ("confidence", "confidence", 3), ("functional", "attacked objective", 3), ("entropy", "entropy (nats)", 3),
-    ("kept", "labels kept (%)", 0), ("success", "success (%)", 0), ("accuracy", "test accuracy (%)", 1),
-    ("ece", "test ECE, 15 bins", 3), ("conformal_set_size", "90% sets: size", 2),
-    ("conformal_coverage", "90% sets: cover (%)", 1), ("conformal_empty", "90% sets: empty (%)", 1),
-    ("accuracy_deleted", "acc. on deleted (%)", 1), ("relative_distance", "dist. to retraining", 3),
-    ("prediction_distance", "predictions apart", 3),
+SHOWN = (
+    "confidence", "functional", "entropy", "kept", "success", "accuracy", "ece", "conformal_set_size",
+    "conformal_coverage", "conformal_empty", "accuracy_deleted", "relative_distance", "prediction_distance",
 )  # fmt: skip
-PERCENT = ("kept", "success")
-SCALED = ("accuracy", "accuracy_deleted", "conformal_coverage", "conformal_empty")
+ROWS = [QUANTITIES[name] for name in SHOWN]
+PERCENT = ("kept", "success")  # shown with both ends of the interval
 SILENT = ("relative_distance", "prediction_distance")  # not shown where they are 0 by definition
 State = tuple[str | None, str | None, str]  # with the victim's own seed, with fresh seeds, heading
 ALONE: tuple[State, ...] = (
@@ -39,29 +38,37 @@ UNFILTERED: tuple[State, ...] = (
 )  # fmt: skip
 
 
-def show(result: Mapping[str, Any]) -> None:
-    """Print the tables of a result to standard output."""
-    console = fitted.console()
-    games = result["games"]
-    console.print(f"\n{result['title']}", markup=False, soft_wrap=True)
-    for direction, part in result["summary"].items():
-        console.print()
-        console.print(_title(direction, part, result), style="bold", markup=False, soft_wrap=True)
-        for table in _tables(console, part, games[0]["detection"]["defense"]):
-            console.print(table)
-        for line in _lines(part, games[0]):
-            console.print(line, markup=False, soft_wrap=True)
-    if games[0]["certificate"] is not None:
-        console.print(f"\nCertificate after a random request: {games[0]['certificate']['line']}", soft_wrap=True)
-    asked = sum(game["queries"] for game in games)
-    runs = sum(game["operator_calls"] for game in games)
-    console.print(f"\nThe attack ran the unlearning procedure {count(runs, 'time')} ({asked:,} black-box queries).")
-    console.print("How to read this table: docs/reading.md", soft_wrap=True)
+@dataclass(frozen=True)
+class StateTable:
+    """The states of a direction side by side: one table where the console is wide enough, else several."""
+
+    part: Mapping[str, Any]
+    defense: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        """As many tables below each other as it takes to cut nothing."""
+        yield from _tables(console, self.part, self.defense)
 
 
-def _title(direction: str, part: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    low, high = result["config"]["targets"][direction]
-    what, size = heading(direction, result["games"][0]["criterion"]), plus_minus(part["requested"], 1)
+def tables(records: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """What a terminal shows of the records of one game, by direction."""
+    first = records[0]
+    for direction, part in summary.items():
+        yield ""
+        yield Text(_title(direction, part, first), style="bold")
+        yield StateTable(part, first["detection"]["defense"])
+        yield from map(Text, _lines(part, first))
+    if first["certificate"] is not None:
+        yield Text(f"\nCertificate after a random request: {first['certificate']['line']}")
+    asked = sum(record["queries"] for record in records)
+    runs = sum(record["operator_calls"] for record in records)
+    yield Text(f"\nThe attack ran the unlearning procedure {count(runs, 'time')} ({asked:,} black-box queries).")
+    yield Text("How to read this table: docs/reading.md")
+
+
+def _title(direction: str, part: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    low, high = record["config"]["game"]["targets"][direction]
+    what, size = heading(direction, record["criterion"]), plus_minus(part["requested"], 1)
     over = f"95% intervals over {part['seeds']} seeds" if part["seeds"] > 1 else "95% intervals over its requests"
     if part["seeds"] == 1 and part["requests"] == 1:
         over = "one request, so no interval of what it did"
@@ -97,21 +104,21 @@ def _table(part: Mapping[str, Any], states: Sequence[State]) -> Table:
 
 def _section(table: Table, name: str, values: Mapping[str, Any], states: Sequence[str | None]) -> None:
     table.add_row(name, style="italic")
-    for key, label, digits in ROWS:
-        intervals = [values[state].get(key) if state else None for state in states]
-        if key in SILENT and all(i is None or float(i["mean"]) == 0 for i in intervals):
+    for each in ROWS:
+        intervals = [values[state].get(each.name) if state else None for state in states]
+        if each.name in SILENT and all(i is None or float(i["mean"]) == 0 for i in intervals):
             continue
-        cells = [_cell(interval, key, digits) for interval in intervals]
+        cells = [_cell(interval, each) for interval in intervals]
         if any(cells):
-            table.add_row(f" {label}", *cells)
+            table.add_row(f" {each.label}", *cells)
 
 
-def _cell(interval: Mapping[str, Any] | None, key: str, digits: int) -> str:
+def _cell(interval: Mapping[str, Any] | None, quantity: Quantity) -> str:
     if interval is None or math.isnan(float(interval["mean"])):
         return ""
-    if key in PERCENT:
-        return rate(interval, digits)
-    return plus_minus(interval, digits, 100 if key in SCALED else 1)
+    if quantity.name in PERCENT:
+        return rate(interval, quantity.digits)
+    return plus_minus(interval, quantity.digits, 100 if quantity.scale == "share" else 1)
 
 
 def _lines(part: Mapping[str, Any], game: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,20 +12,21 @@ from torch import Tensor
 from attacks.attack import Attacker, AttackGoal
 from data.errors import UserError
 from data.randomness import derive, generator
-from experiments.play.settings import Targets, pool_size, reserved_count
-from experiments.play.setup import Setup
+from games.request.quantities import SIGN
+from games.request.settings import TargetSettings, pool_size, reserved_count
 from metrics.uncertainty import confidence
-from models.named_tensors import tensors_of, victim_of
-from models.training import initialise
-from models.victim import Victim
-from unlearning.procedure import architecture, learned
+
+if TYPE_CHECKING:
+    from games.game import Setup
+    from games.request.game import RequestGame
+
+    RequestSetup = Setup[RequestGame]
 
 log = logging.getLogger(__name__)
-SIGN = {"over": -1, "under": 1}
 
 
 @dataclass(frozen=True, eq=False)
-class Chosen:
+class Targets:
     """The targets of a game: test positions (T,), predicted labels (T,), directions, and the aim of each."""
 
     positions: Tensor
@@ -35,27 +37,23 @@ class Chosen:
     aim_directions: tuple[str, ...]
 
 
-def learn(setup: Setup, seed: int) -> Victim:
-    """The victim of `seed`, from the store where it is there."""
-
-    if setup.procedure.irreproducible:
-        victim = learned(setup.procedure, setup.task, seed)
-        log.info("Victim of seed %d: trained, and not kept, since its procedure draws secret noise.", seed)
-        return victim
-    key = {**setup.victim_key(), "seed": seed}
-    tensors, hit = setup.store.tensors("victim", key, lambda: tensors_of(learned(setup.procedure, setup.task, seed)))
-    log.info("Victim of seed %d: %s.", seed, "taken from the store" if hit else "trained")
-    module = initialise(architecture(setup.procedure, setup.task), seed, setup.task.records.x)[0]
-    return victim_of(tensors, module, setup.device)
+def accepts_all(defense: Any) -> bool:
+    """Whether a defense accepts every request, so that there is nothing to calibrate."""
+    return bool(getattr(defense, "accepts_everything", False))
 
 
-def member_seeds(setup: Setup, seed: int) -> list[int]:
+def unfiltered(setup: RequestSetup) -> bool:
+    """Whether every request of a game is accepted."""
+    return accepts_all(setup.defense)
+
+
+def member_seeds(setup: RequestSetup, seed: int) -> list[int]:
     """The seeds of the victims: more than one for an attack on an ensemble."""
     members = getattr(getattr(setup.attack, "functional", None), "members", 1)
     return [seed, *(derive(seed, "member", i) for i in range(1, members))]
 
 
-def choose_targets(targets: Targets, probabilities: Tensor, x: Tensor, seed: int) -> Chosen:
+def choose_targets(targets: TargetSettings, probabilities: Tensor, x: Tensor, seed: int) -> Targets:
     """Draw targets whose confidence lies in the band of their direction, from the test set; p (n, K), x (n, ...).
 
     Where a band holds fewer than `count`, all of them are taken and that is said. Raises UserError where it holds none.
@@ -66,10 +64,12 @@ def choose_targets(targets: Targets, probabilities: Tensor, x: Tensor, seed: int
         low, high = getattr(targets, direction)
         inside = ((top > low) & (top < high)).nonzero()[:, 0]
         if len(inside) == 0:
-            raise UserError(f"No test example has a confidence in targets.{direction}=[{low}, {high}]; widen the band.")
+            raise UserError(
+                f"No test example has a confidence in game.targets.{direction}=[{low}, {high}]; widen the band."
+            )
         if len(inside) < targets.count:
             log.warning(
-                "targets.%s=[%g, %g] holds no more than %d of the test examples; all are taken.",
+                "game.targets.%s=[%g, %g] holds no more than %d of the test examples; all are taken.",
                 direction,
                 low,
                 high,
@@ -95,30 +95,30 @@ def choose_targets(targets: Targets, probabilities: Tensor, x: Tensor, seed: int
         aim_of, aim_directions = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)), targets.directions
         groups = list(torch.arange(len(every)).split(sizes))
     aims = tuple(
-        AttackGoal(x[every[group]], labels[group], SIGN[direction])
+        AttackGoal(x[every[group]], labels[group], -SIGN[direction])  # +1 raises uncertainty
         for group, direction in zip(groups, aim_directions, strict=True)
     )
-    return Chosen(every, labels, tuple(directions), aim_of, aims, aim_directions)
+    return Targets(every, labels, tuple(directions), aim_of, aims, aim_directions)
 
 
-def reserved_records(setup: Setup, seed: int) -> Tensor:
+def reserved_records(setup: RequestSetup, seed: int) -> Tensor:
     """The records that the provider's calibration is drawn from, and that no request names; sorted positions.
 
     They stand for records whose owners the provider knows, such as its own.
     """
     n = len(setup.task.records)
-    count = reserved_count(setup.settings.stream, n)
+    count = reserved_count(setup.game.stream, n)
     return torch.randperm(n, generator=generator(seed, "reserved"))[:count].sort().values
 
 
-def choose_attacker(setup: Setup, seed: int) -> Attacker:
+def choose_attacker(setup: RequestSetup, seed: int) -> Attacker:
     """The records that the attacker owns, its candidates among them, and its reference examples."""
     records = setup.task.records
     free = torch.ones(len(records), dtype=torch.bool)
     free[reserved_records(setup, seed)] = False
     order = torch.randperm(len(records), generator=generator(seed, "owned"))
     owned = order[free[order]][: round(setup.attack.owned * len(records))]
-    size = pool_size(setup.attack, setup.settings.stream, len(records))
+    size = pool_size(setup.attack, setup.game.stream, len(records))
     chosen = torch.randperm(len(owned), generator=generator(seed, "pool"))[:size]
     pool = owned[chosen].sort().values.to(records.x.device)
     return Attacker(pool, records[pool], setup.data.auxiliary)

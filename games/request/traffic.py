@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,12 +13,14 @@ from attacks.attack import Attacker
 from attacks.norm_cap import below_norm_quantile
 from attacks.requester.nearest import nearest_records
 from data.randomness import generator
-from experiments.play.settings import stream_size
-from experiments.play.setup import Setup
 from games.request.benign import Kind, draw_benign
-from games.request.targets import Chosen, choose_attacker, reserved_records
+from games.request.settings import stream_size
+from games.request.targets import Targets, choose_attacker, reserved_records, unfiltered
 from models.victim import Victim
 from unlearning.service import OpenService
+
+if TYPE_CHECKING:
+    from games.request.targets import RequestSetup
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +51,17 @@ class Traffic:
     probe: Tensor
 
 
-def traffic(setup: Setup, seed: int, chosen: Chosen, requests: Sequence[Tensor], victims: Sequence[Victim]) -> Traffic:
+def traffic(
+    setup: RequestSetup, seed: int, chosen: Targets, requests: Sequence[Tensor], victims: Sequence[Victim]
+) -> Traffic:
     """The traffic of the game with the root seed `seed` whose attack asked for `requests`."""
-    settings = setup.settings.stream
+    settings = setup.game.stream
     attacker = choose_attacker(setup, seed)
     controls = random_controls(setup, seed, requests, attacker, victims)
     pairs = [stream_pair(setup, seed, i, *each) for i, each in enumerate(zip(requests, controls, strict=True))]
     size = stream_size(setup.attack, settings)
     kinds: list[Kind] = [settings.benign, *([settings.harder] if settings.harder else [])]
-    batches = 0 if setup.unfiltered else settings.calibration_batches
+    batches = 0 if unfiltered(setup) else settings.calibration_batches
     return Traffic(
         requests, controls, nearest_controls(chosen, requests, attacker),
         [mine for mine, _ in pairs], [control for _, control in pairs],
@@ -66,7 +71,7 @@ def traffic(setup: Setup, seed: int, chosen: Chosen, requests: Sequence[Tensor],
 
 
 def random_controls(
-    setup: Setup, seed: int, requests: Sequence[Tensor], attacker: Attacker, victims: Sequence[Victim]
+    setup: RequestSetup, seed: int, requests: Sequence[Tensor], attacker: Attacker, victims: Sequence[Victim]
 ) -> list[Tensor]:
     """For each request as many records at random, of those that the attack may name: its pool, below its norm cap."""
     pool, cap = attacker.pool.cpu(), getattr(setup.attack, "norm_cap", None)
@@ -78,7 +83,7 @@ def random_controls(
     return [pool[draw[: len(request)]] for draw, request in zip(draws, requests, strict=True)]
 
 
-def nearest_controls(chosen: Chosen, requests: Sequence[Tensor], attacker: Attacker) -> list[Tensor]:
+def nearest_controls(chosen: Targets, requests: Sequence[Tensor], attacker: Attacker) -> list[Tensor]:
     """For each request as many records of the pool nearest to its targets, of the classes that serve its direction.
 
     See `attacks.requester.nearest`; where the pool holds fewer such records, these.
@@ -88,19 +93,19 @@ def nearest_controls(chosen: Chosen, requests: Sequence[Tensor], attacker: Attac
     return [nearest[: len(request)] for nearest, request in zip(found, requests, strict=True)]
 
 
-def probe(setup: Setup, seed: int, attacker: Attacker) -> Tensor:
+def probe(setup: RequestSetup, seed: int, attacker: Attacker) -> Tensor:
     """A random request of the full budget."""
     pool = attacker.pool.cpu()
     return pool[torch.randperm(len(pool), generator=generator(seed, "probe"))[: setup.attack.budget]]
 
 
-def stream_pair(setup: Setup, seed: int, number: int, request: Tensor, control: Tensor) -> tuple[Stream, Stream]:
+def stream_pair(setup: RequestSetup, seed: int, number: int, request: Tensor, control: Tensor) -> tuple[Stream, Stream]:
     """The stream of a request and that of its control: the same benign records, none of them in either, one order.
 
     Every stream has the size of the calibration batches (`stream_size`), whatever the request's own: a
     model moves the farther the more is forgotten, and so do the scores of a filter.
     """
-    rng, settings = generator(seed, "stream", number), setup.settings.stream
+    rng, settings = generator(seed, "stream", number), setup.game.stream
     outside = ~reserved_mask(setup, seed)
     outside[torch.cat([request, control]).cpu()] = False
     size = stream_size(setup.attack, settings) - len(request)
@@ -113,7 +118,7 @@ def stream_pair(setup: Setup, seed: int, number: int, request: Tensor, control: 
     )
 
 
-def benign_batches(setup: Setup, seed: int, kind: Kind, count: int, size: int) -> list[Tensor]:
+def benign_batches(setup: RequestSetup, seed: int, kind: Kind, count: int, size: int) -> list[Tensor]:
     """`count` batches of `size` benign records of the training set, outside the reserved part."""
     eligible = (~reserved_mask(setup, seed)).nonzero()[:, 0]
     return [
@@ -122,14 +127,14 @@ def benign_batches(setup: Setup, seed: int, kind: Kind, count: int, size: int) -
     ]
 
 
-def calibration_batches(setup: Setup, seed: int, count: int, size: int) -> list[Tensor]:
+def calibration_batches(setup: RequestSetup, seed: int, count: int, size: int) -> list[Tensor]:
     """`count` batches of `size` records drawn uniformly from the reserved part of the training set."""
     reserved = reserved_records(setup, seed)
     draws = [generator(seed, "calibration", i) for i in range(count)]
     return [draw_benign("uniform", setup.task.records, reserved, size, rng).to(setup.device) for rng in draws]
 
 
-def reserved_mask(setup: Setup, seed: int) -> Tensor:
+def reserved_mask(setup: RequestSetup, seed: int) -> Tensor:
     """Which records (n,) are reserved for calibration."""
     mask = torch.zeros(len(setup.task.records), dtype=torch.bool)
     mask[reserved_records(setup, seed)] = True

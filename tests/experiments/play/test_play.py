@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.cli.choices import without_choices
+from data.naming import without_choices
 from experiments.play.play import play_config
 from experiments.storage.records import with_nulls
 from tests.experiments.games import QUICK, command, config

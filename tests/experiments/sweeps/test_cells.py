@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from data.errors import UserError
-from experiments.cli.choices import without_choices
+from data.naming import without_choices
 from experiments.play.access import resolve_access
 from experiments.play.setup import prepare, store_of
 from experiments.storage.identity import Machine

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 KEY = "choices"
+AUTOMATIC = "automatic"  # lists the options for which `auto` was typed, in a settled configuration and in a record
 
 
 def named(config: Mapping[str, Any], choices: Mapping[Any, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from experiments.cli.choices import KEY, named, option, without_choices
+from data.naming import KEY, named, option, without_choices
 from experiments.play.play import play_config, title
 from experiments.report_page.heatmap import heatmap
 from experiments.report_page.pool import pool

@@ -1,4 +1,4 @@
-"""One direction of a game's record, and its raw numbers per target or per request."""
+"""One direction of a record of the request game, and its raw numbers by target or by request."""
 
 from __future__ import annotations
 
@@ -6,31 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from games.request.row import number
-
-WHOLE = "all"  # the unit of what is measured once per game and direction
-
-Values = dict[str, float]  # by unit: the test position of a target, or WHOLE
+from games.game import WHOLE, Part, Record, Values
+from games.request.quantities import SIGN
+from games.request.words import heading
 
 
 @dataclass(frozen=True)
-class Game:
-    """One direction of a record: its targets `mine`, and the requests `aims` for them, one each or one for all."""
+class Direction(Part):
+    """One direction of a record: its targets `mine`, and the requests `goals` for them, one each or one for all."""
 
-    record: Mapping[str, Any]
-    direction: str
-    mine: tuple[int, ...]
-    aims: tuple[int, ...]
+    mine: tuple[int, ...] = ()
+    goals: tuple[int, ...] = ()
 
     @property
     def sign(self) -> int:
         """+1 where the attacker wants confidence to rise, -1 where it is to fall."""
-        return 1 if self.direction == "over" else -1
+        return SIGN[self.name]
 
     def targets(self, state: Mapping[str, Any], metric: str) -> Values:
         """A metric of the targets in a state, by test position."""
-        positions = self.record["targets"]["position"]
-        return {str(positions[i]): float(state[metric][i]) for i in self.mine}
+        positions, values = self.record["targets"]["position"], state[metric]
+        return {str(positions[i]): float(values[i]) for i in self.mine}
 
     def by_target(self, values: Sequence[float]) -> Values:
         """Values of the targets `mine`, in their order, by test position."""
@@ -53,11 +49,11 @@ class Game:
         if state in ("before", "benign"):
             finite = [value for value in values if value is not None]
             values = [sum(finite) / len(finite) if finite else None] * len(self.record["requests"])
-        if len(self.aims) == len(self.mine) > 1 or self.record["config"]["targets"]["mode"] == "single":
-            positions, aim = self.record["targets"]["position"], self.record["targets"]["aim"]
-            units = {str(positions[i]): values[aim[i]] for i in self.mine}
+        if len(self.goals) == len(self.mine) > 1 or self.record["config"]["game"]["targets"]["mode"] == "single":
+            positions, goal = self.record["targets"]["position"], self.record["targets"]["aim"]
+            units = {str(positions[i]): values[goal[i]] for i in self.mine}
         else:
-            units = {WHOLE: values[self.aims[0]]}
+            units = {WHOLE: values[self.goals[0]]}
         return {unit: value for unit, value in units.items() if value is not None}
 
     def fresh(self, state: str, metric: str) -> Values:
@@ -73,18 +69,31 @@ class Game:
         found: Any = self.record["detection"]
         if found["defense"] == "none":
             return {}
-        for key in (self.direction, *path, "value"):
+        for key in (self.name, *path, "value"):
             if found is None or key not in found:
                 return {}
             found = found[key]
         return whole(number(found))
 
 
-def game(record: Mapping[str, Any], direction: str) -> Game:
-    """The part of a record that belongs to a direction, which it must have played."""
-    directions = record["targets"]["direction"]
-    mine = tuple(i for i, each in enumerate(directions) if each == direction)
-    return Game(record, direction, mine, tuple(sorted({record["targets"]["aim"][i] for i in mine})))
+def of_direction(record: Record, direction: str) -> list[int]:
+    """The targets of a direction, by their place in the record."""
+    return [i for i, each in enumerate(record["targets"]["direction"]) if each == direction]
+
+
+def directions(record: Record) -> list[Direction]:
+    """The directions of a record, in the order in which they were played."""
+    found = []
+    for name in dict.fromkeys(record["targets"]["direction"]):
+        mine = tuple(of_direction(record, name))
+        goals = tuple(sorted({record["targets"]["aim"][i] for i in mine}))
+        found.append(Direction(name, heading(name, record["criterion"]), record, mine, goals))
+    return found
+
+
+def number(value: Any) -> float | None:
+    """A stored number; None for one that is not finite, which JSON keeps as a string."""
+    return None if value is None or isinstance(value, str) else float(value)
 
 
 def whole(value: float | None) -> Values:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cache
 from typing import Any
 
 from data.errors import UserError
-from experiments.cli.reproduce import ACCESS
-from experiments.cli.signatures import takes
-from experiments.storage.records import canonical_json
-from games.request.row import AUTOMATIC
+from data.naming import AUTOMATIC
+from data.signatures import takes
+
+ACCESS = "attack.access"  # the one option whose `auto` is settled before a game
 
 
-def resolve_access(config: Mapping[str, Any]) -> dict[str, Any]:
+def resolve_access(config: Mapping[str, Any], component: Callable[[str], Any]) -> dict[str, Any]:
     """A resolved configuration with the access that `auto` stands for, which is what a record says and a key holds.
 
     Sequential feedback is a black-box setting, so it gets black-box access. Everything else is left as it is, and what
-    was `auto` is listed under AUTOMATIC. Raises UserError where the procedure cannot be built.
+    was `auto` is listed under AUTOMATIC. `component` builds what stands at a place of the configuration. Raises
+    UserError where the procedure cannot be built.
     """
     attack = config["attack"]
     if _claimed(attack) != "auto":
@@ -29,7 +28,7 @@ def resolve_access(config: Mapping[str, Any]) -> dict[str, Any]:
             f"attack: {attack['_target_']} has the access auto and no option `access` by which it is told what that "
             'stands for; make it an option, as access: str = "auto", or name white_box or black_box.'
         )
-    white = attack.get("feedback") != "sequential" and _differentiable(canonical_json(config["unlearning"]))
+    white = attack.get("feedback") != "sequential" and bool(component("unlearning").differentiable)
     return {**config, "attack": {**attack, "access": "white_box" if white else "black_box"}, AUTOMATIC: [ACCESS]}
 
 
@@ -42,10 +41,3 @@ def _claimed(attack: Mapping[str, Any]) -> Any:
     with suppress(Exception):  # what cannot be loaded is said where it is built
         return getattr(get_object(attack["_target_"]), "access", None)
     return None
-
-
-@cache  # the cells of a sweep share few procedures
-def _differentiable(unlearning: str) -> bool:
-    from experiments.cli.roles import component
-
-    return bool(component(json.loads(unlearning), "unlearning").differentiable)

@@ -1,0 +1,45 @@
+"""What must fit together before a request game begins; nothing is trained to know it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attacks.attack import opened
+from attacks.black_box import check_search
+from data.errors import UserError, called
+from defenses.filters.influence import Influence
+from games.request.settings import check_sizes, pool_size, stream_size
+from games.request.targets import unfiltered
+from models.dropout import dropout_layers
+from unlearning.service import OpenService
+
+if TYPE_CHECKING:
+    from games.request.targets import RequestSetup
+
+
+def check(setup: RequestSetup) -> None:
+    """Raise UserError for an attack, a filter or a model that cannot play, and a data set that is too small."""
+    attack, stream, n = setup.attack, setup.game.stream, len(setup.data.train)
+    check_attack(attack)
+    if getattr(getattr(attack, "functional", None), "samples", 1) > 1 and not dropout_layers(setup.task.build()):
+        raise UserError("The MC-dropout functional needs a model with dropout; set model.dropout above 0.")
+    if attack.access == "white_box" and getattr(attack, "needs_gradient", True):
+        opened([OpenService(setup.task, setup.procedure, (), ())], called(attack))
+    check_sizes(attack, stream, n, calibrated=not unfiltered(setup))
+    if attack.access == "black_box" and getattr(attack, "feedback", "score") == "score" and hasattr(attack, "search"):
+        check_search(attack.search, pool_size(attack, stream, n), attack.queries)
+    if isinstance(setup.defense, Influence):
+        setup.defense.check_calibration(stream.calibration_batches * stream_size(attack, stream))
+
+
+def check_attack(attack: Any) -> None:
+    """Raise UserError where what an attack says of itself cannot be."""
+    if attack.access not in ("auto", "white_box", "black_box"):
+        raise UserError(f"attack.access must be auto, white_box or black_box, got {attack.access!r:.60}.")
+    sizes = {"budget": attack.budget} | ({} if attack.pool is None else {"pool": attack.pool})
+    sizes |= {"queries": attack.queries} if hasattr(attack, "queries") else {}
+    for name, value in sizes.items():
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"attack.{name} must be a whole number of at least 1, got {value!r:.60}.")
+    if not isinstance(attack.owned, int | float) or not 0 < attack.owned <= 1:
+        raise UserError(f"attack.owned must be a share, above 0 and at most 1, got {attack.owned!r:.60}.")

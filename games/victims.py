@@ -1,0 +1,29 @@
+"""Trained victims, from the store where they are there."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from models.named_tensors import tensors_of, victim_of
+from models.training import initialise
+from unlearning.procedure import architecture, learned
+
+if TYPE_CHECKING:
+    from games.game import Setup
+    from models.victim import Victim
+
+log = logging.getLogger(__name__)
+
+
+def learn(setup: Setup[Any], seed: int) -> Victim:
+    """The victim of `seed`; one with secret noise is never kept."""
+    if setup.procedure.irreproducible:
+        victim = learned(setup.procedure, setup.task, seed)
+        log.info("Victim of seed %d: trained, and not kept, since its procedure draws secret noise.", seed)
+        return victim
+    key = {**setup.keys.victim(), "seed": seed}
+    tensors, hit = setup.store.tensors("victim", key, lambda: tensors_of(learned(setup.procedure, setup.task, seed)))
+    log.info("Victim of seed %d: %s.", seed, "taken from the store" if hit else "trained")
+    module = initialise(architecture(setup.procedure, setup.task), seed, setup.task.records.x)[0]
+    return victim_of(tensors, module, setup.device)
