@@ -1,6 +1,5 @@
 """Means, intervals and counts in words, the same in every view."""
 
-
 from __future__ import annotations
 
 import math

@@ -88,11 +88,13 @@ def game_of(config: Mapping[str, Any]) -> Game:
     """
     if config.get("game") is None:
         raise UserError(
-            f"attack={option(config, 'attack')} fits every game, so that none is chosen; name one, such as game=request."
+            f"attack={option(config, 'attack')} fits every game, so none is chosen; name one, as in game=request."
         )
     made = component(config["game"], "game")
     if not isinstance(made, Game):
-        raise UserError(f"game: {config['game']['_target_']} is no game, since it does not derive from games.game.Game.")
+        raise UserError(
+            f"game: {config['game']['_target_']} is no game, since it does not derive from games.game.Game."
+        )
     return made
 
 

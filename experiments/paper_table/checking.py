@@ -11,14 +11,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from data.errors import UserError
 from experiments.paper_table.specification import Specification
-from games.request.metrics import known
+from games.game import Game
 
 
 def specification(name: str, content: Mapping[str, Any]) -> Specification:
     """The table `name` from the content of its YAML, checked.
 
     Raises:
-        UserError: for an unknown key, metric or row, a value out of its range, or a name that is used twice.
+        UserError: for an unknown key or row, a value out of its range, or a name that is used twice.
     """
     try:
         table: Specification = TypeAdapter(Specification).validate_python(content)
@@ -37,16 +37,28 @@ def specification(name: str, content: Mapping[str, Any]) -> Specification:
             _check(pattern, table.combinations, f"{where}, without", "row")
     for row in table.overrides:
         _check(row, rows, f"{where}, overrides", "row")
-    for column in table.columns:
-        _check(column.metric, known(), f"{where}, columns", "metric")
     for claim in table.claims:
-        for row, metric, _ in claim.sides:
+        for row, _, _ in claim.sides:
             _check(row, rows, f"{where}, claim {claim.id}", "row")
-            _check(metric, known(), f"{where}, claim {claim.id}", "metric")
     for number in table.beside:
         _check(number.row, rows, f"{where}, beside", "row")
-        _check(number.metric, known(), f"{where}, beside", "metric")
     return table
+
+
+def check_metrics(name: str, table: Specification, game: Game) -> None:
+    """Make sure that the game of a table measures what columns, claims and numbers from elsewhere name.
+
+    Raises:
+        UserError: for a metric that it does not have.
+    """
+    known, where = [metric.name for metric in game.metrics()], f"The table {name}"
+    for column in table.columns:
+        _check(column.metric, known, f"{where}, columns", "metric")
+    for claim in table.claims:
+        for _, metric, _ in claim.sides:
+            _check(metric, known, f"{where}, claim {claim.id}", "metric")
+    for number in table.beside:
+        _check(number.metric, known, f"{where}, beside", "metric")
 
 
 def _check(name: str, among: Iterable[str], where: str, what: str) -> None:

@@ -10,8 +10,7 @@ from typing import Any
 from data.randomness import generator
 from experiments.paper_table.significance import Evidence, holm, paired_bootstrap, sign_test
 from experiments.paper_table.specification import Claim
-from games.request.kinds import is_share
-from games.request.part import Values
+from games.game import WHOLE, Game, Values, metric_of
 
 TESTS = {
     "paired_bootstrap": (
@@ -27,7 +26,7 @@ SUPPORTS = {
     "within": "a difference within {:g} of 0 supports the claim",
 }
 BySeed = Mapping[int, Values]
-Measured = Callable[[str, str, str], "BySeed | str"]  # row, metric, direction -> values, or why there are none
+Measured = Callable[[str, str, str], "BySeed | str"]  # row, metric, part -> values, or why there are none
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Pairs:
     offset: float = 0.0
 
 
-def judge(claims: Sequence[Claim], measured: Measured, table: str) -> list[Verdict]:
+def judge(claims: Sequence[Claim], measured: Measured, table: str, game: Game) -> list[Verdict]:
     """Test every claim of a table.
 
     Each claim is tested in both directions, so m claims are 2m one-sided tests, and Holm's rule goes over all of them:
@@ -80,14 +79,15 @@ def judge(claims: Sequence[Claim], measured: Measured, table: str) -> list[Verdi
 
     Args:
         claims: what is claimed.
-        measured: gives the values of a row, metric and direction, by seed and unit, or the reason why there are none.
+        measured: gives the values of a row, metric and part, by seed and unit, or the reason why there are none.
         table: its name, from which the draws of the bootstrap are derived.
+        game: the game that it is about, which says what kind of number a metric is.
     """
     found = [_evidence(claim, measured, table) for claim in claims]
     both = [_p_values(claim, pairs, evidence) for claim, (pairs, evidence, _) in zip(claims, found, strict=True)]
     adjusted = holm([p for each in both for p in each])
     return [
-        _verdict(claim, *each, raw, (adjusted[2 * i], adjusted[2 * i + 1]), len(claims))
+        _verdict(claim, game, *each, raw, (adjusted[2 * i], adjusted[2 * i + 1]), len(claims))
         for i, (claim, each, raw) in enumerate(zip(claims, found, both, strict=True))
     ]
 
@@ -145,7 +145,7 @@ def _p_values(claim: Claim, found: Pairs | None, evidence: Evidence | None) -> t
 
 
 def _verdict(
-    claim: Claim, found: Pairs | None, evidence: Evidence | None, reason: str, raw: tuple[float, float],
+    claim: Claim, game: Game, found: Pairs | None, evidence: Evidence | None, reason: str, raw: tuple[float, float],
     adjusted: tuple[float, float], claims: int,
 ) -> Verdict:  # fmt: skip
     answer = "not decided"
@@ -164,7 +164,7 @@ def _verdict(
         evidence.note, holm_over, claim.source,
     ]  # fmt: skip
     effect, low, high = (x - found.offset for x in (evidence.effect, evidence.low, evidence.high))
-    low, high = _within_range(claim, low, high)
+    low, high = _within_range(claim, game, low, high)
     said = int(answer == "does not hold")
     return Verdict(
         claim.id, claim.text, answer, effect, low, high, found.measured, found.baseline, raw[said], adjusted[said],
@@ -172,9 +172,9 @@ def _verdict(
     )  # fmt: skip
 
 
-def _within_range(claim: Claim, low: float, high: float) -> tuple[float, float]:
+def _within_range(claim: Claim, game: Game, low: float, high: float) -> tuple[float, float]:
     """An interval of a difference of shares or AUROCs, cut at -1 and 1; beyond its constant a share cannot lie."""
-    if not is_share(claim.metric) or math.isnan(low):
+    if not metric_of(game, claim.metric).share or math.isnan(low):
         return low, high
     constant = claim.against.constant
     ends = (-1.0, 1.0) if constant is None else (-constant, 1.0 - constant)
@@ -200,15 +200,19 @@ def _asked(claim: Claim) -> str:
     if against.constant is not None:
         baseline = f"{against.constant:g}"
     else:
-        row, metric, direction = claim.sides[1]
+        row, metric, part = claim.sides[1]
         factor = "" if against.factor == 1 else f"{against.factor:g} x "
-        baseline = f"{factor}{metric} of {row}, {direction}"
-    quantity = f"{claim.metric} of {claim.row}, {claim.direction}"
+        baseline = f"{factor}{metric} of {row}{_of(part)}"
+    quantity = f"{claim.metric} of {claim.row}{_of(claim.part)}"
     if claim.comparison == "within":
         return f"{quantity}, within {claim.margin:g} of {baseline}"
     sign, plus = (">", "+") if claim.comparison == "greater" else ("<", "-")
     margin = f" {plus} {claim.margin:g}" if claim.margin else ""
     return f"{quantity}, {sign} {baseline}{margin}"
+
+
+def _of(part: str) -> str:
+    return "" if part == WHOLE else f", {part}"
 
 
 def _mean(values: Any) -> float:

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 
 from experiments.paper_table.claims import BySeed, Measured, Verdict
 from experiments.paper_table.specification import Column, ReportedNumber, Row, Specification
-from games.request.kinds import interval
+from games.game import Game, Metric, metric_of
 
-DIRECTIONS = {"over": "Over-confidence: confidence is to rise", "under": "Under-confidence: confidence is to fall"}
 ABSENT = "-"
 
 
 @dataclass(frozen=True)
 class Number:
-    """The mean over `seeds` of a metric's mean over the targets of a seed, with its 95% interval over seeds.
+    """The mean over `seeds` of a metric's mean over the units of a seed, with its 95% interval over seeds.
 
     The mean is NaN where the metric is not defined, the bounds are with a single seed. `n` values stand behind it.
     """
@@ -30,10 +29,10 @@ class Number:
 
 @dataclass(frozen=True)
 class Line:
-    """One row in one direction, with a number per column; `n` is its seeds and targets in words."""
+    """One row in one part of the game, with a number per column; `n` is its seeds and units in words."""
 
     row: Row
-    direction: str
+    part: str
     n: str
     numbers: tuple[Number, ...]
 
@@ -45,7 +44,8 @@ class Content:
     specification: Specification
     size: str
     command: str
-    sections: Mapping[str, Sequence[Line]]  # by direction
+    sections: Mapping[str, Sequence[Line]]  # by part
+    labels: Mapping[str, str]  # of the parts
     verdicts: Sequence[Verdict]
     beside: Sequence[tuple[ReportedNumber, Number]]
     problems: Sequence[str] = ()
@@ -56,10 +56,9 @@ class Content:
         table = self.specification
         return [*(axis.label for axis in table.axes), "n", *(column.label for column in table.columns)]
 
-    def heading(self, direction: str) -> str:
-        """What the section of a direction is headed by."""
-        own: Mapping[str, str] = {str(name): text for name, text in self.specification.headings.items()}
-        return own.get(direction) or DIRECTIONS[direction]
+    def heading(self, part: str) -> str:
+        """What the section of a part is headed by."""
+        return self.specification.headings.get(part) or self.labels[part]
 
     def cells(self, line: Line) -> list[str]:
         """A line as text."""
@@ -87,36 +86,36 @@ class Content:
             column = columns.get(beside.metric, Column(metric=beside.metric, label=beside.metric))
             theirs = cell(Number(beside.value, math.nan, math.nan, 0, 0), column)
             lines.append(
-                f"{beside.row}, {beside.direction}, {beside.metric}: {theirs} ({beside.provenance}); "
+                f"{beside.row}, {beside.part}, {beside.metric}: {theirs} ({beside.provenance}); "
                 f"here {cell(ours, column)}"
             )
         return lines
 
 
-def number(values: BySeed, metric: str) -> Number:
+def number(values: BySeed, metric: Metric) -> Number:
     """The mean and its interval over seeds from the values of every seed."""
     groups = [list(found.values()) for found in values.values() if found]
     if not groups:
         return Number(math.nan, math.nan, math.nan, 0, 0)
-    made = interval(groups, metric)
+    made = metric.interval(groups)
     low, high = (made.low, made.high) if len(groups) > 1 else (math.nan, math.nan)
     return Number(made.mean, low, high, len(groups), sum(map(len, groups)))
 
 
-def line(row: Row, direction: str, columns: Sequence[Column], measured: Measured) -> Line:
-    """The numbers of a row in one direction; a row without games has none."""
-    found = [measured(row.name, column.metric, direction) for column in columns]
-    targets = measured(row.name, "kept_after", direction)
+def line(row: Row, part: str, columns: Sequence[Column], measured: Measured, game: Game) -> Line:
+    """The numbers of a row in one part of the game; a row without games has none."""
+    found = [measured(row.name, column.metric, part) for column in columns]
+    units = measured(row.name, game.headline, part)
     values = [{} if isinstance(each, str) else each for each in found]
-    numbers = tuple(number(each, column.metric) for each, column in zip(values, columns, strict=True))
-    return Line(row, direction, _counted(targets), numbers)
+    numbers = tuple(number(each, metric_of(game, c.metric)) for each, c in zip(values, columns, strict=True))
+    return Line(row, part, _counted(units), numbers)
 
 
-def _counted(targets: BySeed | str) -> str:
-    if isinstance(targets, str) or not targets:
+def _counted(units: BySeed | str) -> str:
+    if isinstance(units, str) or not units:
         return ABSENT
-    sizes = sorted({len(values) for values in targets.values()})
-    return f"{len(targets)} × {sizes[0]}" + (f"-{sizes[-1]}" if len(sizes) > 1 else "")
+    sizes = sorted({len(values) for values in units.values()})
+    return f"{len(units)} × {sizes[0]}" + (f"-{sizes[-1]}" if len(sizes) > 1 else "")
 
 
 def cell(number: Number, column: Column) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from data.errors import UserError
 from data.naming import without_choices
+from experiments.cli.options import CONF
 from experiments.paper_table.specification import Overrides, Row, merged
 from experiments.storage.records import canonical_json
-from experiments.cli.options import CONF
 from experiments.sweeps.cells import Cell, expand
 
 

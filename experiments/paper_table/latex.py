@@ -68,9 +68,9 @@ def _width(content: Content, columns: Sequence[int]) -> int:
 
 def _body(content: Content, columns: Sequence[int]) -> list[str]:
     body = []
-    for i, (direction, lines) in enumerate(content.sections.items()):
+    for i, (part, lines) in enumerate(content.sections.items()):
         body += [r"\midrule"] * (i > 0)
-        body.append(rf"\multicolumn{{{len(columns)}}}{{@{{}}l}}{{\textit{{{escape(content.heading(direction))}}}}} \\")
+        body.append(rf"\multicolumn{{{len(columns)}}}{{@{{}}l}}{{\textit{{{escape(content.heading(part))}}}}} \\")
         cells = map(content.cells, lines)
         body += [_row([row[i] for i in columns]) for row in cells]
     return body

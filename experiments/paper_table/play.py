@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
-from experiments.paper_table.checking import specification
+from experiments.cli.roles import game_of
+from experiments.paper_table.checking import check_metrics, specification
 from experiments.paper_table.games import cells_of
 from experiments.paper_table.specification import Row, Specification
 from experiments.paper_table.typed import quoted
 from experiments.storage.records import checked, jsonable, with_nulls, write_atomic, write_json_atomic
 from experiments.sweeps.cells import Cell
+from games.game import Game, metric_of
 
 if TYPE_CHECKING:
     from experiments.paper_table.content import Content
@@ -61,6 +63,7 @@ def make(content: Mapping[str, Any], order: TableRequest, launcher_node: Mapping
         cells = cells_of(rows, seeds, [*order.run, *where], order.folders)
     except UserError as error:
         raise UserError(f"The table {order.name}, {error}") from error
+    game = _game(order.name, table, cells)
     unique = list({cell.name: cell for cell in cells.values()}.values())
     store, launcher = common_store(unique), launcher_of(launcher_node)
     from data.machine import use_threads
@@ -78,7 +81,7 @@ def make(content: Mapping[str, Any], order: TableRequest, launcher_node: Mapping
         store.check()
         check_output(order.output)
         outcomes = sweep.play(todo, unique, launcher, store, order.work, f"table {order.name}, size {order.size}")
-    finished = _content(table, rows, cells, order, store, todo, outcomes)
+    finished = _content(table, rows, cells, order, store, todo, outcomes, game)
     write(finished, order, len(seeds))
     from experiments.paper_table.render import show
 
@@ -97,31 +100,42 @@ def _rows(table: Specification, order: TableRequest) -> list[Row]:
     return rows
 
 
+def _game(name: str, table: Specification, cells: Mapping[tuple[str, int], Cell]) -> Game:
+    """The one game that all rows play, which has what the table names."""
+    games = {each.name: each for each in (game_of(cell.config) for cell in cells.values())}
+    if len(games) > 1:
+        raise UserError(f"The table {name}: its rows play the games {' and '.join(games)}; a table is about one.")
+    [game] = games.values()
+    check_metrics(name, table, game)
+    return game
+
+
 def _content(
     table: Specification, rows: Sequence[Row], cells: Mapping[tuple[str, int], Cell], order: TableRequest, store: Store,
-    todo: Plan, outcomes: Mapping[str, Outcome],
+    todo: Plan, outcomes: Mapping[str, Outcome], game: Game,
 ) -> Content:  # fmt: skip
     from experiments.paper_table.claims import judge
-    from experiments.paper_table.content import DIRECTIONS, Content, line, number
+    from experiments.paper_table.content import Content, line, number
     from experiments.paper_table.results import measure_all
 
     files = {name: located.files[0] for name, located in todo.located.items()}
-    results = measure_all(table, rows, cells, files, store, order.size)
+    results = measure_all(table, rows, cells, files, store, order.size, game)
     sections = {
-        direction: [
-            line(row, direction, table.columns, results.present) for row in rows if results.plays(row, direction)
+        part: [
+            line(row, part, table.columns, results.present, game)
+            for row in rows
+            if part in results.parts[row.name] or not results.parts[row.name]
         ]
-        for direction in DIRECTIONS
+        for part in results.labels
     }
     beside = [
-        (each, number(results.present(each.row, each.metric, each.direction), each.metric))
+        (each, number(results.present(each.row, each.metric, each.part), metric_of(game, each.metric)))
         for each in table.beside
-        if each.row in results.directions
+        if each.row in results.parts
     ]
-    verdicts = judge(table.claims, results.complete, order.name)
+    verdicts = judge(table.claims, results.complete, order.name, game)
     problems = [f"{each.name}: {each.error}" for each in outcomes.values() if each.state == "failed"]
-    shown = {side: lines for side, lines in sections.items() if lines}
-    return Content(table, order.size, order.command, shown, verdicts, beside, problems)
+    return Content(table, order.size, order.command, sections, results.labels, verdicts, beside, problems)
 
 
 def check_output(folder: Path) -> None:
@@ -150,10 +164,10 @@ def write(content: Content, order: TableRequest, seeds: int) -> None:
     table, text = content.specification, markdown(content)
     rows = [
         {
-            "row": each.row.name, "labels": each.row.labels, "direction": direction, "n": each.n,
+            "row": each.row.name, "labels": each.row.labels, "part": part, "n": each.n,
             "values": {c.metric: dataclasses.asdict(n) for c, n in zip(table.columns, each.numbers, strict=True)},
         }
-        for direction, lines in content.sections.items()
+        for part, lines in content.sections.items()
         for each in lines
     ]  # fmt: skip
     record = {

@@ -24,8 +24,8 @@ def show(content: Content) -> None:
 
     terminal.print(f"\n{content.specification.title}", style="bold", markup=False)
     left = len(content.specification.axes)
-    for direction, lines in content.sections.items():
-        drawn(content.heading(direction), content.headings, [content.cells(line) for line in lines], left)
+    for part, lines in content.sections.items():
+        drawn(content.heading(part), content.headings, [content.cells(line) for line in lines], left)
     for text in content.footer():
         terminal.print(text, markup=False, soft_wrap=True)
     if content.beside:
@@ -45,8 +45,8 @@ def show(content: Content) -> None:
 def markdown(content: Content) -> str:
     """The table, what it shows, and its claims as Markdown."""
     parts = [f"# {content.specification.title}"]
-    for direction, lines in content.sections.items():
-        parts.append(f"## {content.heading(direction)}")
+    for part, lines in content.sections.items():
+        parts.append(f"## {content.heading(part)}")
         parts.append(pipes(content.headings, [content.cells(line) for line in lines]))
     parts += content.footer()
     if content.beside:
@@ -66,16 +66,16 @@ def pipes(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def comma_separated(content: Content) -> str:
-    """One line per row and direction; for every metric its mean, both ends of its interval, and how many values."""
+    """One line per row and part; for every metric its mean, both ends of its interval, and how many values."""
     table = content.specification
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     metrics = [f"{c.metric}{end}" for c in table.columns for end in ("", "_low", "_high", "_seeds", "_n")]
-    writer.writerow(["row", "direction", *(axis.label for axis in table.axes), *metrics])
-    for direction, lines in content.sections.items():
+    writer.writerow(["row", "part", *(axis.label for axis in table.axes), *metrics])
+    for part, lines in content.sections.items():
         for line in lines:
             numbers = [x for n in line.numbers for x in (*map(_plain, (n.mean, n.low, n.high)), n.seeds, n.n)]
-            writer.writerow([line.row.name, direction, *line.row.labels, *numbers])
+            writer.writerow([line.row.name, part, *line.row.labels, *numbers])
     return text.getvalue()
 
 

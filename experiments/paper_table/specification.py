@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from games.game import WHOLE
+
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-Direction = Literal["over", "under"]
 Overrides = tuple[str, ...]
 
 
@@ -59,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Column:
-    """A metric of the table, by its name in `quantities`, with the digits shown.
+    """A metric of the table, by its name in the game, with the digits shown.
 
     A `share` is shown in percent with its interval cut off at 0 and 100, a change of a share in percentage `points`.
     """
@@ -74,18 +75,18 @@ class Column:
 class Baseline:
     """What a claim compares with: a constant, or `factor` times a quantity.
 
-    Row, metric and direction are the claim's own where they are left out.
+    Row, metric and part are the claim's own where they are left out.
     """
 
     constant: float | None = None
     row: str | None = None
     metric: str | None = None
-    direction: Direction | None = None
+    part: str | None = None
     factor: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.constant is not None and (self.row, self.metric, self.direction, self.factor) != (None, None, None, 1):
-            raise ValueError("give either a constant, or a row, a metric, a direction and a factor")
+        if self.constant is not None and (self.row, self.metric, self.part, self.factor) != (None, None, None, 1):
+            raise ValueError("give either a constant, or a row, a metric, a part and a factor")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -99,7 +100,7 @@ class Claim:
     text: str
     row: str
     metric: str
-    direction: Direction
+    part: str = WHOLE
     comparison: Literal["greater", "less", "within"]
     against: Baseline
     margin: Annotated[float, Field(ge=0)] = 0.0
@@ -113,13 +114,14 @@ class Claim:
             raise ValueError("a claim with the comparison within needs a margin above 0")
 
     @property
-    def sides(self) -> list[tuple[str, str, Direction]]:
-        """The row, metric and direction of the quantity and, unless that is a constant, of the baseline."""
-        own = (self.row, self.metric, self.direction)
+    def sides(self) -> list[tuple[str, str, str]]:
+        """The row, metric and part of the quantity and, unless that is a constant, of the baseline."""
+        own = (self.row, self.metric, self.part)
         if self.against.constant is not None:
             return [own]
-        given = (self.against.row, self.against.metric, self.against.direction)
-        return [own, tuple(theirs or mine for theirs, mine in zip(given, own, strict=True))]  # type: ignore[list-item]
+        given = (self.against.row, self.against.metric, self.against.part)
+        row, metric, part = (theirs or mine for theirs, mine in zip(given, own, strict=True))
+        return [own, (row, metric, part)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -128,7 +130,7 @@ class ReportedNumber:
 
     row: str
     metric: str
-    direction: Direction
+    part: str = WHOLE
     value: float
     provenance: Annotated[str, Field(min_length=1)]
 
@@ -137,7 +139,8 @@ class ReportedNumber:
 class Specification:
     """A table: the rows are all combinations of the options of its axes, but those that `without` names (`a.*.b`).
 
-    `headings` say what a direction stands for, where it is not the usual. `overrides` gives single rows more, by name.
+    `headings` say what a part of the game (such as a direction) stands for, where it is not the usual. `overrides`
+    gives single rows more, by name.
     The overrides of a row are those of the size, of its options in the order of the axes, and its own; a later one of a
     key replaces an earlier one.
     """
@@ -153,7 +156,7 @@ class Specification:
     claims: tuple[Claim, ...] = ()
     beside: tuple[ReportedNumber, ...] = ()
     notes: tuple[str, ...] = ()
-    headings: dict[Direction, str] = Field(default_factory=dict)
+    headings: dict[str, str] = Field(default_factory=dict)
 
     def rows(self, size: str) -> list[Row]:
         """The rows that this size plays, in the order of the table."""

@@ -16,8 +16,8 @@ from data.errors import UserError
 from data.examples import Data
 from data.paths import reason
 from data.randomness import seeded
-from experiments.cli.build import build
 from data.signatures import parameters_of, takes
+from experiments.cli.build import build
 
 OURS = "models."  # the package of the toolkit's own architectures
 BYTES = 16  # a parameter in training: its value, its gradient, its momentum and the copy that is kept, in float32

@@ -2,22 +2,24 @@
 
 The records are the truth, and each is verified when its rows are taken from it. The index is a cache that may be
 deleted at any time: a record whose file is another since, or has changed (by identity, times or size), is read again,
-one that is gone is dropped, and a new version of `games.request.row` starts it anew. So does any doubt: every row is
-compared with a check sum whenever it is read.
+one that is gone is dropped, and an edit of what makes rows (the code of the games) starts it anew. So does any doubt:
+every row is compared with a check sum whenever it is read.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import inspect
 import multiprocessing
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -26,7 +28,8 @@ from typing import Any
 import orjson  # several times faster than the standard library
 
 from experiments.storage.artifact import Damaged, read_record
-from games.request.row import GROUPS, VERSION, Row, rows
+from experiments.storage.row import GROUPS, Row, rows
+from games.game import Game
 from models.progress import progress
 
 RECORD = re.compile(r"[0-9a-f]{64}\.json")
@@ -36,7 +39,7 @@ NAME = "games.sqlite"
 # What a record that is whole, and yet no game of this version, makes `rows` raise.
 UNFIT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 PLAIN = {str, bool, int, float, type(None)}
-LAYOUT = 3  # raise it when the tables below change
+LAYOUT = 4  # raise it when the tables below change
 # A row is the list of its values; the names of its columns, which thousands of rows share, are kept once, as a shape
 # that is named by its check sum.
 TABLES = """
@@ -74,26 +77,38 @@ class Indexed:
     unreadable: tuple[tuple[Path, str], ...]
 
 
-def read(folder: Path, notify: Callable[[str], None]) -> Indexed:
-    """The rows of every game in the store `folder`; the index is made, updated or, where it is damaged, replaced.
+def read(folder: Path, games: Mapping[str, Game], notify: Callable[[str], None]) -> Indexed:
+    """The rows of every record in the store `folder`; the index is made, updated or, where it is damaged, replaced.
+
+    `games` are those that there are, by name: a record of another one is unreadable.
 
     Where the folder cannot be written the rows are read from the records and not kept, which `notify` is told.
     """
     found, path = dict(_records(folder)), folder / NAME
     try:
-        return _read(path, folder, found)
+        return _read(path, folder, found, games)
     except (sqlite3.Error, _Doubt, MemoryError) as error:
         if _is_damage(error):
             notify(f"The index of the games in {path} is damaged ({error}); it is made anew.")
             try:
                 path.unlink(missing_ok=True)
-                return _read(path, folder, found)
+                return _read(path, folder, found, games)
             except (sqlite3.Error, _Doubt, OSError) as again:
                 reason: Exception = again
         else:
             reason = error
         notify(f"The index of the games cannot be kept in {path} ({reason}); every record is read instead.")
-        return _read(Path(":memory:"), folder, found)
+        return _read(Path(":memory:"), folder, found, games)
+
+
+def _version(games: Mapping[str, Game]) -> int:
+    """A number for the layout and the code that makes rows: of this folder's `row`, and of the games."""
+    files = [Path(inspect.getfile(rows))]
+    for _, game in sorted(games.items()):
+        file = Path(inspect.getfile(type(game)))
+        files += sorted(file.parent.glob("*.py")) if (file.parent / "__init__.py").is_file() else [file]
+    together = _checksum(*(file.read_bytes() for file in files))
+    return (int.from_bytes(together[:3], "little") << 7) + LAYOUT
 
 
 def _is_damage(error: Exception) -> bool:
@@ -101,9 +116,9 @@ def _is_damage(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in SURROUNDINGS
 
 
-def _read(path: Path, folder: Path, found: dict[str, str]) -> Indexed:
+def _read(path: Path, folder: Path, found: dict[str, str], games: Mapping[str, Game]) -> Indexed:
     with closing(sqlite3.connect(path, timeout=30)) as base:
-        version = VERSION * 1000 + LAYOUT
+        version = _version(games)
         if base.execute("PRAGMA user_version").fetchone()[0] != version:
             base.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {version}; COMMIT;")
         known = dict(base.execute("SELECT name, stamp FROM games"))
@@ -114,7 +129,7 @@ def _read(path: Path, folder: Path, found: dict[str, str]) -> Indexed:
             folder / "game" / name[:2] / f"{name}.json" for name, stamp in found.items() if known.get(name) != stamp
         ]
         unreadable = []
-        for batch in _made(changed):
+        for batch in _made(changed, games):
             with base:
                 for made in batch:
                     _drop(base, made.path.stem)
@@ -191,7 +206,7 @@ def _records(folder: Path) -> Iterator[tuple[str, str]]:
                 yield entry.name[:64], f"{stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino} {stat.st_size}"
 
 
-def _made(paths: Sequence[Path]) -> Iterator[list[Made]]:
+def _made(paths: Sequence[Path], games: Mapping[str, Game]) -> Iterator[list[Made]]:
     """What `_read_batch` gives for all `paths`, batch by batch; many of them are read by all cores."""
     batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
     with progress("reading records", len(paths)) as tick, ExitStack() as stack:
@@ -200,12 +215,12 @@ def _made(paths: Sequence[Path]) -> Iterator[list[Made]]:
         if len(batches) >= MANY and workers > 1:
             spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of other threads
             run = stack.enter_context(ProcessPoolExecutor(workers, mp_context=spawn)).map
-        for made in run(_read_batch, batches):
+        for made in run(partial(_read_batch, games=games), batches):
             yield made
             tick(len(made))
 
 
-def _read_batch(paths: Sequence[Path]) -> list[Made]:
+def _read_batch(paths: Sequence[Path], games: Mapping[str, Game]) -> list[Made]:
     made = []
     for path in paths:
         try:
@@ -215,7 +230,12 @@ def _read_batch(paths: Sequence[Path]) -> list[Made]:
             description, text = found
             record: dict[str, Any] = orjson.loads(text)
             where = {"digest": path.stem, "path": str(path.resolve()), "created": str(description["created"])}
-            made.append(Made(path, tuple(_row({**row, **where}) for row in rows(record))))
+            if "game" in record and record["game"] not in games:
+                raise Damaged(
+                    f"it is of the game {record['game']!r:.40}, which is not known here: --config-dir names it"
+                )
+            game = games[record["game"]]
+            made.append(Made(path, tuple(_row({**row, **where}) for row in rows(game, record))))
         except (Damaged, OSError) as error:
             made.append(Made(path, error=getattr(error, "strerror", None) or str(error)))
         except UNFIT:
@@ -225,9 +245,9 @@ def _read_batch(paths: Sequence[Path]) -> list[Made]:
 
 def _row(row: Row) -> tuple[bytes, bytes]:
     """The columns and the values of a row as JSON; raises ValueError for values of other types than views need."""
-    texts = ("mode", "direction", *GROUPS)
+    texts = ("part", "heading", *GROUPS)
     if type(row["seed"]) is not int or not all(isinstance(row[name], str) for name in texts):
         raise ValueError("a row of other types")
-    if row["direction"] not in ("over", "under") or not set(map(type, row.values())) <= PLAIN:
+    if not set(map(type, row.values())) <= PLAIN:
         raise ValueError("a row of other values")
     return orjson.dumps([*row]), orjson.dumps([*row.values()])

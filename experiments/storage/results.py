@@ -6,36 +6,36 @@ import argparse
 import io
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
+from experiments.cli.arguments import make_importable
 from experiments.cli.filters import no_column, plain, select
 from experiments.cli.fitted import Head, console, show
+from experiments.cli.known_games import known_games
 from experiments.cli.script import Parser, ended, place, printable, whole_number
+from games.game import Game
 
 if TYPE_CHECKING:
     import pandas
 
 __all__ = ["frame", "main", "record", "select"]
 
-SHOWN = (
-    "attack", "attack.access", "unlearning", "defense", "data", "mode", "direction", "seed", "targets", "requested",
-    "effect",
-    "effect_defended", "kept_after", "success_after", "auroc", "seconds",
-)  # fmt: skip
-
-
-NAMING = SHOWN[: SHOWN.index("effect")]  # columns that say what a line is
+NAMING = ("game", "attack", "attack.access", "unlearning", "defense", "data", "part", "seed")  # what a line is
 
 
 def _warn(text: str) -> None:
     logging.getLogger(__name__).warning(text)
 
 
-def frame(folder: Path, notify: Callable[[str], None] = _warn) -> pandas.DataFrame:
-    """Every finished game of the store `folder`, one row per direction; the columns are those of `games.request.row`.
+def frame(
+    folder: Path, notify: Callable[[str], None] = _warn, games: Mapping[str, Game] | None = None
+) -> pandas.DataFrame:
+    """Every finished game of the store `folder`, a row per part; the columns are those of `experiments.storage.row`.
+
+    `games` are those that there are, by name; ours, where nothing else is said.
 
     Records that cannot be read are left out, named to `notify`, and listed in `frame.attrs["unreadable"]` as pairs of
     path and reason. Raises UserError where there is no store.
@@ -47,7 +47,7 @@ def frame(folder: Path, notify: Callable[[str], None] = _warn) -> pandas.DataFra
 
     if not folder.is_dir():
         raise UserError(f"There is no store in {folder}; play a game first, or name another with --store FOLDER.")
-    found = read(folder, notify)
+    found = read(folder, known_games() if games is None else games, notify)
     for path, why in found.unreadable:
         notify(
             f"The record {path} is left out: {why}; `python experiments/store.py prune --damaged` removes such files."
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parser = Parser(
         prog="results.py", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="All finished games of a store, one row per game and direction.",
+        description="All finished games of a store, one row per game and part (of the request game: direction).",
         epilog="examples:\n  results.py attack=uncertainty 'seed<3'\n  results.py 'effect>0.2' --csv games.csv\n"
         "  results.py attack.norm_cap=0.7 --show attack seed auroc\n  results.py --columns",
     )  # fmt: skip
@@ -92,22 +92,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--show", nargs="+", metavar="COLUMN", help="the columns to print")
     parser.add_argument("--csv", type=place, metavar="FILE", help="write every column of the rows to a CSV file")
     parser.add_argument("--limit", type=whole_number, default=40, help="rows that are printed; 0 is all (%(default)s)")
-    parser.add_argument("--columns", action="store_true", help="list the columns and their first values")
+    parser.add_argument("--config-dir", type=place, action="append", default=[], help="folder with games of your own")
+    parser.add_argument("--columns", action="store_true", help="list the columns: what they are, and values")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     return ended(lambda: _results(parser.parse_intermixed_args(arguments)))
 
 
 def _results(options: argparse.Namespace) -> None:
-    every = frame(options.store)
+    make_importable(options.config_dir)
+    games = known_games(options.config_dir, _warn)
+    every = frame(options.store, games=games)
     if every.empty:
         raise UserError(f"The store {options.store} has no finished games; play some with experiments/run.py.")
     table = select(every, options.filters)
     if table.empty:
         _warn(f"No game passes all of {' '.join(options.filters)}.")
-    _show(table, options)
+    _show(table, options, games)
 
 
-def _show(table: pandas.DataFrame, options: argparse.Namespace) -> None:
+def _show(table: pandas.DataFrame, options: argparse.Namespace, games: Mapping[str, Game]) -> None:
     if options.csv is not None:
         from experiments.storage.records import write_atomic
 
@@ -120,15 +123,23 @@ def _show(table: pandas.DataFrame, options: argparse.Namespace) -> None:
         print(f"{len(table)} rows of {len(table.columns)} columns: {options.csv}")
         return
     if options.columns:
+        metrics = {metric.name: metric for name in table["game"].unique() for metric in games[name].metrics()}
         for name in table.columns:
             values = table[name].dropna().map(plain).unique()[:4]
-            print(f"{printable(name):32} {', '.join(map(printable, values))}")
+            about = f"  {metrics[name].help}" if name in metrics else ""
+            print(f"{printable(name):32} {', '.join(map(printable, values))}{about}")
         return
-    wanted = options.show or [name for name in SHOWN if name in table.columns]
+    wanted = options.show or [name for name in (*NAMING, *_usual(table, games)) if name in table.columns]
     for name in wanted:
         if name not in table.columns:
             raise UserError(no_column(table, name, "to show"))
     _print(table[wanted], options.limit)
+
+
+def _usual(table: pandas.DataFrame, games: Mapping[str, Game]) -> list[str]:
+    """The metrics that are printed where none are asked for: those of both sweeps and reports."""
+    played = [games[name] for name in table["game"].unique()]
+    return list(dict.fromkeys(m.name for game in played for m in game.metrics() if {"sweep", "report"} <= m.shown))
 
 
 def _print(table: pandas.DataFrame, limit: int) -> None:

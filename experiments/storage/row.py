@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from data.naming import AUTOMATIC, KEY, option
-from games.game import Game
+from games.game import Game, Metric
 
 NOT_RECORDED = ("store", "wandb", "figures", "dry_run", AUTOMATIC)  # what no result depends on
 GROUPS = ("game", "data", "model", "training", "unlearning", "attack", "defense")
 IN_ROWS = frozenset({"sweep", "results", "report"})  # the views that read rows
+POOLED = frozenset({"sweep", "report"})  # those that pool rows
+TRIALS = ":trials"
 
 Row = dict[str, Any]
 
@@ -19,8 +21,8 @@ def rows(game: Game, record: Mapping[str, Any], digest: str = "", path: str = ""
     """The rows of a record of `game`: where it is, what was played, and the mean of every metric that a view shows.
 
     The columns are the options of the groups, `seed`, `goal` (what counts as success, in words), every setting by its
-    dotted path, `part`, for every shared metric its mean over the units of the part, and `n_METRIC`, over how many
-    units. What is not defined is None.
+    dotted path, `part`, and for every metric that a view shows its mean over the units of the part; behind a pooled
+    share of yes and no stand `METRIC:trials` independent ones. What is not defined is None.
     """
     config = record["config"]
     settings = dict(_leaves({key: value for key, value in config.items() if key not in ("seed", "repetitions", KEY)}))
@@ -36,6 +38,8 @@ def rows(game: Game, record: Mapping[str, Any], digest: str = "", path: str = ""
             if metric.shown & IN_ROWS:
                 values = metric.values(part)
                 row[metric.name] = sum(values.values()) / len(values) if values else None
+                if metric.trials is not None and metric.shown & POOLED:
+                    row[f"{metric.name}{TRIALS}"] = metric.trials(part)
         found.append(row)
     return found
 
@@ -47,3 +51,12 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _leaves(value, f"{path}.")
         else:
             yield path, str(value) if isinstance(value, (list, dict)) else value
+
+
+def contributed(row: Mapping[str, Any], metric: Metric) -> list[float]:
+    """What a row contributes to a metric over games: its mean, and of yes and no every independent answer."""
+    mean, trials = float(row[metric.name]), row.get(f"{metric.name}{TRIALS}")
+    if not trials or trials != trials:
+        return [mean]
+    hits = round(mean * int(trials))
+    return [1.0] * hits + [0.0] * (int(trials) - hits)

@@ -38,9 +38,7 @@ def _single() -> list[Metric]:
     positive: dict[str, Any] = {"bounds": POSITIVE}
     wanted: dict[str, Any] = {"bounds": SYMMETRIC, "signed": True}
     return [
-        _plain(
-            "targets", "targets", "targets of the direction.", lambda of: whole(float(len(of.mine))), digits=0
-        ),
+        _plain("targets", "targets", "targets of the direction.", lambda of: whole(float(len(of.mine))), digits=0),
         _plain("requests", "requests", "requests for them.", lambda of: whole(float(len(of.goals))), digits=0),
         _plain(
             "requested",
