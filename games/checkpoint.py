@@ -6,21 +6,21 @@ therefore repeats its few own operations, is given the models of the runs it had
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from data.examples import Examples
-from games.game import Store
-from models.named_tensors import ensemble_of, tensors_of
+from models.named_tensors import digest, ensemble_of, tensors_of
 from models.victim import ModelStack, Victim
 from unlearning.procedure import Differentiable, Procedure, Task, unlearned
+
+if TYPE_CHECKING:
+    from games.game import Store
 
 KIND = "step"
 SLOW = 1.0  # seconds; repeating what took less is cheaper than keeping it
@@ -30,7 +30,8 @@ SLOW = 1.0  # seconds; repeating what took less is cheaper than keeping it
 class Checkpointed:
     """The `procedure`, remembering its slow runs in the `store`; it behaves and answers like the procedure itself.
 
-    `key` is what determines a trained victim, beside what `forget` is given. `clear` removes what was remembered.
+    `key` is what determines the procedure and its victims, beside what `forget` is given: `keys.of("unlearning")`.
+    `clear` removes what was remembered.
     """
 
     procedure: Procedure
@@ -65,7 +66,7 @@ class Checkpointed:
         return self.procedure.irreproducible
 
     def learn(self, task: Task, seed: int) -> Victim:
-        """As the procedure does; trained victims are kept by `games.request.targets.learn`."""
+        """As the procedure does; trained victims are kept by `games.victims.learn`."""
         return self.procedure.learn(task, seed)
 
     def forget(
@@ -74,7 +75,7 @@ class Checkpointed:
         """The models after each row of `deleted`, from an earlier run where it is kept."""
         if not self.store.enabled or self.irreproducible:
             return unlearned(self.procedure, task, victim, deleted, seed, submitted)
-        key = {"victim": dict(self.key), "seed": seed, "asked": _digest(task, victim, deleted, submitted)}
+        key = {**self.key, "seed": seed, "asked": _digest(task, victim, deleted, submitted)}
         found = self.store.find_tensors(KIND, key)
         if found is not None:
             path, tensors = found
@@ -102,11 +103,7 @@ class Checkpointed:
 
 def _digest(task: Task, victim: Victim, deleted: Tensor, submitted: Examples | None) -> str:
     """A hash of everything that `forget` is given beside the training records, which the key of a victim names."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in _asked(task, victim, deleted, submitted):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return digest(dict(_asked(task, victim, deleted, submitted)))
 
 
 def _asked(task: Task, victim: Victim, deleted: Tensor, submitted: Examples | None) -> Iterator[tuple[str, Tensor]]:

@@ -121,7 +121,11 @@ class Keys(Protocol):
     """What determines an artifact, but for its seed: settings, the code that reads them, data, machine."""
 
     def victim(self) -> dict[str, Any]:
-        """Of a trained victim."""
+        """Of a trained victim: of its data, model, training and what learns it, and no setting of forgetting."""
+        ...
+
+    def trained(self, code: Sequence[str] = ()) -> dict[str, Any]:
+        """Of models that are trained plainly, such as retrained ones, whatever the procedure; `code` made them."""
         ...
 
     def game(self) -> dict[str, Any]:
@@ -139,7 +143,9 @@ class Keys(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Setup(Generic[G]):
-    """Everything that a game is played with, on its device."""
+    """Everything that a game is played with, on its device. `code` are the modules that it computes with itself."""
+
+    code: ClassVar[tuple[str, ...]] = ("games.victims",)
 
     config: dict[str, Any]
     game: G

@@ -1,7 +1,8 @@
-"""Models as named tensors, the form in which a store keeps them, and back again."""
+"""Models as named tensors, the form in which a store keeps them, and back again; and a hash of such tensors."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import torch
@@ -37,3 +38,12 @@ def ensemble_of(tensors: Mapping[str, Tensor], victim: Victim) -> ModelStack:
 def _those(tensors: Mapping[str, Tensor], kind: str, device: torch.device) -> Tensors:
     start = f"{kind}/"
     return {name.removeprefix(start): value.to(device) for name, value in tensors.items() if name.startswith(start)}
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of named tensors: names, shapes, types and values, in their order."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, tensor in tensors.items():
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

@@ -17,7 +17,10 @@ FORMAT = 1  # part of every digest: raise it when the layout of the files change
 KINDS = {  # every kind of artifact that the toolkit keeps, in words
     "victim": "trained models",
     "attack": "crafted requests",
+    "copies": "what crafted requests bring",
     "game": "finished games",
+    "oracle": "models that never knew what others forgot",
+    "margins": "how sure models are of points",
     "step": "slow steps of unfinished games",
 }
 PAYLOAD = b',"payload":'  # begins the last entry of a record

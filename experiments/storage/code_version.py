@@ -1,10 +1,8 @@
 """The version of the code that makes an artifact: a hash of its modules' meaning, for the keys of the store."""
 
-import ast
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +10,7 @@ from typing import Any
 
 from data.errors import UserError
 from experiments.cli import user_modules
+from experiments.storage.meaning import meaning
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("data", "models", "unlearning", "metrics", "attacks", "defenses", "games", "experiments")
@@ -28,16 +27,16 @@ def code_version(*items: Any) -> str:
             object that of its class.
 
     The imports are read from the source, also those inside functions, and followed through our packages and through the
-    user's own modules, but not into the standard library and installed packages. Comments, docstrings and layout do not
-    count, so that only an edit of meaning invalidates what is stored. (The hash may differ between Python versions,
-    whose syntax trees differ.) Of a module that has no source, or whose source does not parse, every byte counts.
+    user's own modules, but not into the standard library and installed packages. Of each file its `meaning` counts, so
+    that only an edit of what it does invalidates what is stored. (The hash may differ between Python versions, whose
+    syntax trees differ.)
 
     Raises:
         UserError: when an item has no file at all, as a class typed into a notebook.
     """
     digest = hashlib.sha256()
     for name, path in sorted(_reachable(*(_source(item) for item in items))):
-        digest.update(f"{name}\0{_parsed(path, _stamp(path))[0]}\0".encode())
+        digest.update(f"{name}\0{meaning(path, _stamp(path))[0]}\0".encode())
     return digest.hexdigest()
 
 
@@ -63,7 +62,7 @@ def _reachable(*starts: Module) -> set[Module]:
     while todo:
         name, path = todo.pop()
         package = name if path.stem == "__init__" else name.rpartition(".")[0]
-        for other in {_absolute(each, package) for each in _parsed(path, _stamp(path))[1]} - followed:
+        for other in {_absolute(each, package) for each in meaning(path, _stamp(path))[1]} - followed:
             if other.partition(".")[0] in OURS:
                 new = set(_files(other)) - found
             elif not _is_ours(path):  # ours import nothing of the user's
@@ -110,41 +109,3 @@ def _files(name: str) -> tuple[Module, ...]:
     stems = [ROOT.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1)]
     found = [[path for path in (stem / "__init__.py", stem.with_suffix(".py")) if path.is_file()] for stem in stems]
     return tuple((_name("", paths[0]), paths[0]) for paths in found if paths)
-
-
-@cache
-def _parsed(path: Path, stamp: tuple[int, int]) -> tuple[str, frozenset[str]]:
-    """The meaning of a file, and the names that it may import (some may be attributes, not modules)."""
-    content = path.read_bytes()
-    try:
-        if path.suffix != ".py":
-            raise ValueError("no source")
-        tree = ast.parse(content, filename=str(path))  # of bytes, which it decodes as Python does
-    except (SyntaxError, ValueError):
-        return hashlib.sha256(content).hexdigest(), frozenset()
-    names = frozenset(_imports(tree))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            _drop_docstring(node)
-    return ast.dump(tree), names
-
-
-def _imports(tree: ast.Module) -> Iterator[str]:
-    """What is imported by statements, and by a call of `import_module` or `__import__` that names it in words."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = "." * node.level + (node.module or "")
-            yield base
-            yield from (f"{base}{'' if base.endswith('.') else '.'}{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if called in ("import_module", "__import__") and isinstance(node.args[0].value, str):
-                yield node.args[0].value
-
-
-def _drop_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-    match node.body:
-        case [ast.Expr(value=ast.Constant(value=str())), *rest]:
-            node.body = rest or [ast.Pass()]

@@ -120,14 +120,18 @@ def _words(artifact: Artifact, names: Mapping[str, str]) -> tuple[str, str, str,
     if artifact.damage is not None:
         return artifact.kind, f"damaged: {artifact.damage}", UNKNOWN, UNKNOWN
     key, victim = artifact.key, _victim(artifact)
-    model, procedure = _option(victim, "model"), _option(victim, "unlearning")
+    model, procedure, learner = _option(victim, "model"), _option(key, "unlearning"), _mapping(victim.get("learner"))
     access = str(_mapping(key.get("attack")).get("access") or "").replace("_", "-")
     attack = _option(key, "attack") + (f" ({access})" if access else "")
-    mode = _mapping(key.get("targets")).get("mode", UNKNOWN)
+    game = str(_mapping(key.get("game")).get("_target_", UNKNOWN)).rpartition(".")[0]
+    game = game.removeprefix("games.").removesuffix(".game") or UNKNOWN  # ours are named by their packages
     what = {
-        "victim": f"{model} trained for {procedure}",
-        "attack": f"requests of {attack} against {procedure}, {model}, {mode} targets",
-        "game": f"{attack} against {procedure}, defense {_option(key, 'defense')}, {model}, {mode} targets",
+        "victim": f"{model} of {learner.get('_target_', UNKNOWN)}",
+        "attack": f"requests of {attack} against {procedure}, {model}",
+        "copies": f"copies that requests of {attack} against {procedure}, {model}, bring",
+        "game": f"{attack} against {procedure}, defense {_option(key, 'defense')}, {model} ({game} game)",
+        "oracle": f"{model} retrained",
+        "margins": f"margins of {model}",
         "step": f"a step of an unfinished game: {procedure}, {model}",
     }.get(artifact.kind, "of another kind")
     print_ = str(victim.get("data", UNKNOWN))
@@ -150,7 +154,8 @@ def _data_names(found: Sequence[Artifact], games: Sequence[Artifact]) -> dict[st
 
 
 def _victim(artifact: Artifact) -> Mapping[str, Any]:
-    return artifact.key if artifact.kind == "victim" else _mapping(artifact.key.get("victim"))
+    """The part of the key that names model and data: of models and of what was measured on them, the key itself."""
+    return _mapping(artifact.key.get("victim", artifact.key))
 
 
 def _option(config: Mapping[str, Any], group: str) -> str:

@@ -28,7 +28,7 @@ def rows(game: Game, record: Mapping[str, Any], digest: str = "", path: str = ""
     settings = dict(_leaves({key: value for key, value in config.items() if key not in ("seed", "repetitions", KEY)}))
     shared: Row = {
         "digest": digest, "path": path, "created": created, "toolkit": record["versions"]["toolkit"],
-        **{group: option(config, group) for group in GROUPS},
+        **{group: option(config, group) for group in GROUPS}, "game": game.name,
         "seed": record["seed"], "goal": str(record.get("criterion", {}).get("goal", "")), **settings,
     }  # fmt: skip
     found = []

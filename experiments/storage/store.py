@@ -106,6 +106,8 @@ class Store:
 
     def keep_tensors(self, kind: str, key: Mapping[str, Any], value: Mapping[str, "Tensor"]) -> Path | None:
         """Keep the tensors of `key`, which the caller alone computes; the file, or None where it cannot be written."""
+        if not self.enabled:
+            return None
         key_text = canonical_json(key)
         path = self._path(TENSORS, kind, key_text)
         return path if self._write(TENSORS, path, _description(kind, key_text), plain(value)) else None

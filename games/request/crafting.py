@@ -42,7 +42,7 @@ def craft(
 
     Copies that requests bring are kept with them, as tensors.
     """
-    steps = Checkpointed(setup.procedure, setup.store, setup.keys.victim())
+    steps = Checkpointed(setup.procedure, setup.store, setup.keys.of("unlearning"))
     run = cache(lambda: _play(setup, steps, seed, victims, seeds, chosen))
     if setup.procedure.irreproducible:  # the victim is not kept, so requests made for it fit no other game
         return run()

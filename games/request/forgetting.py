@@ -26,7 +26,8 @@ Lists = dict[str, list[float]]
 class Forgetting:
     """Measures models that forgot, against plain retraining with the same seed; `test` (n, ...) are test inputs.
 
-    Without `compared` nothing is retrained, and what needs it is left out.
+    Without `compared` nothing is retrained, and what needs it is left out. `oracles` gives retrained models for rows of
+    deletion weights, as `retrain` does, where they may have been kept.
     """
 
     task: Task
@@ -35,6 +36,7 @@ class Forgetting:
     seed: int
     test: Tensor
     compared: bool = True
+    oracles: Callable[[Tensor], ModelStack] | None = None
 
     def measure(self, models: ModelStack, deleted: Tensor, on_test: Tensor | None = None) -> Lists:
         """For each model and row of `deleted` (m, n), a number per metric; NaN where it is not defined.
@@ -92,6 +94,10 @@ class Forgetting:
 
     def retrained(self, deleted: Tensor) -> ModelStack:
         """Plain retraining from scratch for every row of `deleted`, with the victim's seed: common random numbers."""
+        return self.retrain(deleted) if self.oracles is None else self.oracles(deleted)
+
+    def retrain(self, deleted: Tensor) -> ModelStack:
+        """As `retrained`, done here and now."""
         task, seeds = self.task, [self.seed] * len(deleted)
         return train(task.build, task.records, task.training, seeds, task.total(deleted), label="retraining to compare")
 
@@ -102,7 +108,7 @@ class Forgetting:
         """
         victim = replace(self.victim)
         found = {"forget_one": _timed(lambda: unlearned(self.procedure, self.task, victim, deleted, self.seed))}
-        return found | {"retrain_one": _timed(lambda: self.retrained(deleted))} if self.compared else found
+        return found | {"retrain_one": _timed(lambda: self.retrain(deleted))} if self.compared else found
 
     def in_sequence(self, request: Sequence[int]) -> dict[str, float]:
         """The relative distance to retraining when the two halves of one request are forgotten one after the other.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ from torch import Tensor
 from attacks.criterion import criterion_of, described
 from data.machine import peak_gpu_memory_mb, peak_memory_mb
 from data.randomness import derive, generator
-from games.checkpoint import Checkpointed
+from games.checkpoint import SLOW, Checkpointed
+from games.oracles import oracles
 from games.request.crafting import craft
 from games.request.detection import Review
 from games.request.evaluation import Judge, Look
@@ -56,7 +58,7 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
     began = perf_counter()
     seeds = member_seeds(setup, seed)
     victims = [setup.victim(each) for each in seeds]
-    steps = Checkpointed(setup.procedure, setup.store, setup.keys.victim())
+    steps = Checkpointed(setup.procedure, setup.store, setup.keys.of("unlearning"))
     judge = Judge(setup.task, steps, setup.data)
     start = judge.predict([victim.copies(1) for victim in victims])[0]
     n, criterion = len(setup.data.test), criterion_of(setup.attack)
@@ -69,7 +71,8 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
     requests = [torch.tensor(crafted.request.indices, dtype=torch.long) for crafted in turn.crafted]
     asked = traffic(setup, seed, chosen, requests, victims)
     full = setup.judge == "full"
-    forgetting = Forgetting(setup.task, setup.procedure, victims[0], seeds[0], setup.data.test.x, compared=full)
+    retrained = partial(oracles, setup, seed=seeds[0], slow=SLOW)
+    forgetting = Forgetting(setup.task, setup.procedure, victims[0], seeds[0], setup.data.test.x, full, retrained)
     objective = AttackedObjective(getattr(setup.attack, "functional", None), setup.data, chosen, seed)
     own, detection, accepted = judge_with_own_seed(scene, forgetting, objective, asked)
     fresh = judge_with_fresh_seeds(scene, asked, accepted) if full else None

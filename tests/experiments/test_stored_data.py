@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from data.naming import AUTOMATIC
 from experiments.play.play import play_config
 from experiments.report_page import report
 from experiments.report_page.claims import read_tables
@@ -23,7 +24,6 @@ from experiments.storage.artifact import digest, envelope, sealed
 from experiments.storage.index import NAME
 from experiments.storage.records import canonical_json, checked, sha256, write_json_atomic
 from experiments.storage.store import Store
-from games.request.row import AUTOMATIC
 from tests.experiments.games import config
 from tests.experiments.report_page.pages import parse
 from tests.experiments.small_sweeps import TINY
@@ -83,7 +83,7 @@ def look(store: Path, tmp_path: Path) -> str:
     """Everything that reads a store; the page."""
     page, tables = tmp_path / "page.html", tmp_path / "tables"
     assert results.main(["--store", str(store), "--columns"]) == 0
-    assert results.main(["--store", str(store), "direction=over", "--csv", str(tmp_path / "all.csv")]) == 0
+    assert results.main(["--store", str(store), "part=over", "--csv", str(tmp_path / "all.csv")]) == 0
     assert report.main(["--store", str(store), "--output", str(page), "--tables", str(tables), "--figures", "1"]) == 0
     assert store_command.main(["list", "--dir", str(store)]) == 0
     assert store_command.main(["prune", "--damaged", "--dry-run", "--dir", str(store)]) == 0

@@ -35,7 +35,10 @@ def kept(store: Store) -> list[Path]:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["prune", "--kind", ""], "There is no kind of artifact ''; the kinds are attack, game, step, victim."),
+        (
+            ["prune", "--kind", ""],
+            "There is no kind of artifact ''; the kinds are attack, copies, game, margins, oracle, step, victim.",
+        ),
         (["prune", "--kind", "/etc"], "There is no kind of artifact '/etc'"),
         (["prune", "--kind", "**"], "There is no kind of artifact '**'"),
         (["prune", "--kind", "games"], "There is no kind of artifact 'games'"),
@@ -137,9 +140,9 @@ def test_artifacts_are_listed_in_words(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["list", "--dir", str(store)]) == 0
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()[1:-1]]
     words = {tuple(line[:4]) for line in lines}
-    assert ("victim", "mlp trained for first_order", "digits", "3") in words
-    assert ("attack", "requests of random against first_order, mlp, single targets", "digits", "3") in words
-    assert ("game", "random against first_order, defense influence, mlp, single targets", "digits", "3") in words
+    assert ("victim", "mlp of unlearning.first_order.FirstOrder", "digits", "3") in words
+    assert ("attack", "requests of random against first_order, mlp", "digits", "3") in words
+    assert ("game", "random against first_order, defense influence, mlp (request game)", "digits", "3") in words
     assert ("game", "damaged: it is not JSON", "?", "?") in words
     assert any("\\x1b[2Jb against ?" in line[1] for line in lines)  # a terminal would obey the sign itself
     assert all(line[4].endswith("B") and line[5] == "now" for line in lines)

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from experiments.play.play import play_config, title
+from experiments.play.play import play_config
 from experiments.storage.records import checked, is_unchanged, jsonable, with_nulls
+from games.request.game import RequestGame
 from tests.experiments.games import config
 from tests.experiments.small_sweeps import TINY
 
@@ -27,7 +28,7 @@ def test_what_is_not_a_number_is_null_for_others() -> None:
 
 def test_a_result_holds_no_nan(tmp_path: Path) -> None:
     """One target a direction, so no interval has bounds; an attack that asks for nothing has no objective."""
-    played = play_config(config(tmp_path, *TINY, "attack=none", "figures=false"), tmp_path / "out")
+    played = play_config(config(tmp_path, *TINY, "attack=none", "game=request", "figures=false"), tmp_path / "out")
     assert "nan" in strings(jsonable(played))
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert not {"nan", "NaN"} & set(strings(result))
@@ -46,4 +47,4 @@ def test_a_title_needs_no_option_of_the_attack(missing: str, tmp_path: Path) -> 
     """An attack of the user's own need not have the options of ours."""
     found = config(tmp_path, "attack=uncertainty")
     found["attack"].pop(missing)
-    assert title(found, [0, 1]).endswith("seeds 0-1")
+    assert "uncertainty attack against retrain" in RequestGame().title(found)

@@ -17,7 +17,8 @@ from experiments.storage.artifact import envelope
 from experiments.storage.index import NAME
 from experiments.storage.records import write_json_atomic
 from experiments.storage.results import frame, main, record, select
-from games.request.row import rows
+from experiments.storage.row import rows
+from games.request.game import RequestGame
 from tests.experiments.games import config
 from tests.experiments.small_sweeps import TINY
 
@@ -46,15 +47,15 @@ def test_rows_are_the_means_of_the_record(store: Path) -> None:
     path, game = first(store)
     table = frame(store)
     assert len(table) == 6
-    assert set(table["direction"]) == {"over", "under"}
+    assert set(table["part"]) == {"over", "under"}
     for direction in ("over", "under"):
-        [row] = table[(table["digest"] == path.stem) & (table["direction"] == direction)].to_dict("records")
+        [row] = table[(table["digest"] == path.stem) & (table["part"] == direction)].to_dict("records")
         mine = [i for i, each in enumerate(game["targets"]["direction"]) if each == direction]
         after = [game["victim_seed"]["after"]["confidence"][i] for i in mine]
         control = [game["victim_seed"]["random"]["confidence"][i] for i in mine]
         assert row["confidence_after"] == pytest.approx(sum(after) / len(after), abs=1e-12)
         assert row["confidence_effect"] == pytest.approx((sum(after) - sum(control)) / len(after), abs=1e-12)
-        sign = 1 if row["direction"] == "over" else -1
+        sign = 1 if row["part"] == "over" else -1
         before = [game["victim_seed"]["before"]["confidence"][i] for i in mine]
         kept = [game["victim_seed"]["after"]["kept"][i] for i in mine]
         attained = [sign * (a - b) * k for a, b, k in zip(after, before, kept, strict=True)]
@@ -134,7 +135,7 @@ def test_filters(store: Path) -> None:
     assert len(select(table, ["attack=random"])) == 4
     assert len(select(table, ["attack=random,one_shot_influence", "seed<1"])) == 4
     assert len(select(table, ["attack!=random"])) == 2
-    assert len(select(table, ["seed>=1", "direction=over"])) == 1
+    assert len(select(table, ["seed>=1", "part=over"])) == 1
     assert len(select(table, ["attack.pool=null"])) == 6
     assert len(select(table, ["data.test=1197"])) == 6
     for wrong, text in (
@@ -167,7 +168,7 @@ def test_a_record_is_verified_when_it_is_read(store: Path, tmp_path: Path) -> No
     assert record(path)["seed"] == game["seed"]
     with pytest.raises(UserError, match="There is no record"):
         record(tmp_path / "game" / "aa" / f"{'a' * 64}.json")
-    assert rows(record(path)) == rows(game)
+    assert rows(RequestGame(), record(path)) == rows(RequestGame(), game)
 
 
 @pytest.mark.parametrize(

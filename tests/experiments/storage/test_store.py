@@ -20,7 +20,7 @@ from experiments.storage.inventory import artifacts, is_damaged, leftovers, prun
 from experiments.storage.records import canonical_json, jsonable, write_json_atomic
 from experiments.storage.store import Store
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
