@@ -123,10 +123,10 @@ def test_a_helper_that_does_not_parse_or_has_no_source_counts_by_its_bytes(own: 
 def test_what_has_no_file_is_refused_with_the_way_out_and_plays_without_a_store() -> None:
     machine = identity.Machine("cpu", 1)
     part = {"_target_": "builtins.dict"}
-    config = {"model": part, "training": {}, "unlearning": {}, "store": {"enabled": True}}
+    config = {"model": part, "training": {}, "store": {"enabled": True}}
     with pytest.raises(UserError, match=r"store\.enabled=false"):
-        identity.victim_key(config, "data", machine)
-    assert identity.victim_key({**config, "store": {"enabled": False}}, "data", machine)["model"] == part
+        identity.Keys(config, "data", machine).trained()
+    assert identity.Keys({**config, "store": {"enabled": False}}, "data", machine).trained()["model"] == part
 
 
 def test_files_that_options_name_count_by_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,7 @@ def test_files_that_options_name_count_by_their_content(tmp_path: Path, monkeypa
 
     def key(weights: object) -> dict[str, object]:
         model = {"_target_": "models.mlp.MLP", "nested": [{"weights": weights}]}
-        return identity.victim_key({"model": model, "training": {}, "unlearning": {}}, "data", machine)
+        return identity.Keys({"model": model, "training": {}}, "data", machine).trained()
 
     file, folder = tmp_path / "weights.pt", tmp_path / "folder"
     folder.mkdir()
