@@ -33,7 +33,8 @@ READERS = (
     "report_page.report", "storage.results", "storage.command", "storage.index", "storage.inventory",
     "storage.artifact", "cli.reproduce", "cli.filters", "storage.row",
 )  # fmt: skip
-TYPED = ("experiments.cli.known_games", "experiments.cli.arguments")  # read what the user composes and types
+# What the user composes and types is read by these.
+TYPED = tuple(f"experiments.cli.{name}" for name in ("known_games", "arguments", "options"))
 
 
 class Evil:
