@@ -1,9 +1,9 @@
-"""An index of a store's games: their rows in one SQLite file, brought up to date with the records whenever it is read.
+"""An index of a store's games: their rows in one file, brought up to date with the records whenever it is read.
 
 The records are the truth, and each is verified when its rows are taken from it. The index is a cache that may be
 deleted at any time: a record whose file is another since, or has changed (by identity, times or size), is read again,
 one that is gone is dropped, and an edit of what makes rows (the code of the games) starts it anew. So does any doubt:
-every row is compared with a check sum whenever it is read.
+all of it is compared with a check sum whenever it is read.
 """
 
 from __future__ import annotations
@@ -14,186 +14,130 @@ import inspect
 import multiprocessing
 import os
 import re
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
-from operator import itemgetter
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import orjson  # several times faster than the standard library
 
 from experiments.storage.artifact import Damaged, read_record
-from experiments.storage.row import GROUPS, Row, rows
+from experiments.storage.records import write_atomic
+from experiments.storage.row import GROUPS, rows
 from games.game import Game
 from models.progress import progress
 
 RECORD = re.compile(r"[0-9a-f]{64}\.json")
-BATCH = 250  # records that are read between two writings of the index
+BATCH = 250  # records that one process reads at a time
 MANY = 6  # batches from which on it pays to start processes
-NAME = "games.sqlite"
+NAME = "games.index"
 # What a record that is whole, and yet no game of this version, makes `rows` raise.
 UNFIT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 PLAIN = {str, bool, int, float, type(None)}
-LAYOUT = 4  # raise it when the tables below change
-# A row is the list of its values; the names of its columns, which thousands of rows share, are kept once, as a shape
-# that is named by its check sum.
-TABLES = """
-DROP TABLE IF EXISTS games; DROP TABLE IF EXISTS shapes; DROP TABLE IF EXISTS contents;
-CREATE TABLE games (name TEXT PRIMARY KEY, stamp TEXT, checksum BLOB);
-CREATE TABLE shapes (id BLOB PRIMARY KEY, columns BLOB);
-CREATE TABLE contents (name TEXT, shape BLOB, content BLOB);
-CREATE INDEX of_game ON contents (name);
-"""
-# What SQLite cannot do here, whatever is in the file; anything else that it raises is the file's doing.
-SURROUNDINGS = {
-    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_PERM, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_READONLY,
-}  # fmt: skip
 
-
-class _Doubt(Exception):
-    """The index holds something that was not written into it."""
+Line = tuple[tuple[str, ...], list[Any]]  # the columns of a row, and its values
 
 
 @dataclass(frozen=True)
 class Made:
-    """What was read from one record: pairs of columns and values, both as JSON; or why it could not be read."""
+    """What was read from one record: its rows; or why it could not be read."""
 
     path: Path
-    rows: tuple[tuple[bytes, bytes], ...] = ()
+    lines: tuple[Line, ...] = ()
     error: str | None = None
 
 
-@dataclass(frozen=True)
-class Indexed:
-    """All rows of a store: for every shape its columns and its rows' values as JSON; and what could not be read."""
+@dataclass
+class Index:
+    """The rows of games: by name the stamp of the record's file, and for each row its shape and values.
 
-    parts: tuple[tuple[bytes, tuple[bytes, ...]], ...]
-    unreadable: tuple[tuple[Path, str], ...]
+    A shape is the place in `shapes` of the names of the columns, which thousands of rows share.
+    """
+
+    games: dict[str, tuple[str, list[tuple[int, list[Any]]]]] = field(default_factory=dict)
+    shapes: list[tuple[str, ...]] = field(default_factory=list)
+    unreadable: list[tuple[Path, str]] = field(default_factory=list)
+
+    def add(self, made: Made, stamp: str) -> None:
+        """The rows of one more game, or that it cannot be read."""
+        if made.error is not None:
+            self.unreadable.append((made.path, made.error))
+            return
+        self.shapes += {columns: None for columns, _ in made.lines if columns not in self.shapes}
+        found = [(self.shapes.index(columns), values) for columns, values in made.lines]
+        self.games[made.path.stem] = (stamp, found)
+
+    def parts(self) -> Iterator[tuple[tuple[str, ...], list[list[Any]]]]:
+        """For every shape that occurs its columns and the values of its rows, by the names of the games."""
+        by_shape: dict[int, list[list[Any]]] = {}
+        for shape, values in chain.from_iterable(self.games[name][1] for name in sorted(self.games)):
+            by_shape.setdefault(shape, []).append(values)
+        return ((self.shapes[shape], values) for shape, values in by_shape.items())
 
 
-def read(folder: Path, games: Mapping[str, Game], notify: Callable[[str], None]) -> Indexed:
+def read(folder: Path, games: Mapping[str, Game], notify: Callable[[str], None]) -> Index:
     """The rows of every record in the store `folder`; the index is made, updated or, where it is damaged, replaced.
 
-    `games` are those that there are, by name: a record of another one is unreadable.
-
-    Where the folder cannot be written the rows are read from the records and not kept, which `notify` is told.
+    `games` are those that there are, by name: a record of another one is unreadable. Where the folder cannot be written
+    the rows are read from the records and not kept, which `notify` is told.
     """
-    found, path = dict(_records(folder)), folder / NAME
+    found, path, version = dict(_records(folder)), folder / NAME, _version(games)
+    index, before = Index(), Index()
     try:
-        return _read(path, folder, found, games)
-    except (sqlite3.Error, _Doubt, MemoryError) as error:
-        if _is_damage(error):
-            notify(f"The index of the games in {path} is damaged ({error}); it is made anew.")
-            try:
-                path.unlink(missing_ok=True)
-                return _read(path, folder, found, games)
-            except (sqlite3.Error, _Doubt, OSError) as again:
-                reason: Exception = again
-        else:
-            reason = error
-        notify(f"The index of the games cannot be kept in {path} ({reason}); every record is read instead.")
-        return _read(Path(":memory:"), folder, found, games)
+        before = _load(path.read_bytes(), version)
+    except FileNotFoundError:
+        pass
+    except (OSError, Damaged) as error:
+        notify(f"The index of the games in {path} is damaged ({error}); it is made anew.")
+    index.shapes = before.shapes
+    index.games = {name: entry for name, entry in before.games.items() if found.get(name) == entry[0]}
+    for made in _made([_file(folder, name) for name in found if name not in index.games], games):
+        index.add(made, found[made.path.stem])
+    if index.games != before.games:
+        try:
+            write_atomic(path, _dump(index, version))
+        except OSError as error:
+            notify(f"The index of the games cannot be kept in {path} ({error}); every record is read instead.")
+    return index
 
 
-def _version(games: Mapping[str, Game]) -> int:
-    """A number for the layout and the code that makes rows: of this folder's `row`, and of the games."""
-    files = [Path(inspect.getfile(rows))]
+def _load(content: bytes, version: str) -> Index:
+    """The index of a file's content, an empty one of another version; raises Damaged where it was not written so."""
+    seal, _, body = content.partition(b"\n")
+    if seal != _checksum(body).encode():
+        raise Damaged("its content has changed")
+    kept = orjson.loads(body)
+    return Index(kept["games"], [tuple(each) for each in kept["shapes"]]) if kept["version"] == version else Index()
+
+
+def _dump(index: Index, version: str) -> bytes:
+    body = orjson.dumps({"version": version, "shapes": index.shapes, "games": index.games})
+    return _checksum(body).encode() + b"\n" + body
+
+
+def _version(games: Mapping[str, Game]) -> str:
+    """A check sum of the code that makes rows: this module, `row`, and the games."""
+    files = [Path(__file__), Path(inspect.getfile(rows))]
     for _, game in sorted(games.items()):
         file = Path(inspect.getfile(type(game)))
         files += sorted(file.parent.glob("*.py")) if (file.parent / "__init__.py").is_file() else [file]
-    together = _checksum(*(file.read_bytes() for file in files))
-    return (int.from_bytes(together[:3], "little") << 7) + LAYOUT
+    return _checksum(*(file.read_bytes() for file in files))
 
 
-def _is_damage(error: Exception) -> bool:
-    """Whether the file is at fault, and not that it is read-only, full, or locked by a file system without locks."""
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in SURROUNDINGS
-
-
-def _read(path: Path, folder: Path, found: dict[str, str], games: Mapping[str, Game]) -> Indexed:
-    with closing(sqlite3.connect(path, timeout=30)) as base:
-        version = _version(games)
-        if base.execute("PRAGMA user_version").fetchone()[0] != version:
-            base.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {version}; COMMIT;")
-        known = dict(base.execute("SELECT name, stamp FROM games"))
-        with base:
-            for name in known.keys() - found.keys():
-                _drop(base, name)
-        changed = [
-            folder / "game" / name[:2] / f"{name}.json" for name, stamp in found.items() if known.get(name) != stamp
-        ]
-        unreadable = []
-        for batch in _made(changed, games):
-            with base:
-                for made in batch:
-                    _drop(base, made.path.stem)
-                    if made.error is None:
-                        _keep(base, made, found[made.path.stem])
-                    else:
-                        unreadable.append((made.path, made.error))
-        wanted = found.keys() - {path.stem for path, _ in unreadable}
-        return Indexed(_verified(base, wanted), tuple(unreadable))
-
-
-def _verified(base: sqlite3.Connection, wanted: set[str]) -> tuple[tuple[bytes, tuple[bytes, ...]], ...]:
-    """The rows of the games `wanted`, by shape; raises _Doubt where one of them is not what was written."""
-    base.execute("BEGIN")  # one state of the base, whatever other processes write meanwhile
-    stamped = {name: (stamp, kept) for name, stamp, kept in base.execute("SELECT name, stamp, checksum FROM games")}
-    columns = dict(base.execute("SELECT id, columns FROM shapes"))
-    every = base.execute("SELECT name, shape, content FROM contents ORDER BY name, rowid").fetchall()
-    base.rollback()
-    if any(not isinstance(text, bytes) or _checksum(text) != shape for shape, text in columns.items()):
-        raise _Doubt("the names of its columns have changed")
-    if wanted - stamped.keys():
-        raise _Doubt("a game is missing")
-    parts: dict[bytes, list[bytes]] = {}
-    for name, group in groupby(every, key=itemgetter(0)):
-        if name not in wanted:
-            continue
-        found = [(shape, content) for _, shape, content in group]
-        stamp, kept = stamped.pop(name, ("", b""))
-        if _of_game(name, stamp, found) != kept or any(shape not in columns for shape, _ in found):
-            raise _Doubt("a row has changed")
-        for shape, content in found:
-            parts.setdefault(shape, []).append(content)
-    if stamped.keys() & wanted:
-        raise _Doubt("rows are missing")
-    return tuple((columns[shape], tuple(texts)) for shape, texts in parts.items())
-
-
-def _checksum(*parts: bytes) -> bytes:
+def _checksum(*parts: bytes) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
-    return digest.digest()
+    return digest.hexdigest()
 
 
-def _of_game(name: str, stamp: str, found: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """The check sum of a game: its name, its file, and its rows in their order."""
-    parts = [part for row in found for part in row]
-    if not isinstance(stamp, str) or not all(isinstance(part, bytes) for part in parts):
-        return b"damaged"
-    return _checksum(name.encode(errors="replace"), stamp.encode(errors="replace"), *parts)
-
-
-def _drop(base: sqlite3.Connection, name: str) -> None:
-    base.execute("DELETE FROM games WHERE name = ?", (name,))
-    base.execute("DELETE FROM contents WHERE name = ?", (name,))
-
-
-def _keep(base: sqlite3.Connection, made: Made, stamp: str) -> None:
-    name, found = made.path.stem, [(_checksum(columns), content) for columns, content in made.rows]
-    base.execute("INSERT INTO games VALUES (?, ?, ?)", (name, stamp, _of_game(name, stamp, found)))
-    for (columns, _), (shape, content) in zip(made.rows, found, strict=True):
-        base.execute("INSERT OR IGNORE INTO shapes VALUES (?, ?)", (shape, columns))
-        base.execute("INSERT INTO contents VALUES (?, ?, ?)", (name, shape, content))
+def _file(folder: Path, name: str) -> Path:
+    return folder / "game" / name[:2] / f"{name}.json"
 
 
 def _records(folder: Path) -> Iterator[tuple[str, str]]:
@@ -206,8 +150,8 @@ def _records(folder: Path) -> Iterator[tuple[str, str]]:
                 yield entry.name[:64], f"{stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino} {stat.st_size}"
 
 
-def _made(paths: Sequence[Path], games: Mapping[str, Game]) -> Iterator[list[Made]]:
-    """What `_read_batch` gives for all `paths`, batch by batch; many of them are read by all cores."""
+def _made(paths: Sequence[Path], games: Mapping[str, Game]) -> Iterator[Made]:
+    """What `_read_batch` gives for all `paths`; many of them are read by all cores."""
     batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
     with progress("reading records", len(paths)) as tick, ExitStack() as stack:
         run: Callable[..., Iterator[list[Made]]] = map
@@ -216,7 +160,7 @@ def _made(paths: Sequence[Path], games: Mapping[str, Game]) -> Iterator[list[Mad
             spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of other threads
             run = stack.enter_context(ProcessPoolExecutor(workers, mp_context=spawn)).map
         for made in run(partial(_read_batch, games=games), batches):
-            yield made
+            yield from made
             tick(len(made))
 
 
@@ -235,7 +179,7 @@ def _read_batch(paths: Sequence[Path], games: Mapping[str, Game]) -> list[Made]:
                     f"it is of the game {record['game']!r:.40}, which is not known here: --config-dir names it"
                 )
             game = games[record["game"]]
-            made.append(Made(path, tuple(_row({**row, **where}) for row in rows(game, record))))
+            made.append(Made(path, tuple(_line({**row, **where}) for row in rows(game, record))))
         except (Damaged, OSError) as error:
             made.append(Made(path, error=getattr(error, "strerror", None) or str(error)))
         except UNFIT:
@@ -243,11 +187,11 @@ def _read_batch(paths: Sequence[Path], games: Mapping[str, Game]) -> list[Made]:
     return made
 
 
-def _row(row: Row) -> tuple[bytes, bytes]:
-    """The columns and the values of a row as JSON; raises ValueError for values of other types than views need."""
+def _line(row: Mapping[str, Any]) -> Line:
+    """The columns and the values of a row; raises ValueError for values of other types than views need."""
     texts = ("part", "heading", *GROUPS)
     if type(row["seed"]) is not int or not all(isinstance(row[name], str) for name in texts):
         raise ValueError("a row of other types")
     if not set(map(type, row.values())) <= PLAIN:
         raise ValueError("a row of other values")
-    return orjson.dumps([*row]), orjson.dumps([*row.values()])
+    return tuple(row), orjson.loads(orjson.dumps([*row.values()]))  # as it will be when it is read again

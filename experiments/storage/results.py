@@ -40,7 +40,6 @@ def frame(
     Records that cannot be read are left out, named to `notify`, and listed in `frame.attrs["unreadable"]` as pairs of
     path and reason. Raises UserError where there is no store.
     """
-    import orjson
     import pandas
 
     from experiments.storage.index import read
@@ -52,10 +51,7 @@ def frame(
         notify(
             f"The record {path} is left out: {why}; `python experiments/store.py prune --damaged` removes such files."
         )
-    parts = [
-        pandas.DataFrame(orjson.loads(b"[" + b",".join(contents) + b"]"), columns=orjson.loads(columns))
-        for columns, contents in found.parts
-    ]
+    parts = [pandas.DataFrame(values, columns=list(columns)) for columns, values in found.parts()]
     table = pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame()
     table.attrs["unreadable"] = [(str(path), why) for path, why in found.unreadable]
     return table

@@ -239,6 +239,6 @@ def test_a_digit_of_the_index_does_not_stay(truth: Truth, tmp_path: Path) -> Non
         assert len(frame) == 4
         assert same(frame, truth.frame)
         assert len(said) == 1
-        assert "is damaged (a row has changed); it is made anew" in said[0]
+        assert "is damaged (its content has changed); it is made anew" in said[0]
         assert results.frame(mine, said.append) is not None
         assert len(said) == 1

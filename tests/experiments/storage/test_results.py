@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import pandas
 import pytest
 
 from data.errors import UserError
+from experiments.cli.known_games import known_games
 from experiments.play.play import play_config
+from experiments.storage import index
 from experiments.storage.artifact import envelope
 from experiments.storage.index import NAME
 from experiments.storage.records import write_json_atomic
@@ -122,12 +124,36 @@ def test_a_damaged_index_is_made_anew(store: Path) -> None:
     assert said == []
 
 
-def test_a_new_version_of_the_rows_makes_a_new_index(store: Path) -> None:
+def test_a_new_version_of_the_rows_makes_a_new_index(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frame(store)
-    with sqlite3.connect(store / NAME) as base:
-        base.execute("DELETE FROM contents")
-        base.execute("PRAGMA user_version = 999")
+    seen: list[Path] = []
+    original = index._read_batch
+
+    def counting(paths: list[Path], **options: Any) -> list[index.Made]:
+        seen.extend(paths)
+        return original(paths, **options)
+
+    monkeypatch.setattr(index, "_read_batch", counting)
+    frame(store)
+    assert not seen
+    version = index._version(known_games())
+    monkeypatch.setattr(index, "_version", lambda games: version[::-1])
     assert len(frame(store)) == 6
+    assert len(seen) == 3
+
+
+def test_a_store_that_cannot_be_written_is_read(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    (store / NAME).unlink()
+    monkeypatch.setattr(index, "write_atomic", refuse)
+    said: list[str] = []
+    assert len(frame(store, said.append)) == 6
+    assert len(said) == 1
+    assert "cannot be kept" in said[0]
+    assert "Read-only file system" in said[0]
+    assert not (store / NAME).exists()
 
 
 def test_filters(store: Path) -> None:
