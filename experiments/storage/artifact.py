@@ -56,11 +56,10 @@ def sealed(description: Mapping[str, Any]) -> dict[str, Any]:
 def envelope(description: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
     """A record as it is written: its sealed description, and the content last.
 
-    `sha256` is that of the content as canonical JSON; `text` that of its JSON as it stands in the file, without spaces,
-    which can be checked without parsing it.
+    `text` is the SHA-256 of the content's JSON as it stands in the file, without spaces: checked without parsing it.
     """
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return {**sealed({**description, "sha256": sha256(canonical_json(value)), "text": sha256(text)}), "payload": value}
+    return {**sealed({**description, "text": sha256(text)}), "payload": value}
 
 
 def read_description(path: Path) -> dict[str, Any] | None:
@@ -83,15 +82,11 @@ def read_record(path: Path, key_text: str | None = None) -> tuple[dict[str, Any]
     The arguments and errors are those of `read_content`.
     """
     try:
-        raw = path.read_bytes()
+        description, text = _parts(path.read_bytes())
     except FileNotFoundError:
         return None
-    description, text = _parts(raw)
-    if text is None or description.get("text") != sha256(text):  # older, or laid out anew: the content is compared
-        content = _object(raw).get("payload")
-        if not isinstance(content, dict) or _sum(content) != description.get("sha256"):
-            raise Damaged("its content has changed")
-        text = json.dumps(content, allow_nan=False).encode()
+    if description.get("text") != sha256(text):
+        raise Damaged("its content has changed")
     _check_key(path, description, key_text)
     return description, text
 
@@ -133,30 +128,24 @@ def _object(raw: bytes) -> dict[str, Any]:
     return found
 
 
-def _parts(raw: bytes) -> tuple[dict[str, Any], bytes | None]:
-    """The description of a record and the text of its content, None where that does not stand in its place."""
-    place, end = raw.find(PAYLOAD), -2 if raw.endswith(b"}\n") else -1
-    try:
-        return _unsealed(_object(raw[:place] + b"}")), raw[place + len(PAYLOAD) : end] if place > 0 else None
-    except Damaged:
-        description = _object(raw)
-        return _unsealed({key: value for key, value in description.items() if key != "payload"}), None
+def _parts(raw: bytes) -> tuple[dict[str, Any], bytes]:
+    """The description of a record and the text of its content."""
+    head, mark, text = raw.partition(PAYLOAD)
+    if not mark:
+        _object(raw)
+        raise Damaged("it holds no record of ours")
+    return _unsealed(_object(head + b"}")), text.rstrip(b"\n").removesuffix(b"}")
 
 
 def _unsealed(description: dict[str, Any]) -> dict[str, Any]:
-    """The description without its seal, which is compared; older artifacts have none."""
+    """The description without its seal, which is compared."""
     seal = description.pop("seal", None)
-    if seal is not None and seal != _sum({**description, "key": None}):
-        raise Damaged("its description has changed")
-    return description
-
-
-def _sum(content: Any) -> str | None:
-    """The check sum of what was read from JSON; None where it holds what our JSON never does, such as NaN."""
     try:
-        return sha256(plain_json(content))
-    except UNREADABLE:
-        return None
+        if seal == sha256(plain_json({**description, "key": None})):
+            return description
+    except UNREADABLE:  # NaN, which our JSON never holds
+        pass
+    raise Damaged("its description has changed")
 
 
 def _check_key(path: Path, description: Mapping[str, Any], key_text: str | None) -> None:

@@ -12,7 +12,7 @@ from data.errors import UserError
 from data.naming import option
 from experiments.cli.script import Parser, ended, place, printable
 from experiments.storage.artifact import KINDS, Damaged, read_content
-from experiments.storage.inventory import DAY, Artifact, Which, artifacts, chosen, remove, strays
+from experiments.storage.inventory import DAY, Artifact, artifacts, chosen, remove, strays
 from experiments.storage.store import default_folder
 
 HEADS = ("kind", "what it is", "data", "seed", "size", "age", "artifact")
@@ -80,7 +80,7 @@ def _prune(folder: Path, args: argparse.Namespace) -> None:
         raise UserError("--all removes every artifact; leave it out, or the other conditions.")
     found: list[Artifact] = []
     if conditions or args.all:
-        found = chosen(folder, Which(args.kind, args.older_than or 0.0, args.damaged))
+        found = chosen(folder, args.kind, args.older_than or 0.0, args.damaged)
     if args.dry_run and found:
         _show(found, list(artifacts(folder, "game")))
     for kind in sorted({each.kind for each in found}):  # before anything is removed

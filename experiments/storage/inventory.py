@@ -44,15 +44,6 @@ class Artifact:
         return self.path.parent.parent.name
 
 
-@dataclass(frozen=True)
-class Which:
-    """Artifacts that meet every condition: of one kind (of any), of at least so many days, and damaged."""
-
-    kind: str | None = None
-    older_than: float = 0.0
-    damaged: bool = False
-
-
 def kinds(folder: Path) -> list[str]:
     """The kinds of artifacts: those of the toolkit, and others that the store has."""
     own = (each.name for each in folder.iterdir() if each.is_dir()) if folder.is_dir() else ()
@@ -116,15 +107,14 @@ def is_damaged(artifact: Artifact) -> bool:
         return True
 
 
-def chosen(folder: Path, which: Which) -> list[Artifact]:
-    """The artifacts that meet every condition, but those that a process is computing or writing."""
+def chosen(folder: Path, kind: str | None = None, older_than: float = 0.0, damaged: bool = False) -> list[Artifact]:
+    """The artifacts that meet every condition (one kind, an age in days, being damaged), and that nobody writes now."""
     found = []
-    for artifact in artifacts(folder, which.kind):
-        if artifact.age < which.older_than:
-            continue
-        with _held(artifact.path) as free:
-            if free and (not which.damaged or is_damaged(artifact)):
-                found.append(artifact)
+    for artifact in artifacts(folder, kind):
+        if artifact.age >= older_than:
+            with _held(artifact.path) as free:
+                if free and (not damaged or is_damaged(artifact)):
+                    found.append(artifact)
     return found
 
 
@@ -146,30 +136,6 @@ def strays(folder: Path, kind: str | None = None, dry_run: bool = False) -> tupl
                 if not dry_run:
                     file.unlink()
     return left, freed
-
-
-def prune(
-    folder: Path, kind: str | None = None, older_than: float = 0.0, damaged: bool = False, dry_run: bool = False
-) -> tuple[int, int, int]:
-    """Remove artifacts that meet every condition given (all, without one) and what killed processes left.
-
-    An artifact that a process is computing or writing is left alone.
-
-    Args:
-        folder: the store.
-        kind: only artifacts of this kind.
-        older_than: only artifacts of at least this many days.
-        damaged: only artifacts that fail their check.
-        dry_run: remove nothing, only count.
-
-    Returns:
-        The number of artifacts, the number of left-over files, and the bytes that both take.
-    """
-    found = chosen(folder, Which(kind, older_than, damaged))
-    if not dry_run:
-        remove(found)
-    left, freed = strays(folder, kind, dry_run)
-    return len(found), left, freed + sum(each.size for each in found)
 
 
 @contextmanager

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from experiments.play.play import play_config
+from experiments.storage.artifact import envelope
 from experiments.storage.command import main
+from experiments.storage.records import write_json_atomic
 from experiments.storage.store import Store
 from tests.experiments.games import ROOT, config
 from tests.experiments.small_sweeps import TINY
@@ -135,7 +137,8 @@ def test_artifacts_are_listed_in_words(tmp_path: Path, capsys: pytest.CaptureFix
     store = tmp_path / "store"
     hostile = store / "game" / "ab" / f"{'ab' * 32}.json"
     hostile.parent.mkdir(exist_ok=True)
-    hostile.write_text('{"key": {"attack": {"_target_": "a.\\u001b[2Jb.C"}, "seed": [1], "victim": 7}, "payload": {}}')
+    key = {"attack": {"_target_": "a.\u001b[2Jb.C"}, "seed": [1], "victim": 7}
+    write_json_atomic(hostile, envelope({"key": key}, {}), indent=None)
     (store / "game" / "ab" / f"{'0' * 64}.json").write_text("{")
     assert main(["list", "--dir", str(store)]) == 0
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()[1:-1]]

@@ -16,11 +16,19 @@ from hypothesis import strategies as st
 from data.errors import UserError
 from experiments.storage import forms
 from experiments.storage.command import main
-from experiments.storage.inventory import artifacts, is_damaged, leftovers, prune
+from experiments.storage.inventory import artifacts, chosen, is_damaged, leftovers, remove, strays
 from experiments.storage.records import canonical_json, jsonable, write_json_atomic
 from experiments.storage.store import Store
 
 ROOT = Path(__file__).resolve().parents[3]
+
+
+def prune(folder: Path, **conditions) -> tuple[int, int, int]:
+    """What `store.py prune` does; the numbers of artifacts and left-over files, and their bytes."""
+    found = chosen(folder, **conditions)
+    remove(found)
+    left, freed = strays(folder, conditions.get("kind"))
+    return len(found), left, freed + sum(each.size for each in found)
 
 
 @pytest.fixture
