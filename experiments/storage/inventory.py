@@ -19,8 +19,7 @@ DAY = 86_400.0
 MINUTE = 60.0
 KIND = re.compile(r"[a-z0-9_-]+")
 ARTIFACT = re.compile(r"[0-9a-f]{64}\.(safetensors|json)")
-LEFTOVER = re.compile(r"([0-9a-f]{64}\.(?:safetensors|json))(?:\.json)?\.\d+-[0-9a-f]+\.tmp")
-LOCK = re.compile(r"([0-9a-f]{64}\.(?:safetensors|json))\.lock")
+LEFTOVER = re.compile(r"([0-9a-f]{64}\.(?:safetensors|json))(?:(?:\.json)?\.\d+-[0-9a-f]+\.tmp|\.lock)")
 PROBE = re.compile(r"check-\d+(\.\d+-[0-9a-f]+\.tmp)?")  # of `Store.check`, which takes a moment
 
 
@@ -82,14 +81,12 @@ def leftovers(folder: Path, kind: str | None = None) -> Iterator[tuple[Path, Pat
         if PROBE.fullmatch(path.name) and time.time() - path.stat().st_mtime > MINUTE:
             yield path, None
     for path in _files(folder, kind):
-        half, guard = LEFTOVER.fullmatch(path.name), LOCK.fullmatch(path.name)
-        if half:
-            yield path, path.with_name(half[1])
-        elif guard:
-            if not path.with_name(guard[1]).exists():
-                yield path, path.with_name(guard[1])
-        elif path.suffix == ".safetensors" and not sidecar(path).exists():
+        of = LEFTOVER.fullmatch(path.name)
+        main_file = path.with_name(of[1]) if of else path
+        if not of and path.suffix == ".safetensors" and not sidecar(path).exists():
             yield path, path
+        elif of and not (path.suffix == ".lock" and main_file.exists()):
+            yield path, main_file
 
 
 def _files(folder: Path, kind: str | None) -> list[Path]:

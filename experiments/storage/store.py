@@ -15,21 +15,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from data.errors import UserError
 from data.machine import toolkit_version
 from experiments.storage.artifact import Damaged, digest, lock, read_content, sidecar
-from experiments.storage.forms import RECORDS, TENSORS, Form, plain
+from experiments.storage.forms import RECORD, TENSORS, plain, read, write
 from experiments.storage.records import canonical_json, jsonable, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-T = TypeVar("T")
 ROOM = bytes(1 << 17)  # as large as the record of a game
 
 
@@ -93,24 +91,22 @@ class Store:
         self, kind: str, key: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]
     ) -> tuple[dict[str, Any], bool]:
         """The record of `key` as `jsonable` gives it, and whether it was in the store; otherwise `make()` makes it."""
-        return self._get(RECORDS, kind, key, lambda: jsonable(make()))
+        return self._get(RECORD, kind, key, lambda: jsonable(make()))
 
     def find_tensors(self, kind: str, key: Mapping[str, Any]) -> tuple[Path, dict[str, "Tensor"]] | None:
         """The file and the tensors of `key` where they are kept, undamaged; None otherwise. Nothing is locked."""
         if not self.enabled:
             return None
-        key_text = canonical_json(key)
-        path = self._path(TENSORS, kind, key_text)
-        value = self._read_or_discard(TENSORS, path, key_text)
+        path, key_text = self._place(TENSORS, kind, key)
+        value = self._read_or_discard(path, key_text)
         return None if value is None else (path, value)
 
     def keep_tensors(self, kind: str, key: Mapping[str, Any], value: Mapping[str, "Tensor"]) -> Path | None:
         """Keep the tensors of `key`, which the caller alone computes; the file, or None where it cannot be written."""
         if not self.enabled:
             return None
-        key_text = canonical_json(key)
-        path = self._path(TENSORS, kind, key_text)
-        return path if self._write(TENSORS, path, _description(kind, key_text), plain(value)) else None
+        path, key_text = self._place(TENSORS, kind, key)
+        return path if self._write(path, _description(kind, key_text), plain(value)) else None
 
     def discard(self, path: Path) -> None:
         """Remove an artifact by its main file; one that is gone, or cannot be removed, is left at that."""
@@ -120,7 +116,7 @@ class Store:
 
     def record_path(self, kind: str, key: Mapping[str, Any]) -> Path:
         """The file of the record of `key`, whether it exists or not."""
-        return self._path(RECORDS, kind, canonical_json(key))
+        return self._place(RECORD, kind, key)[0]
 
     def find_record(self, path: Path) -> dict[str, Any] | None:
         """The record in the file `path`, verified; None where it is absent or damaged (`record` mends that)."""
@@ -144,13 +140,15 @@ class Store:
         guard.release()
         return False
 
-    def _path(self, form: Form[T], kind: str, key_text: str) -> Path:
+    def _place(self, suffix: str, kind: str, key: Mapping[str, Any]) -> tuple[Path, str]:
+        """The main file of an artifact, and its canonical key."""
+        key_text = canonical_json(key)
         name = digest(kind, key_text)
-        return self.folder / kind / name[:2] / f"{name}{form.suffix}"
+        return self.folder / kind / name[:2] / f"{name}{suffix}", key_text
 
-    def _write(self, form: Form[T], path: Path, description: dict[str, Any], value: T) -> bool:
+    def _write(self, path: Path, description: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
         try:
-            form.write(path, description, value)
+            write(path, description, value)
         except OSError as error:
             if self.keeps:
                 raise UserError(f"The store {self.folder} cannot keep the result ({_reason(error)}).") from error
@@ -158,26 +156,27 @@ class Store:
             return False
         return True
 
-    def _get(self, form: Form[T], kind: str, key: Mapping[str, Any], make: Callable[[], T]) -> tuple[T, bool]:
+    def _get(
+        self, suffix: str, kind: str, key: Mapping[str, Any], make: Callable[[], dict[str, Any]]
+    ) -> tuple[dict[str, Any], bool]:
         if not self.enabled:
             return make(), False
-        key_text = canonical_json(key)
-        path = self._path(form, kind, key_text)
+        path, key_text = self._place(suffix, kind, key)
         with suppress(Damaged, OSError):  # without the lock at first; what is wrong is looked at again under it
-            value = form.read(path, key_text)
+            value = read(path, key_text)
             if value is not None:
                 return value, True
         with self._alone(path):
-            value = self._read_or_discard(form, path, key_text)
+            value = self._read_or_discard(path, key_text)
             if value is not None:
                 return value, True
             value = make()
-            self._write(form, path, _description(kind, key_text), value)
+            self._write(path, _description(kind, key_text), value)
             return value, False
 
-    def _read_or_discard(self, form: Form[T], path: Path, key_text: str) -> T | None:
+    def _read_or_discard(self, path: Path, key_text: str) -> dict[str, Any] | None:
         try:
-            return form.read(path, key_text)
+            return read(path, key_text)
         except Damaged as damage:
             self.notify(f"Store: {path} is damaged ({damage}); computing it again.")
             self.discard(path)
