@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
+
 from data.errors import UserError
 from data.naming import option
 from experiments.cli.script import Parser, ended, place, printable
-from experiments.storage.artifact import KINDS, Damaged, read_content
+from experiments.storage.artifact import KINDS
 from experiments.storage.inventory import DAY, Artifact, artifacts, chosen, remove, strays
 from experiments.storage.store import default_folder
 
@@ -70,8 +72,8 @@ def _list(folder: Path, args: argparse.Namespace) -> None:
     if not found:
         print(f"The store {folder} has no artifacts" + (f" of kind {args.kind}." if args.kind else "."))
         return
-    _show(found, list(artifacts(folder, "game")) if args.kind != "game" else found)
-    print(f"{len(found)} artifacts, {_size(sum(each.size for each in found))} in {folder}")
+    _show(found)
+    print(f"{len(found)} artifacts, {decimal(sum(each.size for each in found))} in {folder}")
 
 
 def _prune(folder: Path, args: argparse.Namespace) -> None:
@@ -82,24 +84,23 @@ def _prune(folder: Path, args: argparse.Namespace) -> None:
     if conditions or args.all:
         found = chosen(folder, args.kind, args.older_than or 0.0, args.damaged)
     if args.dry_run and found:
-        _show(found, list(artifacts(folder, "game")))
+        _show(found)
     for kind in sorted({each.kind for each in found}):  # before anything is removed
         sizes = [each.size for each in found if each.kind == kind]
-        print(f"{kind}: {len(sizes)} artifacts ({KINDS.get(kind, 'another kind')}), {_size(sum(sizes))}")
+        print(f"{kind}: {len(sizes)} artifacts ({KINDS.get(kind, 'another kind')}), {decimal(sum(sizes))}")
     if not args.dry_run:
         sys.stdout.flush()
         remove(found)
     left, freed = strays(folder, args.kind, args.dry_run)
     does = "Would remove" if args.dry_run else "Removed"
-    total = _size(freed + sum(each.size for each in found))
+    total = decimal(freed + sum(each.size for each in found))
     print(f"{does} {len(found)} artifacts and {left} left-over files ({total}) in {folder}.")
     if not conditions and not args.all:
         print("Artifacts are removed by --kind, --older-than and --damaged, all of them by --all.")
 
 
-def _show(found: Sequence[Artifact], games: Sequence[Artifact]) -> None:
-    names = _data_names(found, games)
-    rows = [(*_words(each, names), _size(each.size), _age(each.age), each.path.name[:12]) for each in found]
+def _show(found: Sequence[Artifact]) -> None:
+    rows = [(*_words(each), decimal(each.size), _age(each.age), each.path.name[:12]) for each in found]
     plain = [tuple(printable(cell) for cell in row) for row in rows]
     if not sys.stdout.isatty():
         for row in (HEADS, *plain):
@@ -115,7 +116,7 @@ def _show(found: Sequence[Artifact], games: Sequence[Artifact]) -> None:
     Console().print(table, markup=False)
 
 
-def _words(artifact: Artifact, names: Mapping[str, str]) -> tuple[str, str, str, str]:
+def _words(artifact: Artifact) -> tuple[str, str, str, str]:
     """The kind of an artifact, what it is, of which data, and its seed."""
     if artifact.damage is not None:
         return artifact.kind, f"damaged: {artifact.damage}", UNKNOWN, UNKNOWN
@@ -134,23 +135,8 @@ def _words(artifact: Artifact, names: Mapping[str, str]) -> tuple[str, str, str,
         "margins": f"margins of {model}",
         "step": f"a step of an unfinished game: {procedure}, {model}",
     }.get(artifact.kind, "of another kind")
-    print_ = str(victim.get("data", UNKNOWN))
-    return artifact.kind, what, names.get(print_, f"data {print_[:8]}"), str(key.get("seed", UNKNOWN))
-
-
-def _data_names(found: Sequence[Artifact], games: Sequence[Artifact]) -> dict[str, str]:
-    """The names of data sets by their fingerprints, which is all that keys hold; a game's record has both."""
-    names: dict[str, str] = {}
-    wanted = {str(_victim(each).get("data")) for each in found}
-    for game in games:
-        print_ = str(_victim(game).get("data"))
-        if print_ in wanted - names.keys():
-            try:
-                content = read_content(game.path)
-            except (Damaged, OSError):
-                continue
-            names[print_] = _option(_mapping(_mapping(content).get("config")), "data")
-    return names
+    data = str(victim.get("data", UNKNOWN)).rpartition(" ")[0] or UNKNOWN  # a name, and a hash
+    return artifact.kind, what, data, str(key.get("seed", UNKNOWN))
 
 
 def _victim(artifact: Artifact) -> Mapping[str, Any]:
@@ -167,14 +153,6 @@ def _option(config: Mapping[str, Any], group: str) -> str:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _size(size: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
 
 
 def _age(days: float) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 
 from data.errors import UserError
 from data.examples import Data
-from experiments.storage.code_version import code_version
-from experiments.storage.named_files import contents
+from experiments.versions.code_version import code_version
+from experiments.versions.named_files import contents
 from games.game import Setup
 
 TRAINED = ("model", "training")  # the parts of a configuration that a victim depends on beside its data and learner
@@ -136,10 +136,10 @@ def targets(node: Any) -> Iterator[str]:
 
 
 def fingerprint(data: Data) -> str:
-    """A hash of every tensor of the data set, in its order and split."""
+    """The name of the data set, and a hash of it and of every tensor, in its order and split."""
     digest = hashlib.blake2b(data.name.encode(), digest_size=16)
     for part in (data.train, data.test, data.trusted, data.auxiliary):
         for tensor in (part.x, part.y):
             digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
             digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return f"{data.name} {digest.hexdigest()}"

@@ -40,15 +40,7 @@ UNFIT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, Re
 PLAIN = {str, bool, int, float, type(None)}
 
 Line = tuple[tuple[str, ...], list[Any]]  # the columns of a row, and its values
-
-
-@dataclass(frozen=True)
-class Made:
-    """What was read from one record: its rows; or why it could not be read."""
-
-    path: Path
-    lines: tuple[Line, ...] = ()
-    error: str | None = None
+Made = tuple[Path, list[Line] | str]  # the rows of one record, or why it could not be read
 
 
 @dataclass
@@ -62,14 +54,14 @@ class Index:
     shapes: list[tuple[str, ...]] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
 
-    def add(self, made: Made, stamp: str) -> None:
+    def add(self, path: Path, made: list[Line] | str, stamp: str) -> None:
         """The rows of one more game, or that it cannot be read."""
-        if made.error is not None:
-            self.unreadable.append((made.path, made.error))
+        if isinstance(made, str):
+            self.unreadable.append((path, made))
             return
-        self.shapes += {columns: None for columns, _ in made.lines if columns not in self.shapes}
-        found = [(self.shapes.index(columns), values) for columns, values in made.lines]
-        self.games[made.path.stem] = (stamp, found)
+        self.shapes += {columns: None for columns, _ in made if columns not in self.shapes}
+        found = [(self.shapes.index(columns), values) for columns, values in made]
+        self.games[path.stem] = (stamp, found)
 
     def parts(self) -> Iterator[tuple[tuple[str, ...], list[list[Any]]]]:
         """For every shape that occurs its columns and the values of its rows, by the names of the games."""
@@ -95,8 +87,8 @@ def read(folder: Path, games: Mapping[str, Game], notify: Callable[[str], None])
         notify(f"The index of the games in {path} is damaged ({error}); it is made anew.")
     index.shapes = before.shapes
     index.games = {name: entry for name, entry in before.games.items() if found.get(name) == entry[0]}
-    for made in _made([_file(folder, name) for name in found if name not in index.games], games):
-        index.add(made, found[made.path.stem])
+    for file, made in _made([_file(folder, name) for name in found if name not in index.games], games):
+        index.add(file, made, found[file.stem])
     if index.games != before.games:
         try:
             write_atomic(path, _dump(index, version))
@@ -165,7 +157,7 @@ def _made(paths: Sequence[Path], games: Mapping[str, Game]) -> Iterator[Made]:
 
 
 def _read_batch(paths: Sequence[Path], games: Mapping[str, Game]) -> list[Made]:
-    made = []
+    made: list[Made] = []
     for path in paths:
         try:
             found = read_record(path)
@@ -179,11 +171,11 @@ def _read_batch(paths: Sequence[Path], games: Mapping[str, Game]) -> list[Made]:
                     f"it is of the game {record['game']!r:.40}, which is not known here: --config-dir names it"
                 )
             game = games[record["game"]]
-            made.append(Made(path, tuple(_line({**row, **where}) for row in rows(game, record))))
+            made.append((path, [_line({**row, **where}) for row in rows(game, record)]))
         except (Damaged, OSError) as error:
-            made.append(Made(path, error=getattr(error, "strerror", None) or str(error)))
+            made.append((path, getattr(error, "strerror", None) or str(error)))
         except UNFIT:
-            made.append(Made(path, error="it has not the form of a game, or an older one"))
+            made.append((path, "it has not the form of a game, or an older one"))
     return made
 
 

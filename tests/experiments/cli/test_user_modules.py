@@ -13,8 +13,9 @@ import pytest
 
 from data.errors import UserError
 from experiments.cli import user_modules
-from experiments.storage import identity, named_files
-from experiments.storage.code_version import _reachable, _source, code_version
+from experiments.storage import identity
+from experiments.versions import named_files
+from experiments.versions.code_version import _reachable, _source, code_version
 
 Write = Callable[..., str]
 MODULE = "my_own_code"  # a name that nothing else has

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from experiments.storage import code_version, identity
-from experiments.storage.code_version import ROOT, _stamp
+from experiments.storage import identity
 from experiments.storage.identity import Keys, Machine
-from experiments.storage.meaning import meaning
+from experiments.versions import code_version
+from experiments.versions.code_version import ROOT, _stamp
+from experiments.versions.meaning import meaning
 from games.request import crafting
 from tests.experiments.games import config
 

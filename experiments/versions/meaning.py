@@ -84,23 +84,25 @@ class _Writer:
                 self.write(getattr(node, name, None))
 
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-        outside, self.annotated = self.annotated, bool(node.decorator_list)
-        self.fields(node, "body", *(() if self.annotated else ("returns",)))
-        self.annotated = False
-        self.write(node.body)
-        self.annotated = outside
+        with self._where(annotated=bool(node.decorator_list)):
+            self.fields(node, "body", *(() if self.annotated else ("returns",)))
+        with self._where(annotated=False):
+            self.write(node.body)
         return True
 
     def _class(self, node: ast.ClassDef) -> bool:
-        outside, self.annotated = self.annotated, True
-        self.fields(node)
-        self.annotated = outside
+        with self._where(annotated=True):
+            self.fields(node)
         return True
 
+    @contextmanager
+    def _where(self, annotated: bool) -> Iterator[None]:
+        outside, self.annotated = self.annotated, annotated
+        yield
+        self.annotated = outside
+
     def _argument(self, node: ast.arg) -> bool:
-        self.text.append(repr(node.arg))
-        if self.annotated:
-            self.write(node.annotation)
+        self.fields(node, *(() if self.annotated else ("annotation",)))
         return True
 
     def _annotated(self, node: ast.AnnAssign) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from data.errors import UserError
 from experiments.cli import user_modules
-from experiments.storage.meaning import meaning
+from experiments.versions.meaning import meaning
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("data", "models", "unlearning", "metrics", "attacks", "defenses", "games", "experiments")

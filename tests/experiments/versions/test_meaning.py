@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.storage.code_version import _stamp
-from experiments.storage.meaning import meaning
+from experiments.versions.code_version import _stamp
+from experiments.versions.meaning import meaning
 
 Read = Callable[[str], tuple[str, frozenset[str]]]
 BASE = """

@@ -9,7 +9,7 @@ import data.randomness
 import games.game
 from data.errors import UserError
 from experiments.storage import artifact, records, store
-from experiments.storage.code_version import ROOT, _reachable, _source, code_version
+from experiments.versions.code_version import ROOT, _reachable, _source, code_version
 
 
 @pytest.fixture
