@@ -1,4 +1,4 @@
-"""The attack's turn: one request for every aim, with the access that its configuration claims and no more."""
+"""The attack's turn: one request for every goal, with the access that its configuration claims and no more."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def _play(
     else:
         queries: int = getattr(attack, "queries", 1)
         feedback: Feedback = getattr(attack, "feedback", "score")
-        entrances = [serve(setup.task, steps, victims, seeds, meter, queries, feedback) for _ in chosen.aims]
-    requests = crafted(attack, entrances, chosen.aims, choose_attacker(setup, seed), generator(seed, "attack"))
+        entrances = [serve(setup.task, steps, victims, seeds, meter, queries, feedback) for _ in chosen.goals]
+    requests = crafted(attack, entrances, chosen.goals, choose_attacker(setup, seed), generator(seed, "attack"))
     return CraftingRun(tuple(requests), meter, perf_counter() - began)
 
 

@@ -63,7 +63,7 @@ def judge_with_own_seed(
     looks |= {name: _measuring(scene, forgetting, groups[name], found) for name, found in forgot.items()}
     objective.before(scene.victims)
     if objective.measured:
-        every = range(len(scene.chosen.aims))
+        every = range(len(scene.chosen.goals))
         of_aims = ("after", "random", "nearest", "stream", "stream_random")
         looks |= {name: _both(looks.get(name), objective.look(name, every)) for name in of_aims}
     label = "judging with the victim's seed"
@@ -83,7 +83,7 @@ def judge_with_own_seed(
     outcome["benign"] = observer.averaged(found[f"benign_{kinds[0]}"])
     outcome["reliability"] = {"before": judge.reliability([observer.start])} | {
         d: judge.reliability(
-            [p for p, each in zip(found["after"], scene.chosen.aim_directions, strict=True) if each == d]
+            [p for p, each in zip(found["after"], scene.chosen.goal_directions, strict=True) if each == d]
         )
         for d in scene.setup.game.targets.directions
     }
@@ -175,6 +175,6 @@ def judge_with_fresh_seeds(scene: Scene, asked: Traffic, accepted: Accepted) -> 
         label, seeds = f"judging with fresh seed {number} of {len(fresh)}", member_seeds(setup, each)
         judged = scene.judge.after(scene.victims, seeds, groups, label=label, empty_too=True, brought=brought)
         for name, p in judged.items():
-            found[name].append(observer.state(p, [0] * len(scene.chosen.aims) if name == "nothing" else None))
+            found[name].append(observer.state(p, [0] * len(scene.chosen.goals) if name == "nothing" else None))
     averaged = {name: mean_of_models([each.pop("models") for each in states]) for name, states in found.items()}
     return {"seeds": fresh, **found, "models": averaged}

@@ -96,7 +96,7 @@ def _targets(scene: Scene) -> dict[str, Any]:
         "label": chosen.labels.tolist(),
         "truth": test.y[chosen.positions].tolist(),
         "direction": list(chosen.directions),
-        "aim": chosen.aim_of.tolist(),
+        "aim": chosen.goal_of.tolist(),
         "test": len(test),
     }
 
@@ -104,7 +104,7 @@ def _targets(scene: Scene) -> dict[str, Any]:
 def _requests(run: CraftingRun, chosen: Targets) -> list[dict[str, Any]]:
     """The requests as a record has them; of copies that one brings, a hash: they themselves are in the store."""
     found = []
-    for each, direction in zip(run.crafted, chosen.aim_directions, strict=True):
+    for each, direction in zip(run.crafted, chosen.goal_directions, strict=True):
         request: dict[str, Any] = {
             "indices": list(each.request.indices),
             "direction": direction,

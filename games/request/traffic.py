@@ -89,7 +89,7 @@ def nearest_controls(chosen: Targets, requests: Sequence[Tensor], attacker: Atta
     See `attacks.requester.nearest`; where the pool holds fewer such records, these.
     """
     most = max((len(request) for request in requests), default=0)
-    found = nearest_records(chosen.aims, attacker, most)
+    found = nearest_records(chosen.goals, attacker, most)
     return [nearest[: len(request)] for nearest, request in zip(found, requests, strict=True)]
 
 

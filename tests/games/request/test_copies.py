@@ -34,11 +34,11 @@ class Copies:
     bring: bool = True
 
     def craft(
-        self, entrances: Sequence[Access], aims: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator
+        self, entrances: Sequence[Access], goals: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator
     ) -> list[AttackResult]:
         size = self.budget
         copies = Examples(3 * attacker.owned.x[:size], attacker.owned.y[:size]) if self.bring else None
-        return [AttackResult(Request(tuple(attacker.pool[:size].tolist()), copies), 0.0) for _ in aims]
+        return [AttackResult(Request(tuple(attacker.pool[:size].tolist()), copies), 0.0) for _ in goals]
 
 
 def play(folder: Path, *overrides: str, bring: bool = True) -> dict[str, Any]:

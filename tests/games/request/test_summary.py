@@ -27,7 +27,7 @@ def state(confidence: list[float], attained: list[float] | None = None, kept: li
     }  # fmt: skip
 
 
-def record(shift: float = 0.0, sizes: tuple[int, int] = (2, 1), aim: tuple[int, int] = (0, 1)) -> dict[str, Any]:
+def record(shift: float = 0.0, sizes: tuple[int, int] = (2, 1), goal: tuple[int, int] = (0, 1)) -> dict[str, Any]:
     before = [0.5, 0.6]
     own = {name: state(before) for name in STATES}
     own |= {
@@ -37,10 +37,10 @@ def record(shift: float = 0.0, sizes: tuple[int, int] = (2, 1), aim: tuple[int, 
     fresh: dict[str, Any] = {name: [state(before)] * 3 for name in FRESH}
     fresh |= {"nothing": [state([0.4, 0.7], kept=[1.0, 0.0])] * 3, "after": [state([0.7, 0.7], [0.2, 0.1])] * 3}
     fresh |= {"seeds": [1, 2, 3], "models": {name: state(before)["models"] for name in FRESH}}
-    requests = [{"indices": list(range(size)), "direction": "over"} for size in sizes[: len(set(aim))]]
+    requests = [{"indices": list(range(size)), "direction": "over"} for size in sizes[: len(set(goal))]]
     return {
         "seed": 0, "criterion": GOAL, "config": {"game": {"targets": {"over": [0.45, 0.65]}}},
-        "targets": {"direction": ["over", "over"], "aim": list(aim), "position": [0, 1], "label": [0, 0], "test": 10},
+        "targets": {"direction": ["over", "over"], "aim": list(goal), "position": [0, 1], "label": [0, 0], "test": 10},
         "requests": requests, "victim_seed": own, "fresh_seeds": fresh, "queries": 0, "operator_calls": 4,
         "certificate": None, "left_out": [],
         "detection": {"over": None, "defense": "none", "benign_rejected": {"uniform": [0.0]}},
@@ -89,7 +89,7 @@ def test_seeds_are_what_varies_where_there_are_several() -> None:
 
 
 def test_targets_of_one_request_count_as_one() -> None:
-    part = summarise([record(aim=(0, 0))], ["over"])["over"]
+    part = summarise([record(goal=(0, 0))], ["over"])["over"]
     assert part["requests"] == 1
     assert part["effect"]["victim_seed"]["mean"] == pytest.approx(0.2)
     assert math.isnan(part["effect"]["victim_seed"]["low"])

@@ -28,9 +28,9 @@ def test_targets_lie_in_their_band() -> None:
     assert chosen.directions == ("over", "over", "under", "under")
     assert set(chosen.positions[:2].tolist()) <= {0, 1, 2}
     assert set(chosen.positions[2:].tolist()) <= {3, 4, 5}
-    assert len(chosen.aims) == 4
-    assert [aim.direction for aim in chosen.aims] == [-1, -1, 1, 1]
-    assert torch.equal(chosen.aims[3].x[0], X[chosen.positions[3]])
+    assert len(chosen.goals) == 4
+    assert [goal.direction for goal in chosen.goals] == [-1, -1, 1, 1]
+    assert torch.equal(chosen.goals[3].x[0], X[chosen.positions[3]])
     again = choose_targets(TargetSettings(count=2), P, X, seed=0)
     assert torch.equal(chosen.positions, again.positions)
 
@@ -43,14 +43,14 @@ def test_one_direction_does_not_change_the_other() -> None:
 
 def test_set_mode_makes_one_aim_per_direction() -> None:
     chosen = choose_targets(TargetSettings(count=3, mode="set"), P, X, seed=0)
-    assert len(chosen.aims) == 2
-    assert chosen.aim_of.tolist() == [0, 0, 0, 1, 1, 1]
-    assert chosen.aims[1].x.flatten().tolist() == [3.0, 4.0, 5.0]
+    assert len(chosen.goals) == 2
+    assert chosen.goal_of.tolist() == [0, 0, 0, 1, 1, 1]
+    assert chosen.goals[1].x.flatten().tolist() == [3.0, 4.0, 5.0]
 
 
 def test_set_mode_gives_both_aims_equally_many_targets() -> None:
     chosen = choose_targets(TargetSettings(count=12, mode="set", under=(0.75, 0.92)), P, X, seed=0)
-    assert [len(aim.labels) for aim in chosen.aims] == [2, 2]
+    assert [len(goal.labels) for goal in chosen.goals] == [2, 2]
     assert chosen.directions == ("over", "over", "under", "under")
     assert set(chosen.positions[2:].tolist()) == {3, 4}
 
