@@ -89,7 +89,7 @@ class BlackBoxObjective:
     def losses(self, masks: Tensor) -> Tensor:
         """The regularised objective (m,) of requests given as masks (m, c) over the pool; one query each."""
         requests = requests_from(masks, self.attacker)
-        return self.record(requests, self.service.forget(requests))
+        return self.record(requests, self.service.forget_each(requests))
 
     def record(self, requests: list[Request], services: list[Service]) -> Tensor:
         """Remember the best feasible request among these, and return their losses (m,)."""

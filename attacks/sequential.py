@@ -65,7 +65,7 @@ def closed_loop(seen: BlackBoxObjective, budget: int, per_query: int, ridge: flo
         if len(group) == 0:
             break
         order += seen.attacker.pool[group.to(seen.attacker.pool.device)].tolist()
-        service = service.forget([Request(tuple(order[-len(group) :]))])[0]
+        service = service.forget(Request(tuple(order[-len(group) :])))
         gone[group] = True
         seen.record([Request(tuple(order))], [service])
         after, push = seen.outlook([service]), pushes[group].sum(0)

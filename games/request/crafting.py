@@ -43,13 +43,12 @@ def _play(
     setup: Setup, steps: Checkpointed, seed: int, victims: Sequence[Victim], seeds: Sequence[int], chosen: Chosen
 ) -> CraftingRun:
     began, meter, attack = perf_counter(), Meter(), setup.attack
-    entrances: list[Access]
-    if attack.access == "white_box":
-        entrances = [OpenService(setup.task, steps, tuple(victims), tuple(seeds), meter)]
-    else:
+    provider = OpenService(setup.task, steps, tuple(victims), tuple(seeds), meter)
+    entrances: list[Access] = [provider]
+    if attack.access != "white_box":
         queries: int = getattr(attack, "queries", 1)
         feedback: Feedback = getattr(attack, "feedback", "score")
-        entrances = [serve(setup.task, steps, victims, seeds, meter, queries, feedback) for _ in chosen.aims]
+        entrances = [serve(provider, queries, feedback) for _ in chosen.aims]
     requests = crafted(attack, entrances, chosen.aims, choose_attacker(setup, seed), generator(seed, "attack"))
     return CraftingRun(tuple(requests), meter, perf_counter() - began)
 

@@ -30,7 +30,8 @@ def opened(of: Testbed, procedure: Procedure | None = None) -> OpenService:
 
 def closed(of: Testbed, procedure: Procedure, budget: int, feedback: str = "score") -> tuple[Service, Meter]:
     meter = Meter()
-    return serve(of.task, procedure, [of.victim], [of.seed], meter, budget, feedback), meter  # type: ignore[arg-type]
+    provider = OpenService(of.task, procedure, (of.victim,), (of.seed,), meter)
+    return serve(provider, budget, feedback), meter  # type: ignore[arg-type]
 
 
 def crafted(attack: Attack, of: Testbed, aims: Sequence[AttackGoal], pool: Tensor | None = None) -> list[AttackResult]:

@@ -25,19 +25,26 @@ LOOP = Uncertainty(budget=10, access="black_box", feedback="sequential")
 STRONG = Uncertainty(budget=10)
 
 
-def watched(service: Service, log: list[tuple[int, ...]]) -> Service:
+class Watched(Service):
     """The same service, noting every request; each service it hands out is watched too."""
 
-    def forget(requests):  # type: ignore[no-untyped-def]
-        log.extend(request.indices for request in requests)
-        return [watched(each, log) for each in service.forget(requests)]
+    def __init__(self, service: Service, log: list[tuple[int, ...]]) -> None:
+        self.service, self.log = service, log
 
-    return Service(service.predict, forget, service.queries_left)
+    def predict(self, x: torch.Tensor) -> torch.Tensor:
+        return self.service.predict(x)
+
+    def queries_left(self) -> int:
+        return self.service.queries_left()
+
+    def forget(self, request: Request) -> Service:
+        self.log.append(request.indices)
+        return Watched(self.service.forget(request), self.log)
 
 
 @pytest.mark.parametrize(("direction", "low", "high"), [OVER, UNDER])
 def test_beats_random_deletions_and_keeps_labels(direction: int, low: float, high: float) -> None:
-    """On two draws of T with 100 owned records, judged by exact retraining: most of what white-box search reaches."""
+    """On two draws with 100 owned records, judged by exact retraining: most of what white-box search reaches."""
     moved, white, random, kept = [], [], [], []
     for seed in range(2):
         of, pool = bed(seed), torch.randperm(300, generator=generator(seed, "pool"))[:100]
@@ -51,8 +58,8 @@ def test_beats_random_deletions_and_keeps_labels(direction: int, low: float, hig
         many = aims * 6  # one random request alone moves a target by a few hundredths either way
         drawn = crafted(Random(budget=10), of, many, pool)
         random.append(-direction * confidence_change(of, many, unlearned(of, drawn))[0])
-    mean = {name: float(torch.cat(each).mean()) for name, each in
-            (("closed loop", moved), ("white-box", white), ("random", random))}  # fmt: skip
+    changes = {"closed loop": moved, "white-box": white, "random": random}
+    mean = {name: float(torch.cat(each).mean()) for name, each in changes.items()}
     print("change of confidence in the wanted direction", mean)
     assert mean["closed loop"] >= 0.7 * mean["white-box"]
     assert mean["closed loop"] >= 5 * abs(mean["random"])
@@ -66,14 +73,14 @@ def test_every_query_deletes_for_good_within_both_budgets(per_query: int) -> Non
     service, meter = closed(of, Retrain(), 3, "sequential")
     log: list[tuple[int, ...]] = []
     attack = Uncertainty(budget=7, access="black_box", feedback="sequential", per_query=per_query)
-    found = attack.craft([watched(service, log)], aims, of.attacker(), generator(0, "attack"))[0]
+    found = attack.craft([Watched(service, log)], aims, of.attacker(), generator(0, "attack"))[0]
     assert found.request.indices == tuple(i for each in log for i in each)
     assert len(log) == meter.queries == meter.operator_calls == 3
     assert max(len(each) for each in log) <= per_query
     assert len(found.request) <= 7
     assert len(found.curve) == 1 + len(log)
     with pytest.raises(UserError, match="for good"):
-        service.forget([Request((0,))])
+        service.forget(Request((0,)))
 
 
 def test_the_loop_stops_before_a_label_would_be_lost() -> None:
