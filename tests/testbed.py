@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from attacks.attack import Attacker, AttackGoal
+from attacks.crafting.attack import Attacker, AttackGoal
 from data.examples import Examples
 from data.randomness import generator
 from models.logistic import Logistic

@@ -9,7 +9,7 @@ import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from attacks.attack import (
+from attacks.crafting.attack import (
     Access,
     AccessMode,
     Attacker,
@@ -20,11 +20,11 @@ from attacks.attack import (
     opened,
     resolved_access,
 )
-from attacks.black_box import BlackBoxObjective, ScoreSearch, search_scores
-from attacks.criterion import Criterion, LabelFlipped
-from attacks.norm_cap import below_norm_quantile
-from attacks.objective import MisclassificationObjective
-from attacks.selection import Search, select
+from attacks.crafting.black_box import BlackBoxObjective, ScoreSearch, search_scores
+from attacks.crafting.criterion import Criterion, LabelFlipped
+from attacks.crafting.norm_cap import below_norm_quantile
+from attacks.crafting.objective import MisclassificationObjective
+from attacks.crafting.selection import Search, select
 from data.bounds import at_most
 from data.errors import UserError
 from models.progress import progress

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from attacks.attack import Access, AccessMode, Attacker, AttackGoal, AttackResult, check_budget, open_service
+from attacks.crafting.attack import Access, AccessMode, Attacker, AttackGoal, AttackResult, check_budget, open_service
 from models.last_layer import features
 from models.victim import Victim
 from unlearning.procedure import Request

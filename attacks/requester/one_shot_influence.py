@@ -9,12 +9,12 @@ import torch
 from pydantic import ConfigDict, Field, SkipValidation
 from pydantic.dataclasses import dataclass
 
-from attacks.attack import Access, Attacker, AttackGoal, AttackResult, check_budget, opened
-from attacks.functionals import Confidence, Functional
-from attacks.norm_cap import below_norm_quantile
-from attacks.objective import UncertaintyObjective
-from attacks.selection import most_useful
-from attacks.viewpoint import WhiteBoxObjective
+from attacks.crafting.attack import Access, Attacker, AttackGoal, AttackResult, check_budget, opened
+from attacks.crafting.functionals import Confidence, Functional
+from attacks.crafting.norm_cap import below_norm_quantile
+from attacks.crafting.objective import UncertaintyObjective
+from attacks.crafting.selection import most_useful
+from attacks.crafting.white_box import WhiteBoxObjective
 from unlearning.procedure import Request
 
 

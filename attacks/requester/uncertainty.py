@@ -9,7 +9,7 @@ import torch
 from pydantic import ConfigDict, Field, SkipValidation
 from pydantic.dataclasses import dataclass
 
-from attacks.attack import (
+from attacks.crafting.attack import (
     Access,
     AccessMode,
     Attacker,
@@ -20,12 +20,12 @@ from attacks.attack import (
     opened,
     resolved_access,
 )
-from attacks.black_box import BlackBoxObjective, ScoreSearch, search_scores
-from attacks.functionals import Confidence, Functional
-from attacks.norm_cap import below_norm_quantile
-from attacks.objective import UncertaintyObjective
-from attacks.selection import Search, select
-from attacks.sequential import closed_loop
+from attacks.crafting.black_box import BlackBoxObjective, ScoreSearch, search_scores
+from attacks.crafting.functionals import Confidence, Functional
+from attacks.crafting.norm_cap import below_norm_quantile
+from attacks.crafting.objective import UncertaintyObjective
+from attacks.crafting.selection import Search, select
+from attacks.crafting.sequential import closed_loop
 from data.bounds import at_most
 from data.errors import UserError
 from models.progress import progress

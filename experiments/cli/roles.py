@@ -126,8 +126,8 @@ def _check(has: set[str], needs: tuple[str, ...], where: str, target: str) -> No
 
 @cache
 def _roles() -> dict[str, Role]:
-    from attacks.attack import Attack
-    from attacks.functionals import Functional
+    from attacks.crafting.attack import Attack
+    from attacks.crafting.functionals import Functional
     from defenses.defense import Filter
     from experiments.sweeps.launchers.launcher import Launcher
     from models.training import Training

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, Strict, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from attacks.attack import Attack, check_budget
+from attacks.crafting.attack import Attack, check_budget
 from data.bounds import at_most, exact
 from data.errors import UserError
 from data.machine import MOST_THREADS

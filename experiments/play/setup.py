@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from attacks.attack import Attack, opened
-from attacks.black_box import check_search
+from attacks.crafting.attack import Attack, opened
+from attacks.crafting.black_box import check_search
 from data.errors import UserError, called
 from data.examples import Data
 from data.machine import be_deterministic, use_device, use_threads
 from defenses.defense import Filter
 from defenses.filters.influence import Influence
-from defenses.filters.none import NoDefense
+from defenses.none import NoDefense
 from experiments.cli.roles import component
 from experiments.play.access import resolve_access
 from experiments.play.architecture import architecture_of, is_ours

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from attacks.attack import Access, AttackResult, crafted
+from attacks.crafting.attack import Access, AttackResult, crafted
 from data.randomness import generator
 from experiments.play.setup import Setup
 from games.checkpoint import Checkpointed

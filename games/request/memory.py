@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from attacks.selection import prefix_lengths
+from attacks.crafting.selection import prefix_lengths
 from data import memory
 from data.errors import UserError
 from experiments.play.setup import Setup

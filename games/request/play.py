@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacks.criterion import criterion_of, described
+from attacks.crafting.criterion import criterion_of, described
 from data.machine import peak_gpu_memory_mb, peak_memory_mb
 from data.randomness import derive, generator
 from experiments.play.setup import Setup

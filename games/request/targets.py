@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.attack import Attacker, AttackGoal
+from attacks.crafting.attack import Attacker, AttackGoal
 from data.errors import UserError
 from data.randomness import derive, generator
 from experiments.play.settings import Targets, pool_size, reserved_count

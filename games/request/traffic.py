@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.attack import Attacker
-from attacks.norm_cap import below_norm_quantile
+from attacks.crafting.attack import Attacker
+from attacks.crafting.norm_cap import below_norm_quantile
 from attacks.requester.nearest import nearest_records
 from data.randomness import generator
 from experiments.play.settings import stream_size

@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from attacks.attack import Attack, AttackGoal, AttackResult
+from attacks.crafting.attack import Attack, AttackGoal, AttackResult
 from data.randomness import generator
 from models.victim import ModelStack
 from tests.testbed import Testbed, testbed

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.attack import Attacker, AttackGoal, AttackResult, crafted
+from attacks.crafting.attack import Attacker, AttackGoal, AttackResult, crafted
 from attacks.requester.random import Random
 from data.errors import UserError
 from data.examples import Examples

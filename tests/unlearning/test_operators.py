@@ -6,9 +6,9 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from attacks.functionals import LogitGap
-from attacks.objective import UncertaintyObjective
-from attacks.viewpoint import WhiteBoxObjective
+from attacks.crafting.functionals import LogitGap
+from attacks.crafting.objective import UncertaintyObjective
+from attacks.crafting.white_box import WhiteBoxObjective
 from data.randomness import generator
 from models.solver import Solver
 from tests.testbed import TRAINING, Testbed, testbed

@@ -7,13 +7,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from attacks.attack import AttackResult
-from attacks.functionals import LogitGap, margins
-from attacks.objective import MisclassificationObjective
+from attacks.crafting.attack import AttackResult
+from attacks.crafting.functionals import LogitGap, margins
+from attacks.crafting.objective import MisclassificationObjective
+from attacks.crafting.white_box import WhiteBoxObjective
 from attacks.requester.misclassification import Misclassification
 from attacks.requester.one_shot_influence import OneShotInfluence
 from attacks.requester.random import Random
-from attacks.viewpoint import WhiteBoxObjective
 from data.randomness import generator
 from tests.attacks.checks import bed, crafted, labels, on_aims, opened, unlearned
 from unlearning.procedure import as_weights

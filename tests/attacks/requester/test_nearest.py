@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.attack import Attacker, AttackGoal
+from attacks.crafting.attack import Attacker, AttackGoal
 from attacks.requester.nearest import Classes, Nearest, nearest_records
 from attacks.requester.random import Random
 from data.errors import UserError

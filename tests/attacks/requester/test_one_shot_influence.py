@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from attacks.functionals import LogitGap
+from attacks.crafting.functionals import LogitGap
 from attacks.requester.one_shot_influence import OneShotInfluence
 from attacks.requester.random import Random
 from data.randomness import generator

@@ -10,8 +10,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from attacks.attack import AttackGoal
-from attacks.functionals import Entropy, McDropout
+from attacks.crafting.attack import AttackGoal
+from attacks.crafting.functionals import Entropy, McDropout
 from attacks.requester.misclassification import Misclassification
 from attacks.requester.random import Random
 from attacks.requester.uncertainty import Uncertainty

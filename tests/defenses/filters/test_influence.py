@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from attacks.functionals import LogitGap, margins
+from attacks.crafting.functionals import LogitGap, margins
 from attacks.requester.one_shot_influence import OneShotInfluence
 from data.digits import Digits
 from data.errors import UserError

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from attacks.attacked import attacked, log_probabilities
-from attacks.functionals import (
+from attacks.crafting.attacked import attacked, log_probabilities
+from attacks.crafting.functionals import (
     Confidence,
     ConformalSetSize,
     EnsembleEntropy,

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from attacks.attack import AttackGoal
-from attacks.functionals import Confidence, ConformalSetSize, Entropy, LogitGap
-from attacks.norm_cap import below_norm_quantile
-from attacks.objective import UncertaintyObjective
+from attacks.crafting.attack import AttackGoal
+from attacks.crafting.functionals import Confidence, ConformalSetSize, Entropy, LogitGap
+from attacks.crafting.norm_cap import below_norm_quantile
+from attacks.crafting.objective import UncertaintyObjective
+from attacks.crafting.selection import Search, prefix_lengths, project, select
+from attacks.crafting.white_box import WhiteBoxObjective
 from attacks.requester.one_shot_influence import OneShotInfluence
-from attacks.selection import Search, prefix_lengths, project, select
-from attacks.viewpoint import WhiteBoxObjective
 from data.randomness import generator
 from tests.attacks.checks import OVER, UNDER, bed, opened
 from unlearning.procedure import as_weights

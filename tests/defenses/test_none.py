@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from defenses.defense import Context
-from defenses.filters.none import NoDefense
+from defenses.none import NoDefense
 from tests.attacks.checks import bed
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from attacks.zeroth_order import (
+from attacks.crafting.zeroth_order import (
     Estimator,
     centred_ranks,
     decode_bernoulli,

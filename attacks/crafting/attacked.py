@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from attacks.functionals import Functional
+from attacks.crafting.functionals import Functional
 from data.errors import UserError
 from models.dropout import dropout_layers, sample_masks
 from models.victim import ModelStack

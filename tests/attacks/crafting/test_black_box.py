@@ -7,13 +7,13 @@ from functools import cache
 import pytest
 import torch
 
-from attacks.attack import AttackGoal, AttackResult
-from attacks.black_box import BlackBoxObjective, ScoreSearch
-from attacks.functionals import Confidence
-from attacks.objective import UncertaintyObjective
+from attacks.crafting.attack import AttackGoal, AttackResult
+from attacks.crafting.black_box import BlackBoxObjective, ScoreSearch
+from attacks.crafting.functionals import Confidence
+from attacks.crafting.objective import UncertaintyObjective
+from attacks.crafting.zeroth_order import Estimator
 from attacks.requester.misclassification import Misclassification
 from attacks.requester.uncertainty import Uncertainty
-from attacks.zeroth_order import Estimator
 from data.errors import UserError
 from data.randomness import generator
 from models.solver import Solver

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 import models.passes
-from attacks.attack import AttackGoal
-from attacks.functionals import Confidence
-from attacks.objective import CandidatePredictions, UncertaintyObjective
-from attacks.viewpoint import WhiteBoxObjective
+from attacks.crafting.attack import AttackGoal
+from attacks.crafting.functionals import Confidence
+from attacks.crafting.objective import CandidatePredictions, UncertaintyObjective
+from attacks.crafting.white_box import WhiteBoxObjective
 from data.errors import UserError
 from data.randomness import generator
 from models.gradients import per_example_gradients

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from attacks.crafting.sequential import similarities
 from attacks.requester.random import Random
 from attacks.requester.uncertainty import Uncertainty
-from attacks.sequential import similarities
 from data.errors import UserError
 from data.randomness import generator
 from models.solver import Solver

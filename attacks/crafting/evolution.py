@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.zeroth_order import decode_top, evaluate
+from attacks.crafting.zeroth_order import decode_top, evaluate
 from data.errors import UserError
 
 DEFAULT = "DoubleFastGADiscreteOnePlusOne"

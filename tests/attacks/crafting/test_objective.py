@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.functionals import Confidence, ConformalSetSize, LogitGap
-from attacks.objective import CandidatePredictions, MisclassificationObjective, UncertaintyObjective
+from attacks.crafting.functionals import Confidence, ConformalSetSize, LogitGap
+from attacks.crafting.objective import CandidatePredictions, MisclassificationObjective, UncertaintyObjective
 from data.randomness import generator
 
 M, S, T, R, K = 4, 2, 3, 20, 3

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from attacks.attack import AttackGoal
-from attacks.functionals import (
+from attacks.crafting.attack import AttackGoal
+from attacks.crafting.functionals import (
     Confidence,
     ConformalSetSize,
     EnsembleEntropy,

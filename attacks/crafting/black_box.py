@@ -10,9 +10,9 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from attacks import evolution, zeroth_order
-from attacks.attack import Attacker, AttackGoal, AttackResult, requests_from
-from attacks.objective import CandidatePredictions, Objective
+from attacks.crafting import evolution, zeroth_order
+from attacks.crafting.attack import Attacker, AttackGoal, AttackResult, requests_from
+from attacks.crafting.objective import CandidatePredictions, Objective
 from data.errors import UserError
 from models.progress import progress
 from unlearning.procedure import Request

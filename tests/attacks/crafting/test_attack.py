@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attacks.attack import check_budget, closed, opened, requests_from
-from attacks.black_box import ScoreSearch
+from attacks.crafting.attack import check_budget, closed, opened, requests_from
+from attacks.crafting.black_box import ScoreSearch
+from attacks.crafting.zeroth_order import Estimator
 from attacks.requester.misclassification import Misclassification
 from attacks.requester.one_shot_influence import OneShotInfluence
 from attacks.requester.random import Random
 from attacks.requester.uncertainty import Uncertainty
-from attacks.zeroth_order import Estimator
 from data.errors import UserError
 from data.randomness import generator
 from tests.attacks import checks

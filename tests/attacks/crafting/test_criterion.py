@@ -2,10 +2,10 @@
 
 import torch
 
-from attacks.criterion import ConfidenceMoved, LabelFlipped, criterion_of, described
+from attacks.crafting.criterion import ConfidenceMoved, LabelFlipped, criterion_of, described
+from attacks.none import NoAttack
 from attacks.requester.misclassification import Misclassification
 from attacks.requester.nearest import Nearest
-from attacks.requester.none import NoAttack
 from attacks.requester.one_shot_influence import OneShotInfluence
 from attacks.requester.random import Random
 from attacks.requester.uncertainty import Uncertainty

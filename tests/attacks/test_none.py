@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from attacks.requester.none import NoAttack
+from attacks.none import NoAttack
 from data.randomness import generator
 from tests.attacks.checks import bed
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from attacks.functionals import Functional, averaged, margins
+from attacks.crafting.functionals import Functional, averaged, margins
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from attacks.evolution import search
+from attacks.crafting.evolution import search
 from data.errors import UserError
 
 NAMED = ("DoubleFastGADiscreteOnePlusOne", "FastGADiscreteOnePlusOne", "DiscreteOnePlusOne", "CMA", "DE", "TBPSA")

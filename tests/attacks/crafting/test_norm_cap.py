@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attacks.norm_cap import below_norm_quantile
+from attacks.crafting.norm_cap import below_norm_quantile
 from attacks.requester.uncertainty import Uncertainty
 from data.errors import UserError
 from models.gradients import per_example_gradients

@@ -9,7 +9,7 @@ import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from attacks.attack import Access, Attacker, AttackGoal, AttackResult
+from attacks.crafting.attack import Access, Attacker, AttackGoal, AttackResult
 from unlearning.procedure import Request
 
 

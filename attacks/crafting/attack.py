@@ -63,8 +63,8 @@ class AttackResult:
 class Attack(Protocol):
     """A requester attack: a frozen, validated configuration with one verb.
 
-    What it may carry besides: a `name` for messages; a `criterion` (`attacks.criterion.Criterion`), by which every
-    table and figure judges it, where its goal is another than moving confidence while the label stays;
+    What it may carry besides: a `name` for messages; a `criterion` (`attacks.crafting.criterion.Criterion`), by
+    which every table and figure judges it, where its goal is another than moving confidence while the label stays;
     `needs_gradient = False` where it opens the model but does not differentiate the procedure; as a black box
     `queries`, how many requests it may try for each aim (1), its `feedback` (`score`); and the `game` it plays.
     """

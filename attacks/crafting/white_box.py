@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from attacks.attack import AttackGoal
-from attacks.functionals import averaged
-from attacks.objective import CandidatePredictions, Objective
+from attacks.crafting.attack import AttackGoal
+from attacks.crafting.functionals import averaged
+from attacks.crafting.objective import CandidatePredictions, Objective
 from data.errors import UserError
 from data.examples import Examples
 from models.dropout import dropout_layers, sample_masks

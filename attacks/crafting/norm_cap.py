@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attacks.attack import Attacker
+from attacks.crafting.attack import Attacker
 from data.errors import UserError
 from models.gradients import gradient_norms
 from unlearning.service import OpenService

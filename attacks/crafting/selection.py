@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.attack import Attacker, AttackGoal, AttackResult
-from attacks.objective import CandidatePredictions, Objective
-from attacks.viewpoint import WhiteBoxObjective
+from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
+from attacks.crafting.objective import CandidatePredictions, Objective
+from attacks.crafting.white_box import WhiteBoxObjective
 from unlearning.procedure import Request
 from unlearning.service import OpenService
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacks.attack import AttackResult
-from attacks.black_box import BlackBoxObjective
-from attacks.objective import CandidatePredictions
+from attacks.crafting.attack import AttackResult
+from attacks.crafting.black_box import BlackBoxObjective
+from attacks.crafting.objective import CandidatePredictions
 from unlearning.procedure import Request
 from unlearning.service import Service
 
