@@ -31,7 +31,7 @@ class Testbed:
 
     __test__ = False
 
-    def aims(self, positions: torch.Tensor, direction: int = 1) -> list[AttackGoal]:
+    def goals(self, positions: torch.Tensor, direction: int = 1) -> list[AttackGoal]:
         labels = self.victim.logits(self.test.x).argmax(-1)
         return [AttackGoal(self.test.x[i : i + 1], labels[i : i + 1], direction) for i in positions.tolist()]
 

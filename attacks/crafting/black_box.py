@@ -63,28 +63,33 @@ def check_search(search: ScoreSearch, pool: int, queries: int) -> None:
 
 
 class BlackBoxObjective:
-    """The objective of one aim as a black-box attacker can compute it, with a memory of the best feasible request."""
+    """The objective of one goal as a black-box attacker can compute it, with a memory of the best feasible request."""
 
-    def __init__(self, service: Service, aim: AttackGoal, attacker: Attacker, objective: Objective) -> None:
-        self.service, self.aim, self.attacker, self.objective = service, aim, attacker, objective
-        self.inputs = torch.cat([aim.x, attacker.reference.x])
+    def __init__(self, service: Service, goal: AttackGoal, attacker: Attacker, objective: Objective) -> None:
+        self.service, self.goal, self.attacker, self.objective = service, goal, attacker, objective
+        self.inputs = torch.cat([goal.x, attacker.reference.x])
         before = service.predict(attacker.reference.x)
         self.reference_labels = before.argmax(-1)
         chosen = before.gather(-1, attacker.reference.y[:, None])
         self.reference_loss = -chosen.clamp_min(torch.finfo(before.dtype).tiny).log().mean()
-        self.value = float(objective.rank(self.outlook([service])))
+        self.value = float(objective.rank(self.predictions([service])))
         self.request = Request(())
         self.curve = [self.value]
 
-    def outlook(self, services: list[Service]) -> CandidatePredictions:
-        """Predictions of services as an outlook of one sampled model each."""
+    def predictions(self, services: list[Service]) -> CandidatePredictions:
+        """What each of `services` predicts for the targets and the reference examples, as one sampled model each."""
         answers = torch.stack([service.predict(self.inputs) for service in services])
         log_p = answers.clamp_min(torch.finfo(answers.dtype).tiny).log()[:, None]
-        count, targets = len(services), len(self.aim.labels)
+        count, targets = len(services), len(self.goal.labels)
         return CandidatePredictions(
-            log_p[:, :, :targets], self.aim.labels.expand(count, -1), log_p.new_full((count,), self.aim.direction),
-            log_p[:, :, targets:], self.reference_labels, self.attacker.reference.y, self.reference_loss,
-        )  # fmt: skip
+            log_p=log_p[:, :, :targets],
+            labels=self.goal.labels.expand(count, -1),
+            direction=log_p.new_full((count,), self.goal.direction),
+            reference=log_p[:, :, targets:],
+            reference_labels=self.reference_labels,
+            reference_truth=self.attacker.reference.y,
+            reference_loss=self.reference_loss,
+        )
 
     def losses(self, masks: Tensor) -> Tensor:
         """The regularised objective (m,) of requests given as masks (m, c) over the pool; one query each."""
@@ -93,53 +98,57 @@ class BlackBoxObjective:
 
     def record(self, requests: list[Request], services: list[Service]) -> Tensor:
         """Remember the best feasible request among these, and return their losses (m,)."""
-        outlook = self.outlook(services)
-        ranks, feasible = self.objective.rank(outlook).tolist(), self.objective.feasible(outlook).tolist()
+        predictions = self.predictions(services)
+        ranks, feasible = self.objective.rank(predictions).tolist(), self.objective.feasible(predictions).tolist()
         for request, rank, allowed in zip(requests, ranks, feasible, strict=True):
             if allowed and rank < self.value:
                 self.value, self.request = rank, request
             self.curve.append(self.value)
-        return self.objective.loss(outlook)
+        return self.objective.loss(predictions)
 
-    def crafted(self) -> AttackResult:
+    def result(self) -> AttackResult:
         """What was found."""
         return AttackResult(self.request, self.value, tuple(self.curve))
 
 
-def search_scores(seen: BlackBoxObjective, search: ScoreSearch, budget: int, rng: torch.Generator) -> AttackResult:
+def search_scores(black_box: BlackBoxObjective, search: ScoreSearch, budget: int, rng: torch.Generator) -> AttackResult:
     """Spend the service's query budget on requests of exactly `budget` records; returns the best feasible one.
 
     `zeroth_order` asks for whole gradient estimates, so fewer queries than one estimate takes may be left over.
     """
-    with progress("asking the service", seen.service.queries_left()) as tick:
+    with progress("asking the service", black_box.service.queries_left()) as tick:
 
         def asked(masks: Tensor) -> Tensor:
-            found = seen.losses(masks)
+            found = black_box.losses(masks)
             tick(len(masks))
             return found
 
-        _search(seen, search, budget, rng, asked)
-    return seen.crafted()
+        _search(black_box, search, budget, rng, asked)
+    return black_box.result()
 
 
 def _search(
-    seen: BlackBoxObjective, search: ScoreSearch, budget: int, rng: torch.Generator, asked: Callable[[Tensor], Tensor]
+    black_box: BlackBoxObjective,
+    search: ScoreSearch,
+    budget: int,
+    rng: torch.Generator,
+    asked: Callable[[Tensor], Tensor],
 ) -> None:
-    size, queries = len(seen.attacker.pool), seen.service.queries_left()
+    size, queries = len(black_box.attacker.pool), black_box.service.queries_left()
     check_search(search, size, queries)
     if search.method == "evolution":
         workers = min(search.workers, queries)
         evolution.search(asked, size, budget, queries, rng, search.optimiser, workers)
         return
     per_step = zeroth_order.evaluations(search.estimator, size)
-    scores = torch.zeros(size, dtype=seen.aim.x.dtype)
+    scores = torch.zeros(size, dtype=black_box.goal.x.dtype)
     state = zeroth_order.start(scores)
 
     def objective(points: Tensor) -> Tensor:
         return asked(zeroth_order.decode_top(points, budget)).cpu()
 
-    while seen.service.queries_left() >= per_step:
+    while black_box.service.queries_left() >= per_step:
         gradient, _, _ = zeroth_order.estimate(search.estimator, objective, scores, rng)
         scores, state = UPDATES[search.update](scores, gradient, state, search.lr, lambda s: s.clamp(-3, 3))
-        if seen.service.queries_left() > 0:
+        if black_box.service.queries_left() > 0:
             asked(zeroth_order.decode_top(scores[None], budget))

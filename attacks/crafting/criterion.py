@@ -84,6 +84,4 @@ def criterion_of(attack: object) -> Criterion:
 
 def described(criterion: Criterion) -> dict[str, Any]:
     """The criterion as a record names it."""
-    return {
-        "name": criterion.name, "goal": criterion.goal, "measure": criterion.measure, "directed": criterion.directed
-    }  # fmt: skip
+    return {name: getattr(criterion, name) for name in ("name", "goal", "measure", "directed")}

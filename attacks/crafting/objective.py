@@ -13,9 +13,9 @@ from attacks.crafting.functionals import Functional, averaged, margins
 
 @dataclass(frozen=True, eq=False)
 class CandidatePredictions:
-    """Predictions of m candidate models, each for one aim, with what is compared with.
+    """Predictions of m candidate models, each for one goal, with what is compared with.
 
-    `log_p` (m, S, T, K) on the aim's targets, `labels` (m, T), `direction` (m,); `reference` (m, S, R, K) on the
+    `log_p` (m, S, T, K) on the goal's targets, `labels` (m, T), `direction` (m,); `reference` (m, S, R, K) on the
     attacker's reference examples, whose labels predicted by the victim are `reference_labels` (R,), whose true labels
     are `reference_truth` (R,), and on which the victim's mean loss is `reference_loss`.
     """
@@ -29,7 +29,7 @@ class CandidatePredictions:
     reference_loss: Tensor
 
     def kept(self) -> Tensor:
-        """Whether every target of the aim still has the victim's label, (m,)."""
+        """Whether every target of the goal still has the victim's label, (m,)."""
         return (averaged(self.log_p).argmax(-1) == self.labels).all(-1)
 
 
@@ -40,9 +40,9 @@ class Objective(Protocol):
     """
 
     def without_penalties(self) -> Objective: ...
-    def loss(self, outlook: CandidatePredictions) -> Tensor: ...
-    def rank(self, outlook: CandidatePredictions) -> Tensor: ...
-    def feasible(self, outlook: CandidatePredictions) -> Tensor: ...
+    def loss(self, candidates: CandidatePredictions) -> Tensor: ...
+    def rank(self, candidates: CandidatePredictions) -> Tensor: ...
+    def feasible(self, candidates: CandidatePredictions) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -63,24 +63,26 @@ class UncertaintyObjective:
         """The effect alone."""
         return replace(self, keep=0.0, keep_reference=0.0)
 
-    def rank(self, outlook: CandidatePredictions) -> Tensor:
+    def rank(self, candidates: CandidatePredictions) -> Tensor:
         """What candidates are compared by."""
-        return self.effect(outlook) if self.feasible_first else self.loss(outlook)
+        return self.effect(candidates) if self.feasible_first else self.loss(candidates)
 
-    def effect(self, outlook: CandidatePredictions) -> Tensor:
+    def effect(self, candidates: CandidatePredictions) -> Tensor:
         """-dir sum_t u(x_t)."""
-        calibration = (outlook.reference, outlook.reference_truth) if self.functional.calibrated else None
-        return -outlook.direction * self.functional(outlook.log_p, outlook.labels, calibration).sum(-1)
+        calibration = (candidates.reference, candidates.reference_truth) if self.functional.calibrated else None
+        return -candidates.direction * self.functional(candidates.log_p, candidates.labels, calibration).sum(-1)
 
-    def loss(self, outlook: CandidatePredictions) -> Tensor:
+    def loss(self, candidates: CandidatePredictions) -> Tensor:
         """The regularised objective."""
-        target = (self.kappa - margins(averaged(outlook.log_p), outlook.labels)).clamp_min(0).sum(-1)
-        reference = (self.kappa - margins(averaged(outlook.reference), outlook.reference_labels)).clamp_min(0).mean(-1)
-        return self.effect(outlook) + self.keep * target + self.keep_reference * reference
+        target = (self.kappa - margins(averaged(candidates.log_p), candidates.labels)).clamp_min(0).sum(-1)
+        reference = (
+            (self.kappa - margins(averaged(candidates.reference), candidates.reference_labels)).clamp_min(0).mean(-1)
+        )
+        return self.effect(candidates) + self.keep * target + self.keep_reference * reference
 
-    def feasible(self, outlook: CandidatePredictions) -> Tensor:
+    def feasible(self, candidates: CandidatePredictions) -> Tensor:
         """All target labels unchanged, where that is asked for."""
-        kept = outlook.kept()
+        kept = candidates.kept()
         return kept if self.feasible_first else torch.ones_like(kept)
 
 
@@ -99,17 +101,17 @@ class MisclassificationObjective:
         """The margins alone."""
         return replace(self, stealth=0.0)
 
-    def rank(self, outlook: CandidatePredictions) -> Tensor:
+    def rank(self, candidates: CandidatePredictions) -> Tensor:
         """The objective itself."""
-        hinge = (margins(averaged(outlook.log_p), outlook.labels) + self.kappa).clamp_min(0).sum(-1)
-        truth = outlook.reference_truth[..., None].expand(len(hinge), -1, 1)
-        loss = -averaged(outlook.reference).gather(-1, truth)[..., 0].mean(-1)
-        return hinge + self.stealth * (loss - (1 + self.tolerance) * outlook.reference_loss).clamp_min(0)
+        hinge = (margins(averaged(candidates.log_p), candidates.labels) + self.kappa).clamp_min(0).sum(-1)
+        truth = candidates.reference_truth[..., None].expand(len(hinge), -1, 1)
+        loss = -averaged(candidates.reference).gather(-1, truth)[..., 0].mean(-1)
+        return hinge + self.stealth * (loss - (1 + self.tolerance) * candidates.reference_loss).clamp_min(0)
 
-    def loss(self, outlook: CandidatePredictions) -> Tensor:
+    def loss(self, candidates: CandidatePredictions) -> Tensor:
         """The objective itself."""
-        return self.rank(outlook)
+        return self.rank(candidates)
 
-    def feasible(self, outlook: CandidatePredictions) -> Tensor:
+    def feasible(self, candidates: CandidatePredictions) -> Tensor:
         """Always."""
-        return torch.ones(len(outlook.log_p), dtype=torch.bool, device=outlook.log_p.device)
+        return torch.ones(len(candidates.log_p), dtype=torch.bool, device=candidates.log_p.device)

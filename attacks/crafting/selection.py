@@ -1,18 +1,16 @@
-"""White-box selection of deletions: relaxed search, rounding, prefix search and refinement, many aims at once."""
+"""White-box selection of deletions: relaxed search, rounding, prefix search and refinement, many goals at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
-from attacks.crafting.objective import CandidatePredictions, Objective
+from attacks.crafting.attack import Attacker, AttackResult
+from attacks.crafting.objective import Objective
 from attacks.crafting.white_box import WhiteBoxObjective
 from unlearning.procedure import Request
-from unlearning.service import OpenService
 
 
 def project(weights: Tensor, budget: float, iterations: int = 60) -> Tensor:
@@ -51,52 +49,51 @@ class Search:
 
 
 class _Best:
-    """The best feasible set seen for every aim. The empty set is where it starts, and it is feasible."""
+    """The best feasible set seen for every goal. The empty set is where it starts, and it is feasible."""
 
-    def __init__(self, view: WhiteBoxObjective, objective: Objective, aims: int, size: int) -> None:
-        self.view, self.objective = view, objective
-        self.start = view.now()
+    def __init__(self, white_box: WhiteBoxObjective, objective: Objective) -> None:
+        self.white_box, self.objective = white_box, objective
+        self.start = white_box.now()
         self.value = objective.rank(self.start)
-        self.selected = torch.zeros(aims, size, dtype=torch.bool, device=self.value.device)
+        shape = len(white_box.labels), len(white_box.service.task.records)
+        self.selected = torch.zeros(shape, dtype=torch.bool, device=self.value.device)
         self.curves: list[list[float]] = [[float(value)] for value in self.value]
 
     def try_sets(self, sets: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluate sets (M, n) of aims `owner` (M,) with the true procedure; returns their rank and feasibility."""
-        outlook = self.view.after(sets.to(self.view.dtype), owner)
-        ranks, feasible = self.objective.rank(outlook), self.objective.feasible(outlook)
-        for row, aim in enumerate(owner.tolist()):
-            if feasible[row] and ranks[row] < self.value[aim]:
-                self.value[aim], self.selected[aim] = ranks[row], sets[row]
-            self.curves[aim].append(float(self.value[aim]))
+        """Evaluate sets (M, n) of goals `owner` (M,) with the true procedure; returns their rank and feasibility."""
+        predictions = self.white_box.after(sets.to(self.white_box.dtype), owner)
+        ranks, feasible = self.objective.rank(predictions), self.objective.feasible(predictions)
+        for row, goal in enumerate(owner.tolist()):
+            if feasible[row] and ranks[row] < self.value[goal]:
+                self.value[goal], self.selected[goal] = ranks[row], sets[row]
+            self.curves[goal].append(float(self.value[goal]))
         return ranks, feasible
 
 
 def select(
-    service: OpenService, aims: Sequence[AttackGoal], attacker: Attacker, objective: Objective, search: Search,
-    allowed: Tensor, rng: torch.Generator, samples: int = 1,
-) -> list[AttackResult]:  # fmt: skip
-    """The best feasible deletion set of at most `budget` records for every aim, judged by the true procedure.
+    white_box: WhiteBoxObjective, objective: Objective, attacker: Attacker, search: Search
+) -> list[AttackResult]:
+    """The best feasible deletion set of at most `budget` records for every goal, judged by the true procedure.
 
     Sets are compared by the objective's rank among feasible ones only (the empty set is feasible, whatever it is
     worth), through the same dropout masks. The one-shot influence set, the top `budget` by the slopes at w = 0 of the
     objective without its penalties, is always among them: no result has a higher rank than that set where it is
-    feasible; where it is not, as when it costs a label that must be kept, it does not count. `allowed` (n,) marks the
-    records that may be selected.
+    feasible; where it is not, as when it costs a label that must be kept, it does not count. Records are named
+    from the attacker's pool.
     """
-    view = WhiteBoxObjective(service, aims, attacker.reference, rng, samples)
-    best = _Best(view, objective, len(aims), len(service.task.records))
-    owner = torch.arange(len(aims), device=best.value.device)
-    weights = torch.zeros(len(aims), len(allowed), dtype=view.dtype, device=best.value.device)
-    slopes = view.slopes(weights, objective, view.start).masked_fill(~allowed, 0.0)
-    first = one_shot_sets(view, objective, best.start, slopes, allowed, search.budget)
+    best, allowed = _Best(white_box, objective), attacker.may_name(len(white_box.service.task.records))
+    owner = torch.arange(len(best.value), device=best.value.device)
+    weights = torch.zeros(best.selected.shape, dtype=white_box.dtype, device=best.value.device)
+    slopes = white_box.slopes(weights, objective, white_box.start).masked_fill(~allowed, 0.0)
+    first = one_shot_sets(best, slopes, allowed, search.budget)
     for step in range(search.steps):
-        largest = slopes.abs().amax(1, keepdim=True).clamp_min(torch.finfo(view.dtype).tiny)
+        largest = slopes.abs().amax(1, keepdim=True).clamp_min(torch.finfo(white_box.dtype).tiny)
         weights = project((weights - search.lr * slopes / largest).masked_fill(~allowed, 0.0), search.budget)
         sets = _first(_order(weights, slopes), slopes, search.budget)
         new = (sets != first).any(1) if step == 0 else torch.zeros_like(owner, dtype=torch.bool)
         best.try_sets(torch.cat([sets, first[new]]), torch.cat([owner, owner[new]]))
         if step + 1 < search.steps:
-            slopes = view.slopes(weights, objective, service.unlearn).masked_fill(~allowed, 0.0)
+            slopes = white_box.slopes(weights, objective, white_box.service.unlearn).masked_fill(~allowed, 0.0)
     order = _order(weights, slopes)
     lengths = (
         [k for k in prefix_lengths(search.budget, search.prefixes) if k < search.budget] if search.prefixes else []
@@ -107,25 +104,19 @@ def select(
     tried = torch.zeros_like(best.selected)
     for _ in range(search.rounds):
         _add_one(best, order, slopes, search, tried)
-    chosen = [_by_order(best.selected[aim], order[aim]) for aim in range(len(aims))]
+    chosen = [_by_order(best.selected[goal], order[goal]) for goal in range(len(order))]
     return [AttackResult(Request(c), float(best.value[i]), tuple(best.curves[i])) for i, c in enumerate(chosen)]
 
 
-def one_shot_sets(
-    view: WhiteBoxObjective,
-    objective: Objective,
-    start: CandidatePredictions,
-    slopes: Tensor,
-    allowed: Tensor,
-    budget: int,
-) -> Tensor:
-    """The one-shot influence set of every aim as boolean rows (m, n); `slopes` are the objective's own at w = 0.
+def one_shot_sets(best: _Best, slopes: Tensor, allowed: Tensor, budget: int) -> Tensor:
+    """The one-shot influence set of every goal as boolean rows (m, n); `slopes` are the objective's own at w = 0.
 
-    These serve where no penalty acts at the victim, of which `start` is the outlook.
+    These serve where no penalty acts at the victim.
     """
+    white_box, objective = best.white_box, best.objective
     plain = objective.without_penalties()
-    if not torch.equal(objective.loss(start), plain.loss(start)):
-        slopes = view.slopes(torch.zeros_like(slopes), plain, view.start)
+    if not torch.equal(objective.loss(best.start), plain.loss(best.start)):
+        slopes = white_box.slopes(torch.zeros_like(slopes), plain, white_box.start)
     order = most_useful(slopes, allowed, budget)
     return torch.zeros_like(slopes, dtype=torch.bool).scatter(1, order, True)
 
@@ -150,17 +141,17 @@ def _first(order: Tensor, slopes: Tensor, length: int) -> Tensor:
 def _add_one(best: _Best, order: Tensor, slopes: Tensor, search: Search, tried: Tensor) -> None:
     """Try to add one more record to every set that is not full: the next `width` in order not tried with it before."""
     sets, owner = [], []
-    for aim in range(len(order)):
-        current = best.selected[aim]
+    for goal in range(len(order)):
+        current = best.selected[goal]
         if int(current.sum()) >= search.budget:
             continue
-        new = order[aim][~(current | tried[aim])[order[aim]] & (slopes[aim][order[aim]] < 0)][: search.width]
-        tried[aim, new] = True
+        new = order[goal][~(current | tried[goal])[order[goal]] & (slopes[goal][order[goal]] < 0)][: search.width]
+        tried[goal, new] = True
         for record in new:
             grown = current.clone()
             grown[record] = True
             sets.append(grown)
-            owner.append(aim)
+            owner.append(goal)
     if sets:
         best.try_sets(torch.stack(sets), torch.tensor(owner, device=order.device))
 

@@ -34,16 +34,16 @@ def similarities(owned: Tensor, targets: Tensor) -> Tensor:
     return similar
 
 
-def responses(seen: BlackBoxObjective, service: Service, similar: Tensor) -> Tensor:
+def responses(black_box: BlackBoxObjective, service: Service, similar: Tensor) -> Tensor:
     """Directions (c, T, K) in which deleting each record pushes the targets' logits, up to a positive scale.
 
     similarity(x_i, x_t) (p(x_i) - e_{y_i}): what a linear model does, from predictions on the attacker's own copies.
     """
-    answers = service.predict(seen.attacker.owned.x)
-    return similar[:, :, None] * (answers - F.one_hot(seen.attacker.owned.y, answers.shape[1]))[:, None]
+    answers = service.predict(black_box.attacker.owned.x)
+    return similar[:, :, None] * (answers - F.one_hot(black_box.attacker.owned.y, answers.shape[1]))[:, None]
 
 
-def closed_loop(seen: BlackBoxObjective, budget: int, per_query: int, ridge: float) -> AttackResult:
+def closed_loop(black_box: BlackBoxObjective, budget: int, per_query: int, ridge: float) -> AttackResult:
     """Delete `per_query` records a query until `budget` are gone or the budget of queries is; keep what was deleted.
 
     At every stage the records' `responses` are computed anew from the current service, and the objective is forecast at
@@ -52,54 +52,59 @@ def closed_loop(seen: BlackBoxObjective, budget: int, per_query: int, ridge: flo
     improve the objective and to keep the labels is deleted; without one the loop stops, for a lost label cannot be
     bought back. A greedy closed loop of our own making.
     """
-    service, size = seen.service, len(seen.attacker.pool)
-    similar = similarities(seen.attacker.owned.x, seen.aim.x)
-    pushes, now = responses(seen, service, similar), seen.outlook([service])
+    service, size = black_box.service, len(black_box.attacker.pool)
+    similar = similarities(black_box.attacker.owned.x, black_box.goal.x)
+    pushes, now = responses(black_box, service, similar), black_box.predictions([service])
     moments = ridge * pushes.square().sum((1, 2)).mean().clamp_min(1e-12)
     products = moments / size
     gone = torch.zeros(size, dtype=torch.bool, device=pushes.device)
     order: list[int] = []
     while len(order) < budget and service.queries_left() > 0:
         scale = (products / moments).clamp_min(LEAST / size)
-        group = best_group(seen, now, scale * pushes, gone, min(per_query, budget - len(order)))
+        group = best_group(black_box, now, scale * pushes, gone, min(per_query, budget - len(order)))
         if len(group) == 0:
             break
-        order += seen.attacker.pool[group.to(seen.attacker.pool.device)].tolist()
+        order += black_box.attacker.pool[group.to(black_box.attacker.pool.device)].tolist()
         service = service.forget(Request(tuple(order[-len(group) :])))
         gone[group] = True
-        seen.record([Request(tuple(order))], [service])
-        after, push = seen.outlook([service]), pushes[group].sum(0)
+        black_box.record([Request(tuple(order))], [service])
+        after, push = black_box.predictions([service]), pushes[group].sum(0)
         moved = after.log_p[0, 0] - now.log_p[0, 0]
         push, moved = push - push.mean(-1, keepdim=True), moved - moved.mean(-1, keepdim=True)
         moments, products = moments + push.square().sum(), products + (push * moved).sum()
-        now, pushes = after, responses(seen, service, similar)
-    return AttackResult(Request(tuple(order)), float(seen.objective.rank(now)), tuple(seen.curve))
+        now, pushes = after, responses(black_box, service, similar)
+    return AttackResult(Request(tuple(order)), float(black_box.objective.rank(now)), tuple(black_box.curve))
 
 
-def best_group(seen: BlackBoxObjective, now: CandidatePredictions, changes: Tensor, gone: Tensor, most: int) -> Tensor:
+def best_group(
+    black_box: BlackBoxObjective, now: CandidatePredictions, changes: Tensor, gone: Tensor, most: int
+) -> Tensor:
     """Positions in the pool (at most `most`) forecast to lower the objective most and keep it feasible; may be empty.
 
     `changes` (c, T, K) are the forecast changes of the targets' logits. Records are ranked one by one, and then the
     prefixes of that ranking are compared, changes added up.
     """
-    ranked = forecast(seen, now, changes).masked_fill(gone, torch.inf)
+    ranked = forecast(black_box, now, changes).masked_fill(gone, torch.inf)
     order = ranked.argsort(stable=True)[:most]
     order = order[torch.isfinite(ranked[order])]
     if len(order) == 0:
         return order
-    together = forecast(seen, now, changes[order].cumsum(0))
+    together = forecast(black_box, now, changes[order].cumsum(0))
     best = int(together.argmin())
-    return order[: best + 1] if together[best] < seen.objective.loss(now)[0] else order[:0]
+    return order[: best + 1] if together[best] < black_box.objective.loss(now)[0] else order[:0]
 
 
-def forecast(seen: BlackBoxObjective, now: CandidatePredictions, changes: Tensor) -> Tensor:
+def forecast(black_box: BlackBoxObjective, now: CandidatePredictions, changes: Tensor) -> Tensor:
     """The objective (m,) at the current logits plus each of `changes` (m, T, K); infinite where it is not feasible."""
     values = []
     for part in changes.split(CHUNK):
         count = len(part)
         moved = replace(
-            now, log_p=(now.log_p + part[:, None]).log_softmax(-1), labels=now.labels.expand(count, -1),
-            direction=now.direction.expand(count), reference=now.reference.expand(count, -1, -1, -1),
-        )  # fmt: skip
-        values.append(seen.objective.loss(moved).masked_fill(~seen.objective.feasible(moved), torch.inf))
+            now,
+            log_p=(now.log_p + part[:, None]).log_softmax(-1),
+            labels=now.labels.expand(count, -1),
+            direction=now.direction.expand(count),
+            reference=now.reference.expand(count, -1, -1, -1),
+        )
+        values.append(black_box.objective.loss(moved).masked_fill(~black_box.objective.feasible(moved), torch.inf))
     return torch.cat(values)

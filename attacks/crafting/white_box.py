@@ -1,4 +1,4 @@
-"""How a white-box attack looks at candidate models: predictions on its aims, and gradients back to the request."""
+"""White-box access to an objective: what candidate models predict for the goals, and gradients back to the request."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ EXAMPLES = 64  # at least so many with every model, in a pass of products with m
 
 
 class WhiteBoxObjective:
-    """The aims of one attack, seen through an opened service.
+    """The goals of one attack, as an opened service shows them.
 
-    `samples` > 1 draws that many dropout masks once, so that every candidate is seen through the same ones.
+    `samples` > 1 draws that many dropout masks once, so that every candidate goes through the same ones.
     """
 
     def __init__(
-        self, service: OpenService, aims: Sequence[AttackGoal], reference: Examples, rng: torch.Generator, samples: int
+        self, service: OpenService, goals: Sequence[AttackGoal], reference: Examples, rng: torch.Generator, samples: int
     ) -> None:
-        if len({len(aim.labels) for aim in aims}) != 1:
-            raise UserError("The aims of one attack need equally many targets each.")
+        if len({len(goal.labels) for goal in goals}) != 1:
+            raise UserError("The goals of one attack need equally many targets each.")
         self.service, self.reference = service, reference
-        self.x = torch.stack([aim.x for aim in aims])
-        self.labels = torch.stack([aim.labels for aim in aims])
+        self.x = torch.stack([goal.x for goal in goals])
+        self.labels = torch.stack([goal.labels for goal in goals])
         self.dtype, device = self.x.dtype, self.x.device
-        self.direction = torch.tensor([aim.direction for aim in aims], dtype=self.dtype, device=device)
+        self.direction = torch.tensor([goal.direction for goal in goals], dtype=self.dtype, device=device)
         module = service.victims[0].module
         if samples > 1 and not dropout_layers(module):
             raise UserError("The MC-dropout functional needs a model with dropout; set model.dropout above 0.")
@@ -48,8 +48,8 @@ class WhiteBoxObjective:
         self.masks: Tensors = {name: mask.to(self.x) for name, mask in masks.items()}
         one = [victim.copies(1) for victim in service.victims]
         with torch.no_grad():
-            self.victims_view = torch.cat([self._log_p(each, reference.x, None) for each in one], dim=1)
-        mean = averaged(self.victims_view)[0]  # in logarithms: the probability of a badly wrong label can underflow
+            self._of_victims = torch.cat([self._log_p(each, reference.x, None) for each in one], dim=1)
+        mean = averaged(self._of_victims)[0]  # in logarithms: the probability of a badly wrong label can underflow
         self.reference_labels = mean.argmax(-1)
         self.reference_loss = -mean.gather(-1, reference.y[:, None]).mean()
 
@@ -58,30 +58,30 @@ class WhiteBoxObjective:
         return [victim.copies(len(deleted)) for victim in self.service.victims]
 
     def now(self) -> CandidatePredictions:
-        """The outlook of every aim before anything is deleted."""
+        """What is predicted for every goal before anything is deleted."""
         one = [victim.copies(1) for victim in self.service.victims]
         every = torch.arange(len(self.labels), device=self.x.device)
         with torch.no_grad():
             log_p = torch.cat([self._log_p(each, self.x.flatten(0, 1), None)[0] for each in one])
         mine = log_p.unflatten(1, self.labels.shape).transpose(0, 1)
-        return self._outlook(mine, self.victims_view.expand(len(every), -1, -1, -1), every)
+        return self._candidates(mine, self._of_victims.expand(len(every), -1, -1, -1), every)
 
     def after(self, deleted: Tensor, owner: Tensor) -> CandidatePredictions:
-        """The outlook after each row of `deleted` (M, n), for the aims `owner` (M,).
+        """What is predicted after each row of `deleted` (M, n), for the goals `owner` (M,).
 
         Models are made in batches, of which only their predictions are held on to.
         """
-        seen = []
+        batches = []
         with progress("trying deletions", len(deleted)) as tick:
             size = models_at_once(self.service.victims[0])
             for rows, owners in zip(deleted.split(size), owner.split(size), strict=True):
-                seen.append(self._seen(self.service.unlearn(rows), owners))
+                batches.append(self._predicted(self.service.unlearn(rows), owners))
                 tick(len(rows))
-        log_p, reference = (torch.cat([each[k] for each in seen]) for k in (0, 1))
-        return self._outlook(log_p, reference, owner)
+        log_p, reference = (torch.cat([batch[k] for batch in batches]) for k in (0, 1))
+        return self._candidates(log_p, reference, owner)
 
     def slopes(self, deleted: Tensor, objective: Objective, unlearned: Unlearned) -> Tensor:
-        """dL/dw (m, n) of every aim at its own deletion weights, which `unlearned` makes models of.
+        """dL/dw (m, n) of every goal at its own deletion weights, which `unlearned` makes models of.
 
         Models are made in batches. What the loss asks of their predictions is pulled back through them chunk by chunk,
         so that the activations of one chunk are all that is held.
@@ -91,9 +91,9 @@ class WhiteBoxObjective:
         with progress("slopes of the objective", len(deleted)) as tick:
             for rows in every.split(self._pulled_at_once()):
                 models = unlearned(deleted[rows])
-                seen = [each.requires_grad_() for each in self._seen(models, rows)]
-                loss = objective.loss(self._outlook(seen[0], seen[1], rows)).sum()
-                wanted = torch.autograd.grad(loss, seen, materialize_grads=True)
+                predicted = [part.requires_grad_() for part in self._predicted(models, rows)]
+                loss = objective.loss(self._candidates(predicted[0], predicted[1], rows)).sum()
+                wanted = torch.autograd.grad(loss, predicted, materialize_grads=True)
                 for k, (victim, each) in enumerate(zip(self.service.victims, models, strict=True)):
                     mine = slice(k * self.samples, (k + 1) * self.samples)
                     own, shared = (part[:, mine] for part in wanted)
@@ -109,14 +109,19 @@ class WhiteBoxObjective:
         victim, x = self.service.victims[0], self.service.task.records.x
         return min(models_at_once(victim), rows_at_once(victim, x, room(x.device), EXAMPLES))
 
-    def _outlook(self, log_p: Tensor, reference: Tensor, owner: Tensor) -> CandidatePredictions:
+    def _candidates(self, log_p: Tensor, reference: Tensor, owner: Tensor) -> CandidatePredictions:
         return CandidatePredictions(
-            log_p, self.labels[owner], self.direction[owner], reference,
-            self.reference_labels, self.reference.y, self.reference_loss,
-        )  # fmt: skip
+            log_p=log_p,
+            labels=self.labels[owner],
+            direction=self.direction[owner],
+            reference=reference,
+            reference_labels=self.reference_labels,
+            reference_truth=self.reference.y,
+            reference_loss=self.reference_loss,
+        )
 
-    def _seen(self, models: Sequence[ModelStack], owner: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of M candidates on the targets of the aims `owner`, and on the reference examples."""
+    def _predicted(self, models: Sequence[ModelStack], owner: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of M candidates on the targets of the goals `owner`, and on the reference examples."""
         with torch.no_grad():
             own = torch.cat([self._log_p(each, self.x[owner], 0) for each in models], dim=1)
             return own, torch.cat([self._log_p(each, self.reference.x, None) for each in models], dim=1)

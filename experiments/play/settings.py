@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, Strict, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from attacks.crafting.attack import Attack, check_budget
+from attacks.crafting.answer import check_budget
+from attacks.crafting.attack import Attack
 from data.bounds import at_most, exact
 from data.errors import UserError
 from data.machine import MOST_THREADS

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from attacks.crafting.attack import Attack, opened
+from attacks.crafting.access import require_gradient
+from attacks.crafting.attack import Attack
 from attacks.crafting.black_box import check_search
 from data.errors import UserError, called
 from data.examples import Data
@@ -27,7 +28,6 @@ from experiments.storage.store import Store, default_folder
 from models.dropout import dropout_layers
 from models.trial import try_out
 from unlearning.procedure import Procedure, Task, architecture
-from unlearning.service import OpenService
 
 
 @plain_dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ def prepare(config: dict[str, Any], data: Data | None = None, non_blocking: froz
             )
     task = Task(moved.train, factory, training)
     if attack.access == "white_box" and getattr(attack, "needs_gradient", True):
-        opened([OpenService(task, procedure, (), ())], called(attack))
+        require_gradient(procedure, called(attack))
     check_sizes(attack, settings.stream, len(data.train), calibrated=not isinstance(defense, NoDefense))
     if attack.access == "black_box" and getattr(attack, "feedback", "score") == "score" and hasattr(attack, "search"):
         pool = pool_size(attack, settings.stream, len(data.train))

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from attacks.crafting.attack import Access, AttackResult, crafted
+from attacks.crafting.access import Access
+from attacks.crafting.attack import AttackResult
+from attacks.crafting.requester import crafted
 from data.randomness import generator
 from experiments.play.setup import Setup
 from games.checkpoint import Checkpointed
@@ -44,12 +46,12 @@ def _play(
 ) -> CraftingRun:
     began, meter, attack = perf_counter(), Meter(), setup.attack
     provider = OpenService(setup.task, steps, tuple(victims), tuple(seeds), meter)
-    entrances: list[Access] = [provider]
+    accesses: list[Access] = [provider]
     if attack.access != "white_box":
         queries: int = getattr(attack, "queries", 1)
         feedback: Feedback = getattr(attack, "feedback", "score")
-        entrances = [serve(provider, queries, feedback) for _ in chosen.aims]
-    requests = crafted(attack, entrances, chosen.aims, choose_attacker(setup, seed), generator(seed, "attack"))
+        accesses = [serve(provider, queries, feedback) for _ in chosen.aims]
+    requests = crafted(attack, accesses, chosen.aims, choose_attacker(setup, seed), generator(seed, "attack"))
     return CraftingRun(tuple(requests), meter, perf_counter() - began)
 
 

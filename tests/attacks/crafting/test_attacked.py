@@ -29,9 +29,16 @@ from models.victim import Victim, stack
 from tests.attacks.checks import bed, crafted, unlearned
 
 ALL = [
-    Confidence(), Entropy(), Margin(), LogitGap(), McDropout(samples=3), McDropout(samples=4, quantity="epistemic"),
-    EnsembleEntropy(members=2), EnsembleEntropy(members=2, quantity="epistemic"), ConformalSetSize(alpha=0.3),
-]  # fmt: skip
+    Confidence(),
+    Entropy(),
+    Margin(),
+    LogitGap(),
+    McDropout(samples=3),
+    McDropout(samples=4, quantity="epistemic"),
+    EnsembleEntropy(members=2),
+    EnsembleEntropy(members=2, quantity="epistemic"),
+    ConformalSetSize(alpha=0.3),
+]
 CLASSES, CALIBRATION = 3, 9
 
 
@@ -63,9 +70,9 @@ def test_each_target_is_judged_under_its_own_model(functional: Functional) -> No
 
 def test_it_is_one_minus_confidence_for_a_removal() -> None:
     of = bed(0)
-    aims = of.aims(of.targets(4))
-    models = unlearned(of, crafted(Random(budget=9), of, aims))
-    x, labels = torch.cat([aim.x for aim in aims]), torch.cat([aim.labels for aim in aims])
+    goals = of.goals(of.targets(4))
+    models = unlearned(of, crafted(Random(budget=9), of, goals))
+    x, labels = torch.cat([goal.x for goal in goals]), torch.cat([goal.labels for goal in goals])
     log_p = log_probabilities(Confidence(), [models], x, generator(0, "unused"))
     found = attacked(Confidence(), log_p, labels, torch.arange(4), labels[:0])
     expected = [1 - float(models[i].probabilities(x)[i, labels[i]]) for i in range(4)]

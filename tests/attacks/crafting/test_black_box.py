@@ -27,10 +27,10 @@ QUERIES, BUDGET = 300, 6
 DEFAULT = Estimator(smoothing=1.0, ranked=True)
 
 
-def the_aim() -> AttackGoal:
+def the_goal() -> AttackGoal:
     of = bed(0)
-    aims = of.aims(of.in_band(0.45, 0.65, 6), -1)
-    return AttackGoal(torch.cat([aim.x for aim in aims]), labels(aims), -1)
+    goals = of.goals(of.in_band(0.45, 0.65, 6), -1)
+    return AttackGoal(torch.cat([goal.x for goal in goals]), labels(goals), -1)
 
 
 def pool() -> torch.Tensor:
@@ -39,21 +39,21 @@ def pool() -> torch.Tensor:
 
 def change(found: AttackResult) -> float:
     """Mean change of the confidence of the six targets."""
-    of, aim = bed(0), the_aim()
-    after = unlearned(of, [found], NEWTON)[0].probabilities(aim.x) - of.victim.probabilities(aim.x)
-    return float(after.gather(1, aim.labels[:, None]).mean())
+    of, goal = bed(0), the_goal()
+    after = unlearned(of, [found], NEWTON)[0].probabilities(goal.x) - of.victim.probabilities(goal.x)
+    return float(after.gather(1, goal.labels[:, None]).mean())
 
 
 def play(search: ScoreSearch, queries: int = QUERIES, seed: int = 0) -> tuple[AttackResult, Meter]:
     service, meter = closed(bed(0), NEWTON, queries)
     attack = Uncertainty(budget=BUDGET, access="black_box", search=search, queries=queries)
-    return attack.craft([service], [the_aim()], bed(0).attacker(pool()), generator(seed, "attack"))[0], meter
+    return attack.craft([service], [the_goal()], bed(0).attacker(pool()), generator(seed, "attack"))[0], meter
 
 
 @cache
 def white_box() -> float:
     attack = Uncertainty(budget=BUDGET)
-    return change(attack.craft([opened(bed(0), NEWTON)], [the_aim()], bed(0).attacker(pool()), generator(0, "a"))[0])
+    return change(attack.craft([opened(bed(0), NEWTON)], [the_goal()], bed(0).attacker(pool()), generator(0, "a"))[0])
 
 
 @pytest.mark.parametrize(
@@ -103,23 +103,23 @@ def test_the_default_search_is_that_of_the_configuration() -> None:
 def test_misclassification_by_queries() -> None:
     service, meter = closed(bed(0), NEWTON, 82)
     attack = Misclassification(budget=BUDGET, access="black_box", queries=82)
-    found = attack.craft([service], [the_aim()], bed(0).attacker(pool()), generator(0, "attack"))[0]
+    found = attack.craft([service], [the_goal()], bed(0).attacker(pool()), generator(0, "attack"))[0]
     assert meter.queries == 82
     assert found.objective < found.curve[0]
 
 
 def test_what_a_black_box_attacker_computes_is_the_true_objective() -> None:
     """From probabilities alone, equal to the white-box value for the same request; an infeasible best is not kept."""
-    of, aim = bed(0), the_aim()
+    of, goal = bed(0), the_goal()
     objective = UncertaintyObjective(Confidence(), 5.0, 1.0, 0.05)
     service, _ = closed(of, NEWTON, 5)
-    seen = BlackBoxObjective(service, aim, of.attacker(pool()), objective)
+    black_box = BlackBoxObjective(service, goal, of.attacker(pool()), objective)
     mask = torch.zeros(1, 60, dtype=torch.bool)
     mask[0, :BUDGET] = True
-    loss = seen.losses(mask)
+    loss = black_box.losses(mask)
     model = unlearned(of, [AttackResult(Request(tuple(pool()[:BUDGET].tolist())), 0.0)], NEWTON)[0]
-    p = model.probabilities(aim.x).gather(1, aim.labels[:, None])
+    p = model.probabilities(goal.x).gather(1, goal.labels[:, None])
     effect = float((1 - p).sum())
     assert float(loss[0]) >= effect - 1e-9
-    assert (seen.reference_labels == of.victim.logits(of.attacker().reference.x).argmax(1)).all()
-    assert seen.curve[-1] == pytest.approx(min(seen.curve[0], effect), abs=1e-9)
+    assert (black_box.reference_labels == of.victim.logits(of.attacker().reference.x).argmax(1)).all()
+    assert black_box.curve[-1] == pytest.approx(min(black_box.curve[0], effect), abs=1e-9)

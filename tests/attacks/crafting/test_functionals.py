@@ -23,7 +23,7 @@ from attacks.crafting.functionals import (
     McDropout,
     averaged,
     margins,
-)  # fmt: skip
+)
 from attacks.requester.uncertainty import Uncertainty
 from data.errors import UserError
 from data.randomness import generator
@@ -39,9 +39,16 @@ from unlearning.second_order import SecondOrder
 from unlearning.service import OpenService
 
 ALL: list[Functional] = [
-    Confidence(), Entropy(), Margin(), LogitGap(), McDropout(), McDropout(quantity="epistemic"),
-    EnsembleEntropy(), EnsembleEntropy(quantity="epistemic"), ConformalSetSize(),
-]  # fmt: skip
+    Confidence(),
+    Entropy(),
+    Margin(),
+    LogitGap(),
+    McDropout(),
+    McDropout(quantity="epistemic"),
+    EnsembleEntropy(),
+    EnsembleEntropy(quantity="epistemic"),
+    ConformalSetSize(),
+]
 
 
 def draw(*shape: int, seed: int = 0, scale: float = 2.0) -> Tensor:
@@ -61,10 +68,15 @@ def test_values_are_the_closed_forms() -> None:
     ratio = p[torch.arange(5), label].log() - torch.tensor(others, dtype=torch.float64).log()
     total, inner = entropy(p) / torch.tensor(4.0).log(), entropy(log_p.exp()).mean(0) / torch.tensor(4.0).log()
     expected = {
-        Confidence(): 1 - p[torch.arange(5), label], Entropy(): total, Margin(): top[:, -2] - top[:, -1],
-        LogitGap(): -ratio, McDropout(): total, McDropout(quantity="epistemic"): total - inner,
-        EnsembleEntropy(): total, EnsembleEntropy(quantity="epistemic"): total - inner,
-    }  # fmt: skip
+        Confidence(): 1 - p[torch.arange(5), label],
+        Entropy(): total,
+        Margin(): top[:, -2] - top[:, -1],
+        LogitGap(): -ratio,
+        McDropout(): total,
+        McDropout(quantity="epistemic"): total - inner,
+        EnsembleEntropy(): total,
+        EnsembleEntropy(quantity="epistemic"): total - inner,
+    }
     for functional, value in expected.items():
         assert (functional(log_p, label) - value).abs().max() < 1e-6  # log 4 above is in float32
         batched = functional(log_p[None].expand(3, -1, -1, -1), label[None].expand(3, -1))
@@ -140,7 +152,7 @@ def test_bad_settings_are_refused() -> None:
     assert [f.from_probabilities for f in ALL] == [True, True, True, True, False, False, True, False, True]
     of, attack = bed(0), Uncertainty(budget=2, functional=McDropout(samples=2))
     with pytest.raises(UserError, match="model with dropout"):
-        attack.craft([opened(of)], of.aims(of.targets(1)), of.attacker(), generator(0, "a"))
+        attack.craft([opened(of)], of.goals(of.targets(1)), of.attacker(), generator(0, "a"))
 
 
 def dropout_task() -> Task:
@@ -153,10 +165,10 @@ def test_mc_dropout_end_to_end() -> None:
     """White-box through a Newton step: the averaged prediction becomes less certain, seen through the same masks."""
     of, task = bed(0), dropout_task()
     victim = Retrain().learn(task, 0)
-    aims = [AttackGoal(of.test.x[i : i + 1], victim.logits(of.test.x[i : i + 1]).argmax(1), 1) for i in of.targets(2)]
+    goals = [AttackGoal(of.test.x[i : i + 1], victim.logits(of.test.x[i : i + 1]).argmax(1), 1) for i in of.targets(2)]
     attack = Uncertainty(budget=8, functional=McDropout(samples=4), feasible_first=False, keep=0, keep_reference=0)
     found = attack.craft(
-        [OpenService(task, SecondOrder(), (victim,), (0,))], aims, of.attacker(), generator(0, "attack")
+        [OpenService(task, SecondOrder(), (victim,), (0,))], goals, of.attacker(), generator(0, "attack")
     )
     for each in found:
         assert each.objective == each.curve[-1] < each.curve[0]
@@ -170,20 +182,20 @@ def test_ensembles_end_to_end() -> None:
         step = 0.2 * torch.randn(1, 33, generator=generator(seed, "member"), dtype=torch.float64)
         victims.append(of.victim.moved(step)[0])
     p = torch.stack([victim.probabilities(of.test.x) for victim in victims]).mean(0)
-    aims = [AttackGoal(of.test.x[i : i + 1], p[i : i + 1].argmax(1), -1) for i in of.targets(3)]
+    goals = [AttackGoal(of.test.x[i : i + 1], p[i : i + 1].argmax(1), -1) for i in of.targets(3)]
     service = OpenService(of.task, FirstOrder(rate=20), tuple(victims), (0, 1, 2))
     found = Uncertainty(budget=10, functional=EnsembleEntropy(members=3)).craft(
-        [service], aims, of.attacker(), generator(0, "attack")
+        [service], goals, of.attacker(), generator(0, "attack")
     )
     rows = as_weights([each.request for each in found], of.task.records)
     after = [FirstOrder(rate=20).forget(of.task, victim, rows, 0) for victim in victims]
 
-    def mean(models: list[Victim], aim: AttackGoal) -> Tensor:
-        return torch.stack([model.probabilities(aim.x)[0] for model in models]).mean(0)
+    def mean(models: list[Victim], goal: AttackGoal) -> Tensor:
+        return torch.stack([model.probabilities(goal.x)[0] for model in models]).mean(0)
 
-    for i, (each, aim) in enumerate(zip(found, aims, strict=True)):
-        q = mean([models[i] for models in after], aim)
+    for i, (each, goal) in enumerate(zip(found, goals, strict=True)):
+        q = mean([models[i] for models in after], goal)
         assert abs(float(entropy(q)) / torch.tensor(3.0).double().log() - each.objective) < 1e-9
-        assert entropy(q) < entropy(mean(victims, aim))
-        assert q.argmax() == labels(aims)[i]
+        assert entropy(q) < entropy(mean(victims, goal))
+        assert q.argmax() == labels(goals)[i]
     assert service.meter.operator_calls % 3 == 0

@@ -11,14 +11,15 @@ from tests.attacks.checks import OVER, bed, crafted, opened
 
 
 def test_the_pool_without_large_gradients() -> None:
-    of, pool = bed(0), torch.arange(0, 300, 2)
+    """Positions and the attacker's copies stay row by row; the quantile is that of all training records."""
+    of, pool = bed(0), torch.arange(298, -1, -2)
     norms = per_example_gradients(of.victim, of.task.records).norm(dim=1)
-    allowed = below_norm_quantile(opened(of), of.attacker(pool), 0.7, 5)
-    expected = norms <= norms.quantile(0.7)
-    expected[1::2] = False
-    assert torch.equal(allowed, expected)
-    everything = below_norm_quantile(opened(of), of.attacker(pool), None, 5)
-    assert everything.nonzero()[:, 0].tolist() == pool.tolist()
+    left = below_norm_quantile(opened(of), of.attacker(pool), 0.7, 5)
+    assert torch.equal(left.pool, pool[norms[pool] <= norms.quantile(0.7)])
+    assert 5 < len(left.pool) < len(pool)
+    assert torch.equal(left.owned.x, of.task.records.x[left.pool])
+    assert torch.equal(left.reference.x, of.attacker(pool).reference.x)
+    assert left.may_name(300).nonzero()[:, 0].tolist() == sorted(left.pool.tolist())
 
 
 def test_too_few_records_are_refused() -> None:
@@ -30,6 +31,6 @@ def test_too_few_records_are_refused() -> None:
 def test_search_respects_the_cap() -> None:
     of = bed(0)
     norms = per_example_gradients(of.victim, of.task.records).norm(dim=1)
-    for each in crafted(Uncertainty(budget=10, norm_cap=0.5), of, of.aims(of.in_band(*OVER[1:], 3), -1)):
+    for each in crafted(Uncertainty(budget=10, norm_cap=0.5), of, of.goals(of.in_band(*OVER[1:], 3), -1)):
         assert len(each.request) > 0
         assert norms[list(each.request.indices)].max() <= norms.quantile(0.5)

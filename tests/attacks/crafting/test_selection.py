@@ -79,10 +79,10 @@ def rng() -> torch.Generator:
 def searched(search: Search, keep: float = 5.0, pool: Tensor | None = None):  # type: ignore[no-untyped-def]
     of = bed(1)
     service, attacker = opened(of), of.attacker(pool)
-    aims = of.aims(of.in_band(*UNDER[1:], 4), 1)
+    goals = of.goals(of.in_band(*UNDER[1:], 4), 1)
     objective = UncertaintyObjective(Confidence(), keep, 1.0, 0.05)
-    allowed = below_norm_quantile(service, attacker, None, search.budget)
-    return select(service, aims, attacker, objective, search, allowed, generator(1, "s")), service
+    white_box = WhiteBoxObjective(service, goals, attacker.reference, generator(1, "s"), 1)
+    return select(white_box, objective, attacker, search), service
 
 
 def test_more_search_is_never_worse() -> None:
@@ -107,10 +107,17 @@ def test_curve_falls_and_calls_are_counted() -> None:
 
 
 @given(
-    st.integers(0, 3), st.sampled_from([OVER, UNDER]), st.integers(1, 25), st.sampled_from([0.0, 1.0, 5.0, 50.0]),
-    st.sampled_from([0.0, 1.0, 20.0]), st.sampled_from([0.05, 1.0, 3.0]), st.booleans(), st.integers(1, 3),
-    st.sampled_from([Confidence(), Entropy(), LogitGap(), ConformalSetSize()]), st.sampled_from([None, 0.7]),
-)  # fmt: skip
+    st.integers(0, 3),
+    st.sampled_from([OVER, UNDER]),
+    st.integers(1, 25),
+    st.sampled_from([0.0, 1.0, 5.0, 50.0]),
+    st.sampled_from([0.0, 1.0, 20.0]),
+    st.sampled_from([0.05, 1.0, 3.0]),
+    st.booleans(),
+    st.integers(1, 3),
+    st.sampled_from([Confidence(), Entropy(), LogitGap(), ConformalSetSize()]),
+    st.sampled_from([None, 0.7]),
+)
 @settings(max_examples=40, deadline=None)
 def test_never_worse_than_one_shot_influence(  # type: ignore[no-untyped-def]
     bed_seed, side, budget, keep, keep_reference, kappa, feasible_first, targets, functional, cap
@@ -120,15 +127,15 @@ def test_never_worse_than_one_shot_influence(  # type: ignore[no-untyped-def]
     service, attacker = opened(of, SecondOrder()), of.attacker()
     labels = of.victim.logits(of.test.x).argmax(-1)
     positions = of.in_band(*side[1:], 3 * targets).split(targets)
-    aims = [AttackGoal(of.test.x[each], labels[each], side[0]) for each in positions]
+    goals = [AttackGoal(of.test.x[each], labels[each], side[0]) for each in positions]
     objective = UncertaintyObjective(functional, keep, keep_reference, kappa, feasible_first)
-    allowed = below_norm_quantile(service, attacker, cap, budget)
-    found = select(service, aims, attacker, objective, Search(budget, 1, 0.5, 0), allowed, rng())
+    capped = attacker if cap is None else below_norm_quantile(service, attacker, cap, budget)
+    white_box = WhiteBoxObjective(service, goals, attacker.reference, rng(), 1)
+    found = select(white_box, objective, capped, Search(budget, 1, 0.5, 0))
     one_shot = OneShotInfluence(budget=budget, functional=functional, norm_cap=cap)
-    requests = [each.request for each in one_shot.craft([service], aims, attacker, rng())]
-    view = WhiteBoxObjective(service, aims, attacker.reference, rng(), 1)
-    outlook = view.after(as_weights(requests, of.task.records), torch.arange(len(aims)))
-    ranks, feasible = objective.rank(outlook), objective.feasible(outlook)
+    requests = [each.request for each in one_shot.craft([service], goals, attacker, rng())]
+    predictions = white_box.after(as_weights(requests, of.task.records), torch.arange(len(goals)))
+    ranks, feasible = objective.rank(predictions), objective.feasible(predictions)
     for each, rank, counts in zip(found, ranks.tolist(), feasible.tolist(), strict=True):
         assert not counts or each.objective <= rank + 1e-9 * abs(rank)
 
@@ -136,15 +143,14 @@ def test_never_worse_than_one_shot_influence(  # type: ignore[no-untyped-def]
 def test_an_infeasible_one_shot_set_does_not_count() -> None:
     """With labels to keep and a large budget it costs labels; the result keeps them all the same."""
     of, budget = bed(1), 60
-    service, attacker, aims = opened(of), of.attacker(), of.aims(of.in_band(0.4, 0.6, 4), 1)
-    requests = [each.request for each in OneShotInfluence(budget=budget).craft([service], aims, attacker, rng())]
+    service, attacker, goals = opened(of), of.attacker(), of.goals(of.in_band(0.4, 0.6, 4), 1)
+    requests = [each.request for each in OneShotInfluence(budget=budget).craft([service], goals, attacker, rng())]
     objective = UncertaintyObjective(Confidence(), 5.0, 1.0, 0.05)
-    view = WhiteBoxObjective(service, aims, attacker.reference, rng(), 1)
-    owner = torch.arange(len(aims))
-    assert not objective.feasible(view.after(as_weights(requests, of.task.records), owner)).any()
-    allowed = below_norm_quantile(service, attacker, None, budget)
-    found = select(service, aims, attacker, objective, Search(budget, 2, 0.5, 7), allowed, rng())
-    chosen = view.after(as_weights([each.request for each in found], of.task.records), owner)
+    white_box = WhiteBoxObjective(service, goals, attacker.reference, rng(), 1)
+    owner = torch.arange(len(goals))
+    assert not objective.feasible(white_box.after(as_weights(requests, of.task.records), owner)).any()
+    found = select(white_box, objective, attacker, Search(budget, 2, 0.5, 7))
+    chosen = white_box.after(as_weights([each.request for each in found], of.task.records), owner)
     assert objective.feasible(chosen).all()
 
 

@@ -48,14 +48,14 @@ def test_beats_random_deletions_and_keeps_labels(direction: int, low: float, hig
     moved, white, random, kept = [], [], [], []
     for seed in range(2):
         of, pool = bed(seed), torch.randperm(300, generator=generator(seed, "pool"))[:100]
-        aims = of.aims(of.in_band(low, high, 3), direction)
-        services = [closed(of, NEWTON, 10, "sequential")[0] for _ in aims]
-        found = LOOP.craft(services, aims, of.attacker(pool), generator(seed, "attack"))
-        change, same = confidence_change(of, aims, unlearned(of, found))
+        goals = of.goals(of.in_band(low, high, 3), direction)
+        services = [closed(of, NEWTON, 10, "sequential")[0] for _ in goals]
+        found = LOOP.craft(services, goals, of.attacker(pool), generator(seed, "attack"))
+        change, same = confidence_change(of, goals, unlearned(of, found))
         moved.append(-direction * change)
         kept.append(same)
-        white.append(-direction * confidence_change(of, aims, unlearned(of, crafted(STRONG, of, aims, pool)))[0])
-        many = aims * 6  # one random request alone moves a target by a few hundredths either way
+        white.append(-direction * confidence_change(of, goals, unlearned(of, crafted(STRONG, of, goals, pool)))[0])
+        many = goals * 6  # one random request alone moves a target by a few hundredths either way
         drawn = crafted(Random(budget=10), of, many, pool)
         random.append(-direction * confidence_change(of, many, unlearned(of, drawn))[0])
     changes = {"closed loop": moved, "white-box": white, "random": random}
@@ -69,11 +69,11 @@ def test_beats_random_deletions_and_keeps_labels(direction: int, low: float, hig
 @pytest.mark.parametrize("per_query", [1, 3])
 def test_every_query_deletes_for_good_within_both_budgets(per_query: int) -> None:
     of = bed(0)
-    aims = of.aims(of.in_band(*OVER[1:], 1), -1)
+    goals = of.goals(of.in_band(*OVER[1:], 1), -1)
     service, meter = closed(of, Retrain(), 3, "sequential")
     log: list[tuple[int, ...]] = []
     attack = Uncertainty(budget=7, access="black_box", feedback="sequential", per_query=per_query)
-    found = attack.craft([Watched(service, log)], aims, of.attacker(), generator(0, "attack"))[0]
+    found = attack.craft([Watched(service, log)], goals, of.attacker(), generator(0, "attack"))[0]
     assert found.request.indices == tuple(i for each in log for i in each)
     assert len(log) == meter.queries == meter.operator_calls == 3
     assert max(len(each) for each in log) <= per_query
@@ -86,11 +86,11 @@ def test_every_query_deletes_for_good_within_both_budgets(per_query: int) -> Non
 def test_the_loop_stops_before_a_label_would_be_lost() -> None:
     """With as many deletions as it likes, under-confidence ends near the decision boundary and not beyond it."""
     of = bed(1)
-    aims = of.aims(of.in_band(*UNDER[1:], 2), 1)
+    goals = of.goals(of.in_band(*UNDER[1:], 2), 1)
     attack = Uncertainty(budget=60, access="black_box", feedback="sequential", per_query=2)
-    services = [closed(of, NEWTON, 60, "sequential")[0] for _ in aims]
-    found = attack.craft(services, aims, of.attacker(), generator(1, "attack"))
-    change, kept = confidence_change(of, aims, unlearned(of, found))
+    services = [closed(of, NEWTON, 60, "sequential")[0] for _ in goals]
+    found = attack.craft(services, goals, of.attacker(), generator(1, "attack"))
+    change, kept = confidence_change(of, goals, unlearned(of, found))
     assert kept.all()
     assert change.mean() < -0.2
     assert min(len(each.request) for each in found) < 60

@@ -26,16 +26,16 @@ from unlearning.second_order import SecondOrder
 from unlearning.service import OpenService
 
 
-def view(samples: int = 1, count: int = 3) -> WhiteBoxObjective:
+def white_box(samples: int = 1, count: int = 3) -> WhiteBoxObjective:
     of = bed(0)
     return WhiteBoxObjective(
-        opened(of), of.aims(of.targets(count), 1), of.attacker().reference, generator(0, "v"), samples
+        opened(of), of.goals(of.targets(count), 1), of.attacker().reference, generator(0, "v"), samples
     )
 
 
 def test_now_is_the_victims_view() -> None:
-    of, seen = bed(0), view()
-    now, reference = seen.now(), of.attacker().reference
+    of, shown = bed(0), white_box()
+    now, reference = shown.now(), of.attacker().reference
     assert now.log_p.shape == (3, 1, 1, 3)
     expected = of.victim.logits(of.test.x[of.targets(3)]).log_softmax(-1)
     assert (now.log_p[:, 0, 0] - expected).abs().max() < 1e-12
@@ -48,16 +48,16 @@ def test_now_is_the_victims_view() -> None:
 
 
 def test_candidates_are_matched_with_their_aims() -> None:
-    of, seen = bed(0), view()
+    of, shown = bed(0), white_box()
     rows = torch.zeros(2, 300, dtype=torch.float64)
     rows[0, :10], rows[1, 20:50] = 1, 1
-    outlook = seen.after(rows, torch.tensor([2, 0]))
+    predictions = shown.after(rows, torch.tensor([2, 0]))
     models = Retrain().forget(of.task, of.victim, rows, of.seed)
     for row, target in enumerate((of.targets(3)[2], of.targets(3)[0])):
         expected = models[row].logits(of.test.x[target : target + 1]).log_softmax(-1)
-        assert (outlook.log_p[row, 0] - expected).abs().max() < 1e-10
-    assert torch.equal(outlook.labels, seen.labels[[2, 0]])
-    assert seen.service.meter.operator_calls == 2
+        assert (predictions.log_p[row, 0] - expected).abs().max() < 1e-10
+    assert torch.equal(predictions.labels, shown.labels[[2, 0]])
+    assert shown.service.meter.operator_calls == 2
 
 
 def test_reference_loss_survives_a_certain_and_wrong_victim() -> None:
@@ -67,10 +67,10 @@ def test_reference_loss_survives_a_certain_and_wrong_victim() -> None:
     task = Task(data, of.task.build, of.task.training)
     victim = of.victim
     sure = type(victim)(victim.module, {n: 500 * v.float() for n, v in victim.parameters.items()}, {})
-    aims = [AttackGoal(of.test.x[:1].float(), torch.zeros(1).long(), 1)]
+    goals = [AttackGoal(of.test.x[:1].float(), torch.zeros(1).long(), 1)]
     reference = of.attacker().reference.to(dtype=torch.float32)
-    seen = WhiteBoxObjective(OpenService(task, SecondOrder(), (sure,), (0,)), aims, reference, generator(0, "v"), 1)
-    assert 50 < float(seen.reference_loss) < float("inf")
+    shown = WhiteBoxObjective(OpenService(task, SecondOrder(), (sure,), (0,)), goals, reference, generator(0, "v"), 1)
+    assert 50 < float(shown.reference_loss) < float("inf")
 
 
 def test_dropout_masks_are_drawn_once() -> None:
@@ -80,7 +80,7 @@ def test_dropout_masks_are_drawn_once() -> None:
     victim = Retrain().learn(task, 0)
     service = OpenService(task, SecondOrder(), (victim,), (0,))
     made = [
-        WhiteBoxObjective(service, of.aims(of.targets(2)), of.attacker().reference, generator(seed, "v"), 5)
+        WhiteBoxObjective(service, of.goals(of.targets(2)), of.attacker().reference, generator(seed, "v"), 5)
         for seed in (0, 0, 1)
     ]
     first, same, other = (each.now().log_p for each in made)
@@ -93,9 +93,9 @@ def test_dropout_masks_are_drawn_once() -> None:
 
 def test_aims_of_different_sizes_are_refused() -> None:
     of = bed(0)
-    aims = [AttackGoal(of.test.x[:1], torch.zeros(1).long(), 1), AttackGoal(of.test.x[:2], torch.zeros(2).long(), 1)]
+    goals = [AttackGoal(of.test.x[:1], torch.zeros(1).long(), 1), AttackGoal(of.test.x[:2], torch.zeros(2).long(), 1)]
     with pytest.raises(UserError, match="equally many targets"):
-        WhiteBoxObjective(opened(of), aims, of.attacker().reference, generator(0, "v"), 1)
+        WhiteBoxObjective(opened(of), goals, of.attacker().reference, generator(0, "v"), 1)
 
 
 EXACT = Solver(method="exact", damping=0.01)
@@ -113,15 +113,15 @@ def test_passes_of_any_size_see_the_same(
     task = Task(of.task.records[:50], build, Training(epochs=2))
     victims = tuple(Retrain().learn(task, seed) for seed in range(2))
     service = OpenService(task, procedure, victims, (0, 1))
-    aims = of.aims(of.targets(6)[:3]) if samples == 1 else of.aims(of.targets(3))
+    goals = of.goals(of.targets(6)[:3]) if samples == 1 else of.goals(of.targets(3))
     objective = UncertaintyObjective(Confidence(), keep=5.0, keep_reference=1.0, kappa=3.0)
-    rows = 0.2 * torch.rand(len(aims), len(task.records), generator=generator(0, "w"), dtype=torch.float64)
+    rows = 0.2 * torch.rand(len(goals), len(task.records), generator=generator(0, "w"), dtype=torch.float64)
 
     def looked() -> list[Tensor]:
-        seen = WhiteBoxObjective(service, aims, of.attacker().reference, generator(0, "v"), samples)
-        after = seen.after(rows, torch.arange(len(aims)))
-        slopes = [seen.slopes(rows, objective, unlearned) for unlearned in (service.unlearn, seen.start)]
-        return [after.log_p, after.reference, seen.now().log_p, seen.now().reference, *slopes]
+        shown = WhiteBoxObjective(service, goals, of.attacker().reference, generator(0, "v"), samples)
+        after = shown.after(rows, torch.arange(len(goals)))
+        slopes = [shown.slopes(rows, objective, unlearned) for unlearned in (service.unlearn, shown.start)]
+        return [after.log_p, after.reference, shown.now().log_p, shown.now().reference, *slopes]
 
     together = looked()
     monkeypatch.setattr(models.passes, "ACTIVATIONS", 400)  # 23 examples, or 5 models, at a time
@@ -134,21 +134,27 @@ def test_slopes_are_those_of_one_graph_over_everything() -> None:
     of, procedure = bed(0), FirstOrder(rate=3.0)
     victim, records = of.victim, of.task.records
     service = OpenService(of.task, procedure, (victim,), (0,))
-    seen = WhiteBoxObjective(service, of.aims(of.targets(2)), of.attacker().reference, generator(0, "v"), 1)
+    shown = WhiteBoxObjective(service, of.goals(of.targets(2)), of.attacker().reference, generator(0, "v"), 1)
     objective = UncertaintyObjective(Confidence(), keep=5.0, keep_reference=1.0, kappa=3.0)
-    rows = torch.zeros(len(seen.labels), len(records), dtype=torch.float64)
-    found = seen.slopes(rows, objective, seen.start)
+    rows = torch.zeros(len(shown.labels), len(records), dtype=torch.float64)
+    found = shown.slopes(rows, objective, shown.start)
     gradients = per_example_gradients(victim, records)
-    for aim in range(len(rows)):
-        w = rows[aim].clone().requires_grad_()
+    for goal in range(len(rows)):
+        w = rows[goal].clone().requires_grad_()
         moved = unflatten(victim.flat() + procedure.rate / len(records) * (w @ gradients), victim.parameters)
 
         def log_p(x: Tensor, at: dict[str, Tensor] = moved) -> Tensor:
             return forward(victim.module, at, victim.buffers, x).log_softmax(-1)[None, None]
 
-        outlook = CandidatePredictions(
-            log_p(seen.x[aim]), seen.labels[aim : aim + 1], seen.direction[aim : aim + 1], log_p(seen.reference.x),
-            seen.reference_labels, seen.reference.y, seen.reference_loss,
-        )  # fmt: skip
-        (expected,) = torch.autograd.grad(objective.loss(outlook).sum(), w)
-        torch.testing.assert_close(found[aim], expected, rtol=1e-8, atol=1e-12)
+        row = slice(goal, goal + 1)
+        candidates = CandidatePredictions(
+            log_p=log_p(shown.x[goal]),
+            labels=shown.labels[row],
+            direction=shown.direction[row],
+            reference=log_p(shown.reference.x),
+            reference_labels=shown.reference_labels,
+            reference_truth=shown.reference.y,
+            reference_loss=shown.reference_loss,
+        )
+        (expected,) = torch.autograd.grad(objective.loss(candidates).sum(), w)
+        torch.testing.assert_close(found[goal], expected, rtol=1e-8, atol=1e-12)

@@ -24,7 +24,7 @@ from models.gradients import gradient_norms, per_example_gradients
 from models.influence import inverse_curvature
 from models.solver import Solver
 from models.victim import Victim, flatten
-from tests.attacks.checks import bed, crafted, labels, on_aims
+from tests.attacks.checks import bed, crafted, labels, on_goals
 from tests.testbed import LAMBDA, TRAINING, Testbed
 from unlearning.retrain import Retrain
 
@@ -156,8 +156,8 @@ def test_stationarity_identity() -> None:
 def attacked(seed: int, cap: float | None, targets: int = 8) -> dict[str, object]:
     """Streams of 15 one-shot margin requests + 45 random ones: scores, truth and label flips before and after S1."""
     of = bed(seed)
-    aims = of.aims(of.targets(targets), 1)
-    requests = crafted(OneShotInfluence(budget=15, functional=LogitGap(), norm_cap=cap), of, aims)
+    goals = of.goals(of.targets(targets), 1)
+    requests = crafted(OneShotInfluence(budget=15, functional=LogitGap(), norm_cap=cap), of, goals)
     rng, streams, truth = generator(seed, "cover"), [], []
     for each in requests:
         malicious = torch.tensor(each.request.indices)
@@ -177,7 +177,7 @@ def attacked(seed: int, cap: float | None, targets: int = 8) -> dict[str, object
     after = Retrain().forget(of.task, of.victim, rows(left), seed)
 
     def flipped(models) -> Tensor:  # type: ignore[no-untyped-def]
-        return margins(on_aims(models, aims).log(), labels(aims)) < 0
+        return margins(on_goals(models, goals).log(), labels(goals)) < 0
 
     alone = Retrain().forget(of.task, of.victim, rows([torch.tensor(r.request.indices) for r in requests]), seed)
     return {
