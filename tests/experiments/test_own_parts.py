@@ -33,7 +33,7 @@ AIMS = [AttackGoal(torch.zeros(1, 2), torch.zeros(1, dtype=torch.long), 1)] * 2
 class Own:
     access, budget, owned, pool = "black_box", 3, 1.0, None
 
-    def craft(self, entrances, aims, attacker, rng): ...
+    def craft(self, accesses, goals, attacker, rng): ...
 
 
 class Keeps:
@@ -167,9 +167,9 @@ def test_an_attack_that_writes_into_what_it_is_lent_is_named(what: str) -> None:
     tensors = {"goals[0].x": aims[0].x, "attacker.owned.x": owned.x, "attacker.pool": attacker.pool}
 
     class Writes(Random):
-        def craft(self, entrances: Any, aims: Any, attacker: Any, rng: Any) -> list[AttackResult]:
+        def craft(self, accesses: Any, goals: Any, attacker: Any, rng: Any) -> list[AttackResult]:
             tensors[what].mul_(2)
-            return [AttackResult(Request((10,)), 0.0) for _ in aims]
+            return [AttackResult(Request((10,)), 0.0) for _ in goals]
 
     with pytest.raises(UserError) as raised:
         crafted(Writes(budget=3), [], aims, attacker, torch.Generator())
