@@ -19,7 +19,7 @@ class NoDefense:
     game: ClassVar[str] = "any"
     name: ClassVar[str] = "none"
 
-    def review(self, context: Context, indices: Tensor) -> Verdict:
+    def review(self, context: Context, requests: Tensor) -> Verdict:
         """Accept every record (m,), with a suspicion of 0."""
-        scores = torch.zeros(len(indices), dtype=context.task.records.x.dtype, device=indices.device)
-        return Verdict(scores, torch.ones_like(indices, dtype=torch.bool), float("inf"))
+        scores = torch.zeros(len(requests), dtype=context.task.records.x.dtype, device=requests.device)
+        return Verdict(scores, torch.ones_like(requests, dtype=torch.bool), float("inf"))

@@ -180,9 +180,3 @@ def decode_top(scores: Tensor, b: int) -> Tensor:
         raise UserError("Give every candidate a score: some scores are NaN.")
     chosen = torch.argsort(scores, dim=-1, descending=True, stable=True)[..., :b]
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, chosen, True)
-
-
-def decode_bernoulli(weights: Tensor, generator: torch.Generator, b: int) -> Tensor:
-    """Each example drawn with its weight in [0, 1], of these at most the `b` heaviest kept: (m, d) -> bool (m, d)."""
-    drawn = torch.rand(weights.shape, generator=generator, dtype=torch.float64).to(weights.device) < weights
-    return decode_top(torch.where(drawn, weights, -torch.inf), b) & drawn

@@ -37,7 +37,7 @@ class Own:
 
 
 class Keeps:
-    def review(self, context, indices): ...
+    def review(self, context, requests): ...
 
 
 class Forgets:
@@ -74,7 +74,7 @@ WRONG: dict[str, tuple[type, str, dict[str, Any], str]] = {
     "owned": (Own, "attack", {"owned": 7}, "attack.owned must be a share"),
     "no budget": (object, "attack", {"craft": Own.craft}, "has no access and no budget and no owned.*docs/tutorial.md"),
     "craft": (Own, "attack", {"craft": lambda self, aims: []}, "craft is called with accesses, goals, attacker, rng"),
-    "review": (Keeps, "defense", {"review": lambda self, x: []}, "review is called with context, indices, which"),
+    "review": (Keeps, "defense", {"review": lambda self, x: []}, "review is called with context, requests, which"),
     "forget": (Forgets, "unlearning", {"forget": lambda self, task: 0}, "forget is called with task, victim, deleted"),
     "request_vjp": (Forgets, "unlearning", {"differentiable": True}, "is differentiable and has no request_vjp"),
 }

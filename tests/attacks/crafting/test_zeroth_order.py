@@ -7,7 +7,6 @@ from pydantic import ValidationError
 from attacks.crafting.zeroth_order import (
     Estimator,
     centred_ranks,
-    decode_bernoulli,
     decode_top,
     directions,
     estimate,
@@ -206,15 +205,3 @@ def test_decode_refuses_a_bad_budget_and_nan():
         decode_top(torch.zeros(1, 3), 4)
     with pytest.raises(UserError, match="NaN"):
         decode_top(torch.tensor([[0.0, float("nan")]]), 1)
-
-
-def test_decode_bernoulli_draws_by_weight_and_keeps_the_heaviest():
-    generator = torch.Generator().manual_seed(0)
-    w = torch.tensor([0.0, 1.0, 0.5, 0.9, 1.0]).repeat(4000, 1)
-    free = decode_bernoulli(w, generator, 5).double().mean(0)
-    assert free[[0, 1, 4]].tolist() == [0.0, 1.0, 1.0]
-    assert free[[2, 3]].tolist() == pytest.approx([0.5, 0.9], abs=0.03)
-    tight = decode_bernoulli(w, generator, 2)
-    assert int(tight.sum(1).max()) == 2
-    assert tight.double().mean(0).tolist() == [0.0, 1.0, 0.0, 0.0, 1.0]
-    assert not decode_bernoulli(torch.zeros(3, 4), generator, 2).any()

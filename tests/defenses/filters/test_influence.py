@@ -18,7 +18,7 @@ from data.errors import UserError
 from data.randomness import generator
 from defenses.defense import Calibration, Context
 from defenses.filters.influence import Influence
-from metrics.detection import auroc, robust_z
+from metrics.detection import auroc, robust_threshold
 from models.curvature import dense, gauss_newton
 from models.gradients import gradient_norms, per_example_gradients
 from models.influence import inverse_curvature
@@ -271,9 +271,15 @@ def test_calibrated_threshold_is_an_order_statistic(rate: float) -> None:
 
 def test_robust_rule_is_that_of_the_metric() -> None:
     seen, scores = small_calibration(bed(0))
-    assert len(scores) % 2 == 0  # the median is then between two scores
-    threshold = Influence(rule="robust_z", z=3.5).threshold(seen)
-    assert robust_z(torch.tensor([threshold], dtype=torch.float64), scores).item() == pytest.approx(3.5, abs=1e-9)
+    assert Influence(rule="robust_z", z=3.5).threshold(seen) == robust_threshold(scores, 3.5)
+
+
+def test_equal_benign_scores_have_no_robust_threshold() -> None:
+    """With no displacement every score S1 is 0."""
+    of, batches = bed(0), benign(0, "equal", 2, 20)
+    still = [Calibration(batch, of.victim) for batch in batches]
+    with pytest.raises(UserError, match=r"no scale\. Raise stream\.calibration_batches or use defense\.rule="):
+        Influence(rule="robust_z").threshold(Context(of.task, of.victim, of.victim, of.trusted, still))
 
 
 def test_too_few_benign_scores_are_refused() -> None:
