@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from attacks.attack import Attacker, AttackGoal
+from attacks.crafting.attack import Attacker, AttackGoal
 from data.examples import Examples
 from data.randomness import generator
 from models.logistic import Logistic
@@ -31,7 +31,7 @@ class Testbed:
 
     __test__ = False
 
-    def aims(self, positions: torch.Tensor, direction: int = 1) -> list[AttackGoal]:
+    def goals(self, positions: torch.Tensor, direction: int = 1) -> list[AttackGoal]:
         labels = self.victim.logits(self.test.x).argmax(-1)
         return [AttackGoal(self.test.x[i : i + 1], labels[i : i + 1], direction) for i in positions.tolist()]
 

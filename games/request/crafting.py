@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from attacks.attack import Access, AttackResult, crafted
+from attacks.crafting.access import Access
+from attacks.crafting.attack import AttackResult
+from attacks.crafting.requester import crafted
 from data.examples import Examples
 from data.randomness import generator
 from games.checkpoint import Checkpointed
@@ -66,14 +68,13 @@ def _play(
     chosen: Targets,
 ) -> CraftingRun:
     began, meter, attack = perf_counter(), Meter(), setup.attack
-    entrances: list[Access]
-    if attack.access == "white_box":
-        entrances = [OpenService(setup.task, steps, tuple(victims), tuple(seeds), meter)]
-    else:
+    provider = OpenService(setup.task, steps, tuple(victims), tuple(seeds), meter)
+    accesses: list[Access] = [provider]
+    if attack.access != "white_box":
         queries: int = getattr(attack, "queries", 1)
         feedback: Feedback = getattr(attack, "feedback", "score")
-        entrances = [serve(setup.task, steps, victims, seeds, meter, queries, feedback) for _ in chosen.goals]
-    requests = crafted(attack, entrances, chosen.goals, choose_attacker(setup, seed), generator(seed, "attack"))
+        accesses = [serve(provider, queries, feedback) for _ in chosen.goals]
+    requests = crafted(attack, accesses, chosen.goals, choose_attacker(setup, seed), generator(seed, "attack"))
     return CraftingRun(tuple(requests), meter, perf_counter() - began)
 
 

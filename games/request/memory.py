@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from attacks.selection import prefix_lengths
+from attacks.crafting.selection import prefix_lengths
 from data import memory
 from data.errors import UserError
 from models.curvature import HELD, LARGEST

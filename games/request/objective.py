@@ -8,8 +8,8 @@ from math import nan
 import torch
 from torch import Tensor
 
-from attacks.attacked import attacked, log_probabilities
-from attacks.functionals import Confidence, Functional, label_of
+from attacks.crafting.attacked import attacked, log_probabilities
+from attacks.crafting.functionals import Confidence, Functional, label_of
 from data.examples import Data
 from data.randomness import generator
 from games.request.evaluation import Look

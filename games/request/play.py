@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from attacks.criterion import criterion_of, described
+from attacks.crafting.criterion import criterion_of, described
 from data.machine import peak_gpu_memory_mb, peak_memory_mb
 from data.randomness import generator
 from games.checkpoint import Checkpointed

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacks.criterion import Criterion
+from attacks.crafting.criterion import Criterion
 from games.request.evaluation import Judge, on_targets
 from games.request.quantities import OF_TARGETS, SIGN
 from games.request.targets import Targets

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from attacks.attack import Attacker, AttackGoal
+from attacks.crafting.attack import Attacker, AttackGoal
 from data.errors import UserError
 from data.randomness import derive, generator
 from games.request.quantities import SIGN

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.attack import Attacker, AttackGoal, AttackResult, crafted
+from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
+from attacks.crafting.requester import crafted
 from attacks.requester.random import Random
 from data.errors import UserError
 from data.examples import Examples
@@ -32,11 +33,11 @@ AIMS = [AttackGoal(torch.zeros(1, 2), torch.zeros(1, dtype=torch.long), 1)] * 2
 class Own:
     access, budget, owned, pool = "black_box", 3, 1.0, None
 
-    def craft(self, entrances, aims, attacker, rng): ...
+    def craft(self, accesses, goals, attacker, rng): ...
 
 
 class Keeps:
-    def review(self, context, indices): ...
+    def review(self, context, requests): ...
 
 
 class Forgets:
@@ -72,8 +73,8 @@ WRONG: dict[str, tuple[type, str, dict[str, Any], str]] = {
     "queries": (Own, "attack", {"queries": "many"}, "attack.queries must be a whole number"),
     "owned": (Own, "attack", {"owned": 7}, "attack.owned must be a share"),
     "no budget": (object, "attack", {"craft": Own.craft}, "has no access and no budget and no owned.*docs/tutorial.md"),
-    "craft": (Own, "attack", {"craft": lambda self, aims: []}, "craft is called with entrances, aims, attacker, rng"),
-    "review": (Keeps, "defense", {"review": lambda self, x: []}, "review is called with context, indices, which"),
+    "craft": (Own, "attack", {"craft": lambda self, aims: []}, "craft is called with accesses, goals, attacker, rng"),
+    "review": (Keeps, "defense", {"review": lambda self, x: []}, "review is called with context, requests, which"),
     "forget": (Forgets, "unlearning", {"forget": lambda self, task: 0}, "forget is called with task, victim, deleted"),
     "request_vjp": (Forgets, "unlearning", {"differentiable": True}, "is differentiable and has no request_vjp"),
 }
@@ -101,9 +102,9 @@ def asked(*indices: Any) -> AttackResult:
 
 
 ANSWERS: dict[str, tuple[Any, str]] = {
-    "nothing": (None, "one AttackResult for each of 2 aims, and gave NoneType"),
-    "fewer": ([asked(10)], "for each of 2 aims, and gave 1 of them"),
-    "positions": ([torch.tensor([10])] * 2, "gave a Tensor for an aim; write AttackResult"),
+    "nothing": (None, "one AttackResult for each of 2 goals, and gave NoneType"),
+    "fewer": ([asked(10)], "for each of 2 goals, and gave 1 of them"),
+    "positions": ([torch.tensor([10])] * 2, "gave a Tensor for a goal; write AttackResult"),
     "no number": ([asked("a")] * 2, "by whole numbers"),
     "twice": ([asked(10, 10)] * 2, "a record twice"),
     "too many": ([asked(10, 11, 12, 13)] * 2, "4 records, and attack.budget is 3"),
@@ -157,18 +158,18 @@ def test_a_filter_that_is_called_none_is_not_taken_for_none(monkeypatch: pytest.
     assert review._called() == "none"
 
 
-@pytest.mark.parametrize("what", ["aims[0].x", "attacker.owned.x", "attacker.pool"])
+@pytest.mark.parametrize("what", ["goals[0].x", "attacker.owned.x", "attacker.pool"])
 def test_an_attack_that_writes_into_what_it_is_lent_is_named(what: str) -> None:
     """Its controls would otherwise be about something else."""
     owned = Examples(torch.ones(6, 2), torch.zeros(6, dtype=torch.long))
     attacker = Attacker(torch.tensor([10, 11, 12, 13, 14, 15]), owned, EXAMPLES)
     aims = [AttackGoal(torch.ones(1, 2), torch.zeros(1, dtype=torch.long), 1)]
-    tensors = {"aims[0].x": aims[0].x, "attacker.owned.x": owned.x, "attacker.pool": attacker.pool}
+    tensors = {"goals[0].x": aims[0].x, "attacker.owned.x": owned.x, "attacker.pool": attacker.pool}
 
     class Writes(Random):
-        def craft(self, entrances: Any, aims: Any, attacker: Any, rng: Any) -> list[AttackResult]:
+        def craft(self, accesses: Any, goals: Any, attacker: Any, rng: Any) -> list[AttackResult]:
             tensors[what].mul_(2)
-            return [AttackResult(Request((10,)), 0.0) for _ in aims]
+            return [AttackResult(Request((10,)), 0.0) for _ in goals]
 
     with pytest.raises(UserError) as raised:
         crafted(Writes(budget=3), [], aims, attacker, torch.Generator())

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from attacks.criterion import ConfidenceMoved, LabelFlipped, described
+from attacks.crafting.criterion import ConfidenceMoved, LabelFlipped, described
 from data.randomness import generator
 from games.request.quantities import FRESH, OF_FORGETTING, OF_MODELS, STATES
 

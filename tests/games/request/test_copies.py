@@ -11,7 +11,8 @@ import pytest
 import torch
 from pydantic.dataclasses import dataclass
 
-from attacks.attack import Access, Attacker, AttackGoal, AttackResult
+from attacks.crafting.access import Access
+from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
 from data.examples import Examples
 from experiments.play.play import cached
 from experiments.play.setup import prepare
