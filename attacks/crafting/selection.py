@@ -59,15 +59,14 @@ class _Best:
         self.selected = torch.zeros(shape, dtype=torch.bool, device=self.value.device)
         self.curves: list[list[float]] = [[float(value)] for value in self.value]
 
-    def try_sets(self, sets: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluate sets (M, n) of goals `owner` (M,) with the true procedure; returns their rank and feasibility."""
+    def try_sets(self, sets: Tensor, owner: Tensor) -> None:
+        """Evaluate sets (M, n) of goals `owner` (M,) with the true procedure; remember what is better."""
         predictions = self.white_box.after(sets.to(self.white_box.dtype), owner)
         ranks, feasible = self.objective.rank(predictions), self.objective.feasible(predictions)
         for row, goal in enumerate(owner.tolist()):
             if feasible[row] and ranks[row] < self.value[goal]:
                 self.value[goal], self.selected[goal] = ranks[row], sets[row]
             self.curves[goal].append(float(self.value[goal]))
-        return ranks, feasible
 
 
 def select(

@@ -15,6 +15,7 @@ from models.solver import Solver
 from models.victim import ModelStack
 from tests.attacks.checks import bed, closed, opened
 from tests.testbed import Testbed, testbed
+from tests.unlearning import test_every_procedure as every
 from unlearning.first_order import FirstOrder
 from unlearning.influence_replacement import InfluenceReplacement
 from unlearning.procedure import Procedure, Request, forget
@@ -130,6 +131,21 @@ def test_copies_come_one_request_after_the_other(procedure: Procedure, feedback:
         torch.testing.assert_close(found, victim.probabilities(x), rtol=1e-9, atol=1e-12)
     assert meter.operator_calls == 3
     assert meter.queries == (0 if feedback == "opened" else 3)
+
+
+@pytest.mark.parametrize("name", every.NAMES)
+def test_every_procedure_takes_a_request_with_copies_after_another(name: str) -> None:
+    task = every.task(name)
+    provider = OpenService(task, every.procedure(name), (every.victim(name),), (0,))
+    copies = Examples(task.records.x[:2] + 0.1, task.records.y[:2])
+    for feedback in ("score", "sequential"):
+        service = serve(provider, 2, feedback).forget(Request((0, 1), copies))  # type: ignore[arg-type]
+        service = service.forget(Request((2, 3), copies))
+        assert service.queries_left() == 0
+        assert service.predict(task.records.x[:5]).isfinite().all()
+    opened = provider.forget(Request((0, 1), copies)).forget(Request((2, 3), copies))
+    assert opened.task.gone is not None
+    assert opened.task.gone.nonzero()[:, 0].tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("feedback", ["score", "sequential"])
