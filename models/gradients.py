@@ -135,9 +135,9 @@ def _summed(victim: Victim, examples: Examples, weights: Tensor, chunk: int) -> 
     return total.to(weights.dtype)
 
 
-def objective_gradient(victim: Victim, examples: Examples, deleted: Tensor, weight_decay: float) -> Tensor:
-    """grad F(theta; w) = (1/n) sum_i (1 - w_i) g_i + lambda theta for every row w of `deleted` (m, n), shape (m, p)."""
-    return weighted_gradient(victim, examples, (1 - deleted) / len(examples)) + weight_decay * victim.flat()
+def objective_gradient(victim: Victim, examples: Examples, forget_weights: Tensor, weight_decay: float) -> Tensor:
+    """grad F(theta; w) = (1/n) sum_i (1 - w_i) g_i + lambda theta (m, p) for every row w of `forget_weights` (m, n)."""
+    return weighted_gradient(victim, examples, (1 - forget_weights) / len(examples)) + weight_decay * victim.flat()
 
 
 def input_gradients(victim: Victim, examples: Examples, direction: Tensor) -> Tensor:

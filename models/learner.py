@@ -17,7 +17,7 @@ from models.victim import ModelStack, Tensors, forward
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Inputs, labels, dropout masks by buffer name, `keep` (m, B) = 1 - w of m models, and positions in the records.
+    """Inputs, labels, `retain_weights` (m, B) = 1 - w of m models, dropout masks by buffer name, and positions.
 
     x is (B, ...), y and the positions (B,), and a mask (B, width) where all models see the same; else each has a
     leading dimension m.
@@ -25,7 +25,7 @@ class Batch:
 
     x: Tensor
     y: Tensor
-    keep: Tensor
+    retain_weights: Tensor
     masks: Tensors
     positions: Tensor
 
@@ -60,17 +60,18 @@ def alone(begin: ModelStack, behaves: Behaviour) -> Learner:
     module.train(behaves.apart)
 
     def loss(batch: Batch) -> Tensor:
-        x, y, keep, masks = batch.x, batch.y, batch.keep[0], batch.masks
+        x, y, retained, masks = batch.x, batch.y, batch.retain_weights[0], batch.masks
         size = len(y)
         if behaves.mixes:  # the statistics of a batch must not see what is deleted
-            left = keep > 0
-            x, y, keep, masks = x[left], y[left], keep[left], {name: mask[left] for name, mask in masks.items()}
+            left = retained > 0
+            x, y, retained = x[left], y[left], retained[left]
+            masks = {name: mask[left] for name, mask in masks.items()}
             if len(x) == 0:
-                return keep.new_zeros((), requires_grad=True)
+                return retained.new_zeros((), requires_grad=True)
             module.train(len(x) > 1)
         for layer, mask in zip(layers, masks.values(), strict=bool(masks)):
             layer.mask = mask
-        return (F.cross_entropy(module(x), y, reduction="none") * keep).sum() / size
+        return (F.cross_entropy(module(x), y, reduction="none") * retained).sum() / size
 
     def result() -> ModelStack:
         now = dict(module.named_buffers())  # a layer may put a new tensor in the place of a buffer
@@ -106,7 +107,7 @@ def side_by_side(begin: ModelStack, shared: bool) -> Learner:
         labels = batch.y.expand(m, -1)
         # classes in the middle: the softmax over the last, short dimension is several times slower
         losses = F.cross_entropy(logits.mT, labels, reduction="none")
-        return (losses * batch.keep).sum() / batch.keep.shape[1]
+        return (losses * batch.retain_weights).sum() / batch.retain_weights.shape[1]
 
     def result() -> ModelStack:
         return ModelStack(

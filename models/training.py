@@ -113,7 +113,7 @@ def train(
     Raises UserError when the loss is not finite, and where Newton's method meets a model with a training mode.
     """
     m, n = len(seeds), len(records)
-    keep = (
+    retain_weights = (
         torch.ones(m, n, dtype=records.x.dtype, device=records.x.device)
         if weights is None
         else 1 - weights.to(records.x)
@@ -133,7 +133,7 @@ def train(
             _train_stack(
                 _fresh(build, [seeds[j] for j in rows], records.x, {seeds[0]: first}) if start is None
                 else start.select(slice(rows.start, rows.stop)),
-                records, training, [seeds[j] for j in rows], keep[rows.start : rows.stop], tick, watch,
+                records, training, [seeds[j] for j in rows], retain_weights[rows.start : rows.stop], tick, watch,
             )
             for rows in chunks
         ]  # fmt: skip
@@ -164,18 +164,18 @@ def _train_stack(
     records: Examples,
     training: Training,
     seeds: Sequence[int],
-    keep: Tensor,
+    retain_weights: Tensor,
     tick: Tick,
     watch: Watch | None,
 ) -> ModelStack:
     if training.optimizer == "newton":
-        parameters = minimise(begin, records, keep, training.weight_decay, training.tolerance)
+        parameters = minimise(begin, records, retain_weights, training.weight_decay, training.tolerance)
         tick()
         return ModelStack(begin.module, parameters, begin.buffers)
     behaves = behaviour(begin.module, records.x)
     learner = alone(begin, behaves) if len(seeds) == 1 else side_by_side(begin, shared=len(set(seeds)) == 1)
     with seeded(0) if behaves.draws else nullcontext():  # every step is seeded anew
-        _descend(learner, begin.module, records, keep, training, seeds, behaves.draws, tick, watch)
+        _descend(learner, begin.module, records, retain_weights, training, seeds, behaves.draws, tick, watch)
     return learner.result()
 
 
@@ -183,7 +183,7 @@ def _descend(
     learner: Learner,
     module: nn.Module,
     records: Examples,
-    keep: Tensor,
+    retain_weights: Tensor,
     training: Training,
     seeds: Sequence[int],
     draws: bool,
@@ -195,7 +195,9 @@ def _descend(
     update = _stepper(training, values)
     total = training.epochs * math.ceil(len(records) / training.batch_size)
     step = 0
-    for epoch, batches in enumerate(batches_of(module, records, keep, seeds, training.epochs, training.batch_size)):
+    for epoch, batches in enumerate(
+        batches_of(module, records, retain_weights, seeds, training.epochs, training.batch_size)
+    ):
         for batch in batches:
             for value in values:
                 value.grad = None

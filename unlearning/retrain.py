@@ -14,11 +14,12 @@ from models.influence import inverse_curvature
 from models.solver import Solver
 from models.training import train
 from models.victim import ModelStack, Victim
-from unlearning.procedure import Task, plain_learning
+from unlearning.procedure import Procedure
+from unlearning.task import Task
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-class Retrain:
+class Retrain(Procedure):
     """theta' = argmin F(.; w), trained by the victim's recipe with the deleted examples at weight 0.
 
     Many requests retrain together on the same batches. Differentiable implicitly: at a stationary point
@@ -28,28 +29,29 @@ class Retrain:
     """
 
     differentiable: ClassVar[bool] = True
-    uses_copy: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = True
     exact: ClassVar[bool] = True
-    irreproducible: ClassVar[bool] = False
     remedy: ClassVar[str] = "lower training.lr"
     solver: Solver = Field(default_factory=Solver)
 
-    def learn(self, task: Task, seed: int) -> Victim:
-        """Train the victim."""
-        return plain_learning(task, seed)
-
     def forget(
-        self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
+        self, task: Task, victim: Victim, forget_weights: Tensor, seed: int, submitted: Examples | None = None
     ) -> ModelStack:
-        """Retrain once for every row of `deleted` (m, n), all with the initialisation and batches of `seed`."""
-        seeds, start = [seed] * len(deleted), None
+        """Retrain once for every row of `forget_weights` (m, n), all with the initialisation and batches of `seed`."""
+        seeds, start = [seed] * len(forget_weights), None
         if task.training.optimizer == "newton":  # the minimum is unique, so begin where it is near
-            start = victim.copies(len(deleted))
-        return train(task.build, task.records, task.training, seeds, task.total(deleted), start, "retraining")
+            start = victim.copies(len(forget_weights))
+        return train(task.build, task.records, task.training, seeds, task.total(forget_weights), start, "retraining")
 
-    def request_vjp(self, task: Task, victim: Victim, models: ModelStack, deleted: Tensor, cotangent: Tensor) -> Tensor:
+    def request_vjp(
+        self,
+        task: Task,
+        victim: Victim,
+        models: ModelStack,
+        forget_weights: Tensor,
+        cotangent: Tensor,
+        submitted: Examples | None = None,
+    ) -> Tensor:
         """dL/dw (m, n) by the implicit function theorem at the retrained models."""
-        total, decay = task.total(deleted), task.training.weight_decay
+        total, decay = task.total(forget_weights), task.training.weight_decay
         solution = inverse_curvature(self.solver, models, task.records, total, decay, cotangent, base=victim)
         return inner_products_many(models, task.records, solution.x) / len(task.records)

@@ -117,7 +117,7 @@ def _carry_out(
     if any(request.examples is not None or not request.indices for request in requests):
         return [[forget(procedure, task, victim, request, seed) for victim, seed in pairs] for request in requests]
     deleted = as_weights(requests, task.records)
-    if task.gone is not None and bool((deleted * task.gone.to(deleted)).any()):
+    if task.forgotten is not None and bool((deleted * task.forgotten.to(deleted)).any()):
         raise UserError("The request names a record that was deleted before.")
     changed: list[list[Victim]] = []
     for rows in deleted.split(models_at_once(victims[0])):

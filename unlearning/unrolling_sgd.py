@@ -15,11 +15,13 @@ from models.batches import lr_factor
 from models.gradients import inner_products_many, input_gradients, weighted_gradient
 from models.training import initialise
 from models.victim import ModelStack, Victim, unflatten
-from unlearning.procedure import Task, plain_learning
+from unlearning.learning import plain_learning
+from unlearning.procedure import Procedure
+from unlearning.task import Task
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-class UnrollingSGD:
+class UnrollingSGD(Procedure):
     """theta' = theta_T + rate * sum_i w_i g_i(theta_0), with g_i the gradient at the submitted copy x~_i.
 
     theta_0 is the initialisation, whose statistics batch-norm uses there; those of the result are the victim's.
@@ -30,10 +32,7 @@ class UnrollingSGD:
     """
 
     differentiable: ClassVar[bool] = True
-    uses_copy: ClassVar[bool] = True
     stochastic: ClassVar[bool] = False
-    exact: ClassVar[bool] = False
-    irreproducible: ClassVar[bool] = False
     remedy: ClassVar[str] = "give unlearning.rate a lower number (now {0.rate})"
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
@@ -65,20 +64,30 @@ class UnrollingSGD:
         return Victim(victim.module, unflatten(victim.history["initial"], victim.moving), buffers)
 
     def forget(
-        self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
+        self, task: Task, victim: Victim, forget_weights: Tensor, seed: int, submitted: Examples | None = None
     ) -> ModelStack:
-        """One step for every row of `deleted` (m, n); what earlier requests added stays."""
-        gradients = weighted_gradient(self._initial(victim), submitted or task.records, deleted)
+        """One step for every row of `forget_weights` (m, n); what earlier requests added stays."""
+        gradients = weighted_gradient(self._initial(victim), submitted or task.records, forget_weights)
         return victim.moved(self.step_size(task) * gradients)
 
-    def request_vjp(self, task: Task, victim: Victim, models: ModelStack, deleted: Tensor, cotangent: Tensor) -> Tensor:
+    def request_vjp(
+        self,
+        task: Task,
+        victim: Victim,
+        models: ModelStack,
+        forget_weights: Tensor,
+        cotangent: Tensor,
+        submitted: Examples | None = None,
+    ) -> Tensor:
         """dL/dw (m, n)."""
         start = self._initial(victim).copies(1)
         return self.step_size(task) * inner_products_many(start, task.records, cotangent)
 
-    def pull_back_copies(self, task: Task, victim: Victim, deleted: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
+    def pull_back_copies(
+        self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples
+    ) -> Tensor:
         """dL/dx~_i, shape of `at.x`, for one request: rate w_i grad_x <q, grad_theta l(x~_i; theta_0)>; q (p,)."""
-        scale = (self.step_size(task) * deleted).reshape(-1, *[1] * (at.x.dim() - 1))
+        scale = (self.step_size(task) * forget_weights).reshape(-1, *[1] * (at.x.dim() - 1))
         return scale * input_gradients(self._initial(victim), at, cotangent)
 
 

@@ -144,8 +144,8 @@ def _class_dissimilarity(context: Context, indices: Tensor) -> Tensor:
     """1 - cos(g_i, mean gradient of class y_i over the records outside the request), (m,)."""
     records = context.task.records
     outside = torch.ones(len(records), dtype=torch.bool, device=records.y.device)
-    if context.task.gone is not None:
-        outside &= context.task.gone.to(outside.device) == 0
+    if context.task.forgotten is not None:
+        outside &= context.task.forgotten.to(outside.device) == 0
     outside[indices] = False
     present = records.y[indices].unique()
     rows = torch.stack([(outside & (records.y == label)).to(records.x.dtype) for label in present])

@@ -60,7 +60,7 @@ def component(node: Any, where: str) -> Any:
     if isinstance(found, types.ModuleType):
         raise UserError(f"{where}: {target!r} is a module; _target_ names a class in it.")
     if inspect.isclass(found):  # before it is built with options that are not its own
-        _check(set(dir(found)), _roles()[where].verbs, where, target)
+        _check(_written(found), _roles()[where].verbs, where, target)
     made = build(node, where)
     _check(set(dir(made)), _roles()[where].needs, where, target)
     _check_verbs(made, where, target)
@@ -72,6 +72,11 @@ def component(node: Any, where: str) -> Any:
         part = type(made.functional).__name__
         _check(set(dir(made.functional)), _roles()["attack.functional"].needs, "attack.functional", part)
     return made
+
+
+def _written(kind: type) -> set[str]:
+    """The members of a class; verbs that its base only names are not among them."""
+    return set(dir(kind)) - getattr(kind, "__abstractmethods__", frozenset())
 
 
 def _check_verbs(made: object, where: str, target: str) -> None:
@@ -146,6 +151,7 @@ def _roles() -> dict[str, Role]:
 
 
 def _role(noun: str, protocol: type) -> Role:
+    """What a protocol, or a base class, says of those who stand in its place."""
     members = {name: value for name, value in vars(protocol).items() if name == "__call__" or name[0] != "_"}
     verbs = tuple(name for name, value in members.items() if inspect.isfunction(value))
     return Role(noun, verbs, tuple(members), {verb: _taken(members[verb]) for verb in verbs})

@@ -26,7 +26,7 @@ from experiments.storage import identity
 from experiments.storage.store import Store, default_folder
 from models.dropout import dropout_layers
 from models.trial import try_out
-from unlearning.procedure import Procedure, Task, architecture
+from unlearning.procedure import Procedure, Task
 from unlearning.service import OpenService
 
 
@@ -108,7 +108,7 @@ def prepare(config: dict[str, Any], data: Data | None = None, non_blocking: froz
     if attack.access == "black_box" and getattr(attack, "feedback", "score") == "score" and hasattr(attack, "search"):
         pool = pool_size(attack, settings.stream, len(data.train))
         check_search(attack.search, pool, attack.queries)  # type: ignore[attr-defined]
-    architecture(procedure, task)  # a committee that the records do not suffice for says so here
+    procedure.architecture(task)  # a committee that the records do not suffice for says so here
     if isinstance(defense, Influence):
         defense.check_calibration(settings.stream.calibration_batches * stream_size(attack, settings.stream))
     return Setup(

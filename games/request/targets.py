@@ -17,7 +17,7 @@ from metrics.uncertainty import confidence
 from models.named_tensors import tensors_of, victim_of
 from models.training import initialise
 from models.victim import Victim
-from unlearning.procedure import architecture, learned
+from unlearning.procedure import learned
 
 log = logging.getLogger(__name__)
 SIGN = {"over": -1, "under": 1}
@@ -45,7 +45,7 @@ def learn(setup: Setup, seed: int) -> Victim:
     key = {**setup.victim_key(), "seed": seed}
     tensors, hit = setup.store.tensors("victim", key, lambda: tensors_of(learned(setup.procedure, setup.task, seed)))
     log.info("Victim of seed %d: %s.", seed, "taken from the store" if hit else "trained")
-    module = initialise(architecture(setup.procedure, setup.task), seed, setup.task.records.x)[0]
+    module = initialise(setup.procedure.architecture(setup.task), seed, setup.task.records.x)[0]
     return victim_of(tensors, module, setup.device)
 
 

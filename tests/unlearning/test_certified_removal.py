@@ -87,7 +87,7 @@ def test_residual_bounds_and_distance_to_retraining(decay: float, sigma: float) 
         residual = perturbed_slope(task, found, deleted).norm()
         assert residual <= found.ledger["spent"] + 1e-12  # rounding in float64
         assert found.ledger["spent"] <= worst_case_bound(count, n - count, n, decay, longest) + 1e-9
-        again = procedure.learn(replace(task, gone=deleted[0]), 0)  # the same b, which is derived
+        again = procedure.learn(replace(task, forgotten=deleted[0]), 0)  # the same b, which is derived
         distance, before = (found.flat() - again.flat()).norm(), (victim.flat() - again.flat()).norm()
         assert distance <= (residual + again.ledger["spent"]) / (decay * n)
         if decay == 1e-2:
