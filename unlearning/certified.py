@@ -24,11 +24,11 @@ from models.logistic import Logistic
 from models.solver import Solver
 from models.training import train
 from models.victim import ModelStack, Victim, unflatten
-from unlearning.certificate import Certificate, Constant
-from unlearning.gaussian_mechanism import epsilon_for
-from unlearning.newton_bound import lissa_bound, newton_bound
+from unlearning.certification.certificate import Certificate, Constant
+from unlearning.certification.gaussian_mechanism import epsilon_for
+from unlearning.certification.newton_bound import lissa_bound, newton_bound
+from unlearning.certification.released_noise import Noise, gaussian_noise, hides_nothing
 from unlearning.procedure import Procedure
-from unlearning.released_noise import Noise, gaussian_noise, hides_nothing
 from unlearning.second_order import SecondOrder
 from unlearning.task import Task
 

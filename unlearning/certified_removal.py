@@ -21,13 +21,25 @@ from models.progress import progress
 from models.solver import Solver
 from models.training import initialise
 from models.victim import ModelStack, Victim, unflatten
-from unlearning.certificate import Certificate, Constant, Mechanism
-from unlearning.gaussian_mechanism import classical_sensitivity_for, delta_of, epsilon_for, sensitivity_for
+from unlearning.certification.certificate import Certificate, Constant, Mechanism
+from unlearning.certification.gaussian_mechanism import (
+    classical_sensitivity_for,
+    delta_of,
+    epsilon_for,
+    sensitivity_for,
+)
+from unlearning.certification.released_noise import Noise, gaussian_noise, hides_nothing
+from unlearning.certification.softmax_regression import (
+    GAMMA,
+    SoftmaxRegression,
+    as_flat,
+    as_matrix,
+    design,
+    spectral_norm,
+)
 from unlearning.procedure import Procedure
-from unlearning.released_noise import Noise, gaussian_noise, hides_nothing
 from unlearning.retrain import Retrain
 from unlearning.second_order import SecondOrder
-from unlearning.softmax_regression import GAMMA, SoftmaxRegression, as_flat, as_matrix, design, spectral_norm
 from unlearning.task import Task
 
 

@@ -20,8 +20,8 @@ from models.training import Training, initialise
 from models.victim import Victim, unflatten
 from tests.models.problems import flat_objective
 from tests.unlearning.certified_problems import DECAY, EXACT, HESSIAN, RECIPE, N, rows, small, three_or_eight
+from unlearning.certification.newton_bound import newton_bound
 from unlearning.certified import Certified
-from unlearning.newton_bound import newton_bound
 from unlearning.procedure import Request, Task, forget, plain_learning
 
 

@@ -21,9 +21,9 @@ from models.victim import Victim
 from tests.attacks.checks import bed
 from tests.testbed import LAMBDA, TRAINING
 from tests.unlearning.certified_problems import digits, first, one, perturbed_slope, removal
+from unlearning.certification.softmax_regression import design, remainder_bound, spectral_norm, worst_case_bound
 from unlearning.certified_removal import CertifiedRemoval, removal_step
 from unlearning.procedure import Request, Task, forget
-from unlearning.softmax_regression import design, remainder_bound, spectral_norm, worst_case_bound
 
 
 def curvature(task: Task, model: Victim, deleted: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from models.mlp import MLP
 from models.small_cnn import SmallCNN
 from models.training import Training
 from models.victim import ModelStack, Victim
-from unlearning.certificate import Certifying
+from unlearning.certification.certificate import Certifying
 from unlearning.procedure import Differentiable, Procedure, Request, Task, forget
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "unlearning"

@@ -13,11 +13,11 @@ from torch import Tensor
 from models.logistic import Logistic
 from models.victim import Victim
 from tests.unlearning.certified_problems import DELTA, EXACT, digits, first, one, perturbed_slope, removal
-from unlearning.certificate import Certifying
+from unlearning.certification.certificate import Certifying
+from unlearning.certification.gaussian_mechanism import sensitivity_for
+from unlearning.certification.softmax_regression import design, remainder_bound, spectral_norm
 from unlearning.certified_removal import CertifiedRemoval
-from unlearning.gaussian_mechanism import sensitivity_for
 from unlearning.procedure import Request, Task, forget
-from unlearning.softmax_regression import design, remainder_bound, spectral_norm
 
 
 @pytest.mark.parametrize("mechanism", ["analytic", "classical"])
