@@ -19,9 +19,8 @@ from unlearning.task import Task
 class FirstOrder(Procedure):
     """theta' = theta + (rate/n) sum_i w_i grad l(x~_i, y_i; theta): Warnecke's tau is rate/n.
 
-    The gradient is taken at the submitted copy x~_i. Linear in w, so dL/dw_i = (rate/n) <q, g_i>. Buffers are not
-    updated.
-    Source: Warnecke et al., NDSS 2023 (the first-order update, for deletion).
+    The gradient is taken at the submitted copy x~_i. Linear in w, so dL/dw_i = (rate/n) <q, grad l(x~_i)>. Buffers are
+    not updated. Source: Warnecke et al., NDSS 2023 (the first-order update, for deletion).
     """
 
     differentiable: ClassVar[bool] = True
@@ -46,7 +45,8 @@ class FirstOrder(Procedure):
         submitted: Examples | None = None,
     ) -> Tensor:
         """dL/dw (m, n)."""
-        return self.rate / len(task.records) * inner_products_many(victim.copies(1), task.records, cotangent)
+        examples = submitted or task.records
+        return self.rate / len(task.records) * inner_products_many(victim.copies(1), examples, cotangent)
 
     def pull_back_copies(
         self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples

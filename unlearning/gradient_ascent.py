@@ -75,14 +75,15 @@ class GradientAscent(Procedure):
         With a step theta' = theta + r sum_i s_i g_i(theta), dL/ds_i gains r <q', g_i(theta)>, and q = q' + r H q' with
         H = sum_i s_i H_i(theta).
         """
-        x = task.records.x
+        examples = submitted or task.records
+        x = examples.x
         at_once = max(1, min(models_at_once(victim) // self.steps, rows_at_once(victim, x, CHUNK, EXAMPLES)))
         pairs = zip(forget_weights.split(at_once), cotangent.split(at_once), strict=True)
-        return torch.cat([self._slopes(task.records, victim, weights, q) for weights, q in pairs])
+        return torch.cat([self._slopes(examples, victim, weights, q) for weights, q in pairs])
 
-    def _slopes(self, records: Examples, victim: Victim, weights: Tensor, q: Tensor) -> Tensor:
+    def _slopes(self, examples: Examples, victim: Victim, weights: Tensor, q: Tensor) -> Tensor:
         columns, start = (weights != 0).any(dim=0), victim.copies(len(weights))
-        own, steps = records[columns], list[tuple[Tensors, Tensor]]()
+        own, steps = examples[columns], list[tuple[Tensors, Tensor]]()
         with torch.no_grad():
             self._climb(start, own.x, own.y, weights[:, columns], steps)
         total = weights.sum(dim=1, keepdim=True)
@@ -90,7 +91,7 @@ class GradientAscent(Procedure):
         slopes = torch.zeros_like(weights)
         for parameters, rising in reversed(steps):
             there, pushed = replace(start, parameters=parameters), rising[:, None] * q
-            slopes += inner_products_many(there, records, pushed)
+            slopes += inner_products_many(there, examples, pushed)
             if len(own) > 0:  # the product divides by the number of its examples
                 q = q + hessian(there, own, 1 - len(own) * share[:, columns], 0.0)(pushed)
         along = (slopes * share).sum(dim=1, keepdim=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.func import grad, jvp
 
 from data.examples import Examples
+from models.bilinear import curvature_between
 from models.curvature import softmax_curvature
 from models.gradients import inner_products_many, input_gradients, losses, weighted_gradient
 from models.influence import inverse_curvature
@@ -91,12 +92,32 @@ class InfluenceReplacement(Procedure):
         cotangent: Tensor,
         submitted: Examples | None = None,
     ) -> Tensor:
-        """dL/dw (m, n) of a deletion: (rate/n) <q, g_i>, or what `second_order` has; 0 for records that are gone."""
-        there, start = 1 - task.total(torch.zeros_like(forget_weights)), victim.copies(1)
+        """dL/dw (m, n); 0 for records that were forgotten before.
+
+        Of a deletion (rate/n) <q, g_i>, or what `second_order` has. Of a replacement -(rate/n) <q, g~_i - g_i>, or
+        -(1/n) [<v, g~_i - g_i> + v' (H~_i - H_i) s] with v = H^{-1} q and s = theta' - theta; the second term only for
+        the modified curvature. g~_i and H~_i are those of the submitted example.
+        """
+        there, n = 1 - task.total(torch.zeros_like(forget_weights)), len(task.records)
+        if submitted is not None:
+            return -there * self._replaced(task, victim, models, forget_weights, cotangent, submitted) / n
         if self.order == "first":
-            return there * self.rate / len(task.records) * inner_products_many(start, task.records, cotangent)
+            return there * self.rate / n * inner_products_many(victim.copies(1), task.records, cotangent)
         newton = SecondOrder(retained_curvature=self.curvature_of == "modified", solver=self.solver)
         return there * newton.request_vjp(task, victim, models, forget_weights, cotangent)
+
+    def _replaced(
+        self, task: Task, victim: Victim, models: ModelStack, forget_weights: Tensor, q: Tensor, submitted: Examples
+    ) -> Tensor:
+        """-n dL/dw (m, n) of a replacement, also for records that were forgotten before."""
+        second, start = self.order == "second", victim.copies(1)
+        v = self._solve(task, victim, forget_weights, q, submitted) if second else self.rate * q
+        new, old = (inner_products_many(start, each, v) for each in (submitted, task.records))
+        if not (second and self.curvature_of == "modified"):
+            return new - old
+        s, kind = models.flat() - victim.flat(), self.solver.curvature
+        bent, straight = (curvature_between(kind, victim, each, v, s) for each in (submitted, task.records))
+        return new - old + bent - straight
 
     def pull_back_copies(
         self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples

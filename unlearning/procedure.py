@@ -83,7 +83,10 @@ class Differentiable(Protocol):
         cotangent: Tensor,
         submitted: Examples | None = None,
     ) -> Tensor:
-        """dL/dw (m, n) from q = dL/dtheta' (m, p) at the unlearned `models`."""
+        """dL/dw (m, n) from q = dL/dtheta' (m, p) at the unlearned `models`.
+
+        `forget_weights` and `submitted` are those that `forget` made the models with.
+        """
         ...
 
 

@@ -81,7 +81,7 @@ class UnrollingSGD(Procedure):
     ) -> Tensor:
         """dL/dw (m, n)."""
         start = self._initial(victim).copies(1)
-        return self.step_size(task) * inner_products_many(start, task.records, cotangent)
+        return self.step_size(task) * inner_products_many(start, submitted or task.records, cotangent)
 
     def pull_back_copies(
         self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples
