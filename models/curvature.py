@@ -9,6 +9,7 @@ differentiates it:
 * Batch-norm is in eval mode: an example's loss does not depend on the other examples, and the running statistics are
   constants, neither differentiated nor updated.
 * Dropout is the identity, which is its mean: masks are buffers of ones.
+* A pruned parameter takes part in no loss: its row and column hold the shift alone.
 * Sums over examples go chunk by chunk, and the sums of chunks are added up in float64: the size of a chunk bounds the
   memory, and changes the result by rounding within a chunk only.
 
@@ -139,14 +140,15 @@ def _summed(
         total = torch.zeros_like(vectors, dtype=torch.float64)
         step = together if len(models) == 1 else len(vectors)
         parts = [slice(begin, begin + step) for begin in range(0, len(vectors), step)]
-        directions = [list(unflatten(vectors[rows], like).values()) for rows in parts]
+        inside = models.pruned(vectors)
+        directions = [list(unflatten(inside[rows], like).values()) for rows in parts]
         for first in range(0, n, chunk):
             linear = held.get(first) or at(first)
             if first // chunk < chunks_held:
                 held[first] = linear
             for rows, along in zip(parts, directions, strict=True):
                 total[rows] += torch.cat([value.flatten(1) for value in linear(along, rows)], dim=1)
-        return (total / n).to(vectors.dtype) + shift * vectors
+        return models.pruned((total / n).to(vectors.dtype)) + shift * vectors
 
     return apply
 

@@ -39,16 +39,20 @@ def inverse_curvature(
 
     There are m models, or one that serves all rows. H_w is the curvature of F(.; w), weight decay included; with
     `layers: last` its block of the last layer, and x is zero elsewhere. `base` is the model whose factor preconditions
-    the systems; the factor is computed once per victim and kept as long as the victim lives. Raises UserError where the
-    curvature is not positive definite, where iterates grow, and where the tolerance is not reached.
+    the systems; the factor is computed once per victim and kept as long as the victim lives. Of a pruned model x is
+    zero where it is pruned, and solves the system of what is left. Raises UserError where the curvature is not positive
+    definite, where iterates grow, and where the tolerance is not reached.
     """
     anchor = base if base is not None else models[0]
+    vectors = models.pruned(vectors)
     if solver.layers == "all":
-        return _solve(solver, models, examples, forget_weights, weight_decay, vectors, anchor)
-    like = {name: value[0] for name, value in models.moving.items()}
-    part, rows = only_last_layer(models), to_last_layer(vectors, like)
-    solution = _solve(solver, part, examples, forget_weights, weight_decay, rows, anchor)
-    return replace(solution, x=from_last_layer(solution.x, like))
+        solution = _solve(solver, models, examples, forget_weights, weight_decay, vectors, anchor)
+    else:
+        like = {name: value[0] for name, value in models.moving.items()}
+        part, rows = only_last_layer(models), to_last_layer(vectors, like)
+        solution = _solve(solver, part, examples, forget_weights, weight_decay, rows, anchor)
+        solution = replace(solution, x=from_last_layer(solution.x, like))
+    return replace(solution, x=models.pruned(solution.x))  # a preconditioner need not know of the mask
 
 
 def _solve(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,8 @@ from torch.func import vmap
 
 from models.behaviour import Behaviour, fresh_copy
 from models.dropout import dropout_layers
-from models.victim import ModelStack, Tensors, forward
+from models.mask import Mask
+from models.victim import ModelStack, Tensors, concatenate, forward
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,20 +32,25 @@ class Batch:
     positions: Tensor
 
 
+Feed = TypeVar("Feed")  # what one step is given: a batch, or one for each model
+
+
 @dataclass(frozen=True, eq=False)
-class Learner:
+class Learner(Generic[Feed]):
     """Models in training.
 
     `loss` is the sum over models of the batch mean of (1 - w_i) l_i, which divides by the batch's size, deleted ones
-    included; `backward` on it fills the gradients of `parameters`. `result` is the models as they are now.
+    included; `backward` on it fills the gradients of `parameters`. `mask` has the parameters' shapes and is what a step
+    must keep at zero. `result` is the models as they are now.
     """
 
     parameters: Mapping[str, Tensor]
-    loss: Callable[[Batch], Tensor]
+    mask: Mask
+    loss: Callable[[Feed], Tensor]
     result: Callable[[], ModelStack]
 
 
-def alone(begin: ModelStack, behaves: Behaviour) -> Learner:
+def alone(begin: ModelStack, behaves: Behaviour) -> Learner[Batch]:
     """The one model of `begin` as a plain module: half the time of a functional call, and every layer works as usual.
 
     A module with a training mode of its own is trained in it.
@@ -80,12 +87,26 @@ def alone(begin: ModelStack, behaves: Behaviour) -> Learner:
             begin.module,
             {name: tensors[name].detach()[None] for name in begin.moving},
             {name: learned[name].detach()[None] for name in begin.buffers},
+            mask=begin.mask,
         )
 
-    return Learner({name: tensors[name] for name in begin.moving}, loss, result)
+    mask = {name: value[0] for name, value in begin.mask.items()}
+    return Learner({name: tensors[name] for name in begin.moving}, mask, loss, result)
 
 
-def side_by_side(begin: ModelStack, shared: bool) -> Learner:
+def in_turns(learners: Sequence[Learner[Batch]]) -> Learner[tuple[Batch, ...]]:
+    """Models that are each `alone`, with batches of their own: they take turns in a step, and come out bit by bit."""
+
+    def named(part: str) -> Tensors:
+        return {f"{j}: {name}": v for j, each in enumerate(learners) for name, v in getattr(each, part).items()}
+
+    def loss(batches: tuple[Batch, ...]) -> Tensor:
+        return torch.stack([each.loss(batch) for each, batch in zip(learners, batches, strict=True)]).sum()
+
+    return Learner(named("parameters"), named("mask"), loss, lambda: concatenate([each.result() for each in learners]))
+
+
+def side_by_side(begin: ModelStack, shared: bool) -> Learner[Batch]:
     """All models of `begin` in one computation; `shared` says that they see the same batches."""
     # The backward pass of a stack of matrices makes their gradients transposed in memory: parameters laid out like that
     # spare a copy of every gradient.
@@ -110,8 +131,7 @@ def side_by_side(begin: ModelStack, shared: bool) -> Learner:
         return (losses * batch.retain_weights).sum() / batch.retain_weights.shape[1]
 
     def result() -> ModelStack:
-        return ModelStack(
-            begin.module, {name: v.detach().contiguous() for name, v in parameters.items()}, begin.buffers
-        )
+        learned = {name: value.detach().contiguous() for name, value in parameters.items()}
+        return ModelStack(begin.module, learned, begin.buffers, mask=begin.mask)
 
-    return Learner(parameters, loss, result)
+    return Learner(parameters, begin.mask, loss, result)

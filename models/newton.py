@@ -47,14 +47,14 @@ def minimise(
     value, slope = vmap(objective), vmap(grad(objective))
     floor = 32 * torch.finfo(theta.dtype).eps
     for _ in range(iterations):
-        gradient = slope(theta, retain_weights, start.buffers)
+        gradient = start.pruned(slope(theta, retain_weights, start.buffers))
         norms = gradient.norm(dim=1)
         if (norms <= max(tolerance, floor)).all():
             return unflatten(theta, like)
         if not norms.isfinite().all():
             break
-        models = ModelStack(module, unflatten(theta, like), start.buffers)
-        step = _step(models, records, retain_weights, weight_decay, gradient)
+        models = ModelStack(module, unflatten(theta, like), start.buffers, mask=start.mask)
+        step = models.pruned(_step(models, records, retain_weights, weight_decay, gradient))
         before, scale = value(theta, retain_weights, start.buffers), torch.ones_like(norms)
         for _ in range(30):
             worse = value(theta - scale[:, None] * step, retain_weights, start.buffers) > before + floor * before.abs()

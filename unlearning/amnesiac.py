@@ -83,7 +83,7 @@ class Amnesiac(Procedure):
 
         start, label = stack([begin]), "training the victim"
         learned = train(task.build, task.records, task.training, [seed], forgotten, start, label, record)[0]
-        return Victim(learned.module, learned.moving, learned.buffers, history)
+        return replace(learned, history=history)
 
     def recorded(self, task: Task, size: int) -> int:
         """The change of all parameters in every step."""
@@ -129,7 +129,7 @@ class Amnesiac(Procedure):
         tuned = train(task.build, task.records, recipe, seeds, weights, models.select(rows), "repairing")
         parameters = {name: value.index_copy(0, rows, tuned.moving[name]) for name, value in models.moving.items()}
         buffers = {name: value.index_copy(0, rows, tuned.buffers[name]) for name, value in models.buffers.items()}
-        return ModelStack(models.module, parameters, buffers, models.history)
+        return replace(models, parameters=parameters, buffers=buffers)
 
     def request_vjp(
         self,
@@ -144,7 +144,7 @@ class Amnesiac(Procedure):
         if not self.differentiable:
             raise UserError("unlearning=amnesiac has a gradient only with unlearning.repair_epochs=0.")
         total, n = task.total(forget_weights), forget_weights.shape[1]
-        along = cotangent @ victim.history["updates"].T  # <q, Delta_B>, (m, T)
+        along = victim.pruned(cotangent) @ victim.history["updates"].T  # <q, Delta_B>, (m, T)
         slopes = forget_weights.new_zeros(len(forget_weights), n + 1)  # padding goes to a last column
         for part, batches, kept in _kept(victim, total):
             values = -along[:, part, None] * _product_of_the_others(kept)

@@ -175,6 +175,7 @@ class Certified(Procedure):
         submitted: Examples | None = None,
     ) -> Tensor:
         """dL/dw (m, n): through the projection, then as for a Newton step."""
+        cotangent = victim.pruned(cotangent)
         start, weights, norm = self._start(victim), models.ledger["weights"], models.ledger["norm"][:, None]
         outside = norm > self.radius
         unit = weights / weights.norm(dim=1, keepdim=True)

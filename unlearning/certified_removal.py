@@ -129,6 +129,10 @@ class CertifiedRemoval(Procedure):
             raise UserError(
                 "This model has no budget: unlearning=certified_removal forgets from models that it learned."
             )
+        if victim.mask:
+            raise UserError(
+                "unlearning=certified_removal is proven for the minimum over all parameters; this model is pruned."
+            )
         total, n = task.total(forget_weights), len(task.records)
         leaving = total - (0 if task.forgotten is None else task.forgotten.to(total))
         touched = leaving.any(dim=0)
@@ -162,7 +166,7 @@ class CertifiedRemoval(Procedure):
         flat[over] = trained
         for name, value in fresh.items():
             ledger[name][over] = value
-        return ModelStack(models.module, unflatten(flat, victim.moving), models.buffers, models.history, ledger)
+        return replace(models, parameters=unflatten(flat, victim.moving), ledger=ledger)
 
     def _train(
         self, task: Task, like: Victim, retain_weights: Tensor, noise: Tensor, retrainings: int

@@ -16,6 +16,7 @@ from data.bounds import at_most
 from data.examples import Examples
 from models.curvature import hessian
 from models.gradients import inner_products_many, losses
+from models.mask import pruned
 from models.passes import models_at_once, rows_at_once
 from models.victim import ModelStack, Tensors, Victim, concatenate
 from unlearning.procedure import Procedure
@@ -134,10 +135,11 @@ class GradientAscent(Procedure):
             rising = self.lr * (values <= cap).to(values)
             if steps is not None:
                 steps.append((parameters, rising))
-            parameters = {
+            moved = {
                 name: value + rising.reshape(-1, *[1] * (value.dim() - 1)) * slopes[name]
                 for name, value in parameters.items()
             }
+            parameters = pruned(moved, models.mask)
         return parameters
 
 

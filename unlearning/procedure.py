@@ -11,7 +11,8 @@ from torch import Tensor
 from data.errors import UserError
 from data.examples import Examples
 from data.untouched import untouched
-from models.training import Build, Diverged
+from models.descent import Diverged
+from models.training import Build
 from models.victim import ModelStack, Victim, frozen_names
 from unlearning.learning import plain_learning
 from unlearning.task import Request, Task, as_weights, submitted_copies
@@ -115,6 +116,11 @@ def unlearned(
         raise UserError(
             f"unlearning={name}: forget() must give a ModelStack with one model for each of the {count} rows of "
             f"`forget_weights`, and gave {gave}; victim.copies(len(forget_weights)) is one."
+        )
+    if victim.mask.keys() - models.mask.keys():
+        raise UserError(
+            f"unlearning={name}: forget() lost the victim's pruning mask; victim.moved(steps), victim.copies(m) and "
+            "dataclasses.replace keep it."
         )
     sizes = [float(value.abs().amax()) for value in models.moving.values() if value.numel()]
     finite = all(map(math.isfinite, sizes)) and _finite_buffers(models, victim)

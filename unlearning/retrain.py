@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from pydantic import ConfigDict, Field
@@ -12,7 +13,7 @@ from data.examples import Examples
 from models.gradients import inner_products_many
 from models.influence import inverse_curvature
 from models.solver import Solver
-from models.training import train
+from models.training import fresh, train
 from models.victim import ModelStack, Victim
 from unlearning.procedure import Procedure
 from unlearning.task import Task
@@ -25,7 +26,8 @@ class Retrain(Procedure):
     Many requests retrain together on the same batches. Differentiable implicitly: at a stationary point
     dL/dw_i = (1/n) <H_w^{-1} q, g_i(theta')>, with `solver` for the inverse; with another curvature than the Hessian
     (Gauss-Newton for networks, fisher) or layers=last that is an approximation. The server deletes its own record, so a
-    perturbed copy changes nothing.
+    perturbed copy changes nothing. A pruned victim is retrained with its mask from the start, as in Jia et al., NeurIPS
+    2023: the sparse architecture stays, and with it what the choice of the mask says about the deleted examples.
     """
 
     differentiable: ClassVar[bool] = True
@@ -38,6 +40,8 @@ class Retrain(Procedure):
     ) -> ModelStack:
         """Retrain once for every row of `forget_weights` (m, n), all with the initialisation and batches of `seed`."""
         seeds, start = [seed] * len(forget_weights), None
+        if victim.mask:
+            start = replace(fresh(task.build, seeds, task.records.x), mask=victim.copies(len(seeds)).mask)
         if task.training.optimizer == "newton":  # the minimum is unique, so begin where it is near
             start = victim.copies(len(forget_weights))
         return train(task.build, task.records, task.training, seeds, task.total(forget_weights), start, "retraining")

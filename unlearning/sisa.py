@@ -15,7 +15,7 @@ from data.errors import UserError
 from data.examples import Examples
 from data.randomness import derive, generator
 from models.committee import Aggregation, Committee, constituent, join
-from models.training import Build, Training, initialise, train
+from models.training import Build, Training, fresh, initialise, train
 from models.victim import ModelStack, Tensors, Victim, concatenate
 from unlearning.procedure import Procedure
 from unlearning.task import Task
@@ -36,6 +36,7 @@ class Sisa(Procedure):
     alone; replayed stages (with the initialisation, where it is the first) use the seed of `forget`. With the learning
     seed one request gives, bit by bit, what learning without its records gives (many at once: to rounding): exact with
     respect to this procedure, not to one model trained on all records. Batch-norm statistics are those of the replay.
+    What is pruned in the victim stays so in every replayed stage, from its start.
 
     `aggregation` mean suits games that measure confidences; the paper's default is vote. `weighted` counts a
     constituent by the size of its shard at learning. The server deletes its own record: a perturbed copy changes
@@ -101,7 +102,7 @@ class Sisa(Procedure):
         """Constituent k after training on the first stage + 1 slices, once for every row of `forget_weights` (m, n)."""
         seen = torch.cat(shard[: stage + 1])
         recipe = replace(task.training, epochs=self.epochs(task.training))
-        seeds = [derive(seed, "shard", k, "stage", stage)] * len(forget_weights)
+        seeds = [_stage_seed(seed, k, stage)] * len(forget_weights)
         label = f"shard {k + 1} of {self.shards}, slice {stage + 1} of {self.slices}"
         return train(task.build, task.records[seen], recipe, seeds, forget_weights[:, seen], start, label)
 
@@ -124,7 +125,7 @@ class Sisa(Procedure):
             for mine, new in ((parameters, replayed.moving), (buffers, replayed.buffers)):
                 for name, value in join([{}] * k + [new]).items():
                     mine[name] = mine[name].index_copy(0, rows, value)
-        return ModelStack(victim.module, parameters, buffers, victim.history)
+        return replace(models, parameters=parameters, buffers=buffers)
 
     def _replay(
         self, task: Task, victim: Victim, shard: list[Tensor], k: int, restarts: Tensor, total: Tensor, seed: int
@@ -136,9 +137,16 @@ class Sisa(Procedure):
             if joining and stage > 0:
                 begun = self._checkpoint(victim, k, stage).copies(joining)
                 models = begun if models is None else concatenate([models, begun])
+            if models is None and victim.mask:
+                models = self._masked_start(task, victim, k, running, seed)
             models = self._stage(task, shard, k, stage, total[:running], models, seed)
         assert models is not None  # there is at least one row, and it restarts at one of the stages
         return models
+
+    def _masked_start(self, task: Task, victim: Victim, k: int, count: int, seed: int) -> ModelStack:
+        """Untrained constituents k, pruned as that of the victim is."""
+        models = fresh(task.build, [_stage_seed(seed, k, 0)], task.records.x)
+        return replace(models[0], mask=constituent(victim.mask, k)).copies(count)
 
     @staticmethod
     def _checkpoint(victim: Victim, k: int, stage: int) -> Victim:
@@ -148,7 +156,7 @@ class Sisa(Procedure):
             return {name: victim.history[_checkpoint_name(k, stage, name)] for name in constituent(tensors, k)}
 
         module = victim.module.get_submodule(f"constituents.{k}")
-        return Victim(module, then(victim.moving), then(victim.buffers))
+        return Victim(module, then(victim.moving), then(victim.buffers), mask=constituent(victim.mask, k))
 
     def restarts(self, task: Task, victim: Victim, forget_weights: Tensor) -> Tensor:
         """The stage (m, shards), from 0, at which each shard restarts; `slices` where a request leaves it alone."""
@@ -174,6 +182,10 @@ class Sisa(Procedure):
         left_alone = torch.zeros(self.shards, 1, dtype=later.dtype, device=device)
         costs = torch.cat([later, left_alone], dim=1)
         return costs[torch.arange(self.shards, device=device), restarts].sum(1)
+
+
+def _stage_seed(seed: int, k: int, stage: int) -> int:
+    return derive(seed, "shard", k, "stage", stage)
 
 
 def _checkpoint_name(k: int, stage: int, name: str) -> str:

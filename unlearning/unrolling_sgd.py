@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field
@@ -56,12 +57,12 @@ class UnrollingSGD(Procedure):
         self.step_size(task)
         initial, learned = Victim(*initialise(task.build, seed, task.records.x)), plain_learning(task, seed)
         buffers = {_buffer_name(name): value for name, value in initial.buffers.items()}
-        return Victim(learned.module, learned.moving, learned.buffers, {"initial": initial.flat(), **buffers})
+        return replace(learned, history={"initial": initial.flat(), **buffers})
 
     @staticmethod
     def _initial(victim: Victim) -> Victim:
         buffers = {name: victim.history[_buffer_name(name)] for name in victim.buffers}
-        return Victim(victim.module, unflatten(victim.history["initial"], victim.moving), buffers)
+        return Victim(victim.module, unflatten(victim.history["initial"], victim.moving), buffers, mask=victim.mask)
 
     def forget(
         self, task: Task, victim: Victim, forget_weights: Tensor, seed: int, submitted: Examples | None = None
