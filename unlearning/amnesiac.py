@@ -42,6 +42,7 @@ class Amnesiac(Procedure):
     """
 
     remedy: ClassVar[str] = "lower training.lr, or unlearning.repair_lr (now {0.repair_lr:g})"
+    learns_with: ClassVar[tuple[str, ...]] = ()  # max_gigabytes refuses, and changes nothing
     repair_epochs: Annotated[int, Field(ge=0), at_most(1_000_000, "each is a pass over the records")] = 0
     repair_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     max_gigabytes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0

@@ -59,6 +59,7 @@ class Certified(Procedure):
 
     differentiable: ClassVar[bool] = True
     remedy: ClassVar[str] = "lower unlearning.sigma (now {0.sigma:g}) or unlearning.radius (now {0.radius:g})"
+    learns_with: ClassVar[tuple[str, ...]] = ("radius",)
     radius: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
     convexification: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.03
     sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3

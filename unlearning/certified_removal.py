@@ -73,6 +73,7 @@ class CertifiedRemoval(Procedure):
 
     differentiable: ClassVar[bool] = True
     remedy: ClassVar[str] = "lower unlearning.sigma (now {0.sigma:g}) or raise training.weight_decay"
+    learns_with: ClassVar[tuple[str, ...]] = ("sigma", "noise")
     sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5

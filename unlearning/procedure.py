@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from data.untouched import untouched
 from models.descent import Diverged
 from models.training import Build
 from models.victim import ModelStack, Victim, frozen_names
-from unlearning.learning import plain_learning
+from unlearning.learning import plain_learning, plain_learning_many
 from unlearning.task import Request, Task, as_weights, submitted_copies
 
 __all__ = [
@@ -39,7 +40,11 @@ class Procedure(ABC):
     `stochastic`: the result of `forget` depends on the seed. `exact`: what `forget` gives is what learning without the
     deleted records gives. `irreproducible`: noise comes from the system's entropy, so that no two runs agree and no
     model or request of one may be kept for another (the numbers of a finished game may). `remedy`: which of its
-    settings (of `{0}`) to change where an unlearned model is not finite. All may be properties.
+    settings (of `{0}`) to change where an unlearned model is not finite. All of these may be properties.
+
+    `learns_with`: the names of the settings that the class's own `learn` and `architecture` read, so that a victim is
+    trained once for all values of the others; none for plain learning. None, which is what a class that writes one of
+    the two has unless it says otherwise, means all settings. See `unlearning.identity.learner_of`.
     """
 
     differentiable: ClassVar[bool] = False
@@ -47,10 +52,22 @@ class Procedure(ABC):
     exact: ClassVar[bool] = False
     irreproducible: ClassVar[bool] = False
     remedy: ClassVar[str] = "make its steps smaller (settings of the group unlearning)"
+    learns_with: ClassVar[tuple[str, ...] | None] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if vars(cls).keys() & {"learn", "architecture"} and "learns_with" not in vars(cls):
+            cls.learns_with = None
 
     def learn(self, task: Task, seed: int) -> Victim:
         """A model trained on all records that are not forgotten."""
         return plain_learning(task, seed)
+
+    def learn_many(self, task: Task, seeds: Sequence[int]) -> list[Victim]:
+        """The victims that `learn` gives for each of the seeds, bit by bit."""
+        if type(self).learn is Procedure.learn:
+            return plain_learning_many(task, seeds)
+        return [self.learn(task, seed) for seed in seeds]
 
     @abstractmethod
     def forget(
@@ -61,6 +78,13 @@ class Procedure(ABC):
         A row is a candidate request as weights, 1 = deleted. `submitted` are the records with submitted copies in
         their place; a procedure that deletes its own records ignores it.
         """
+
+    def forget_many(
+        self, task: Task, victims: Sequence[Victim], forget_weights: Tensor, seeds: Sequence[int]
+    ) -> list[Victim]:
+        """Victim i after row i of `forget_weights` (N, n), with seed i: what `forget` gives for each, bit by bit."""
+        cases = zip(victims, forget_weights[:, None], seeds, strict=True)
+        return [self.forget(task, victim, row, seed)[0] for victim, row, seed in cases]
 
     def architecture(self, task: Task) -> Build:
         """What builds the module of this procedure's victims."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ from models.gradients import inner_products_many
 from models.influence import inverse_curvature
 from models.solver import Solver
 from models.training import fresh, train
-from models.victim import ModelStack, Victim
+from models.victim import ModelStack, Victim, stack
 from unlearning.procedure import Procedure
 from unlearning.task import Task
 
@@ -39,12 +40,24 @@ class Retrain(Procedure):
         self, task: Task, victim: Victim, forget_weights: Tensor, seed: int, submitted: Examples | None = None
     ) -> ModelStack:
         """Retrain once for every row of `forget_weights` (m, n), all with the initialisation and batches of `seed`."""
-        seeds, start = [seed] * len(forget_weights), None
-        if victim.mask:
-            start = replace(fresh(task.build, seeds, task.records.x), mask=victim.copies(len(seeds)).mask)
-        if task.training.optimizer == "newton":  # the minimum is unique, so begin where it is near
-            start = victim.copies(len(forget_weights))
+        seeds = [seed] * len(forget_weights)
+        start = _start(task, seeds, lambda: victim.copies(len(seeds)), pruned=bool(victim.mask))
         return train(task.build, task.records, task.training, seeds, task.total(forget_weights), start, "retraining")
+
+    def forget_many(
+        self, task: Task, victims: Sequence[Victim], forget_weights: Tensor, seeds: Sequence[int]
+    ) -> list[Victim]:
+        """Retrain for every victim without its row of `forget_weights` (N, n), in turns."""
+        if not len(victims) == len(forget_weights) == len(seeds):
+            raise ValueError(f"{len(victims)} victims, {len(forget_weights)} requests and {len(seeds)} seeds.")
+        if not seeds:
+            return []
+        start = _start(task, seeds, lambda: stack(victims), pruned=any(victim.mask for victim in victims))
+        total = task.total(forget_weights)
+        models = train(
+            task.build, task.records, task.training, seeds, total, start, label="retraining", as_if_alone=True
+        )
+        return [models[j] for j in range(len(models))]
 
     def request_vjp(
         self,
@@ -59,3 +72,10 @@ class Retrain(Procedure):
         total, decay = task.total(forget_weights), task.training.weight_decay
         solution = inverse_curvature(self.solver, models, task.records, total, decay, cotangent, base=victim)
         return inner_products_many(models, task.records, solution.x) / len(task.records)
+
+
+def _start(task: Task, seeds: Sequence[int], victims: Callable[[], ModelStack], pruned: bool) -> ModelStack | None:
+    """Where retraining begins, if not with fresh dense models."""
+    if task.training.optimizer == "newton":  # the minimum is unique, so begin where it is near
+        return victims()
+    return replace(fresh(task.build, seeds, task.records.x), mask=victims().mask) if pruned else None

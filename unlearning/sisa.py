@@ -45,6 +45,7 @@ class Sisa(Procedure):
 
     exact: ClassVar[bool] = True
     remedy: ClassVar[str] = "lower training.lr"
+    learns_with: ClassVar[tuple[str, ...]] = ("shards", "slices", "aggregation", "weighted")
     shards: Annotated[int, Field(ge=1)] = 5
     slices: Annotated[int, Field(ge=1)] = 4
     aggregation: Aggregation = "mean"

@@ -35,6 +35,7 @@ class UnrollingSGD(Procedure):
     differentiable: ClassVar[bool] = True
     stochastic: ClassVar[bool] = False
     remedy: ClassVar[str] = "give unlearning.rate a lower number (now {0.rate})"
+    learns_with: ClassVar[tuple[str, ...]] = ()  # a rate that cannot be derived is refused, and changes nothing
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     def step_size(self, task: Task) -> float:
