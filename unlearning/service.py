@@ -67,7 +67,7 @@ class OpenService:
         if any(request.examples is not None or not request.indices for request in requests):
             return [tuple(self._forgotten(request)) for request in requests]
         deleted = as_weights(requests, self.task.records)
-        if self.task.gone is not None and bool((deleted * self.task.gone.to(deleted)).any()):
+        if self.task.forgotten is not None and bool((deleted * self.task.forgotten.to(deleted)).any()):
             raise UserError("The request names a record that was deleted before.")
         changed: list[tuple[Victim, ...]] = []
         for rows in deleted.split(models_at_once(self.victims[0])):

@@ -142,7 +142,7 @@ class WhiteBoxObjective:
         for some in which:
             chosen = models.select(some)
             leaves = {name: value.detach().requires_grad_() for name, value in chosen.moving.items()}
-            open_to_slopes = ModelStack(chosen.module, leaves, chosen.buffers)
+            open_to_slopes = ModelStack(chosen.module, leaves, chosen.buffers, mask=chosen.mask)
             total: Tensor | None = None
             for part in parts:
                 log_p = self._pass(open_to_slopes, _part(x, dim, some, part), dim)

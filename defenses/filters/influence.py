@@ -138,8 +138,8 @@ def _class_dissimilarity(context: Context, requests: Tensor) -> Tensor:
     """1 - cos(g_i, mean gradient of class y_i over the records outside the request), (m,)."""
     records = context.task.records
     outside = torch.ones(len(records), dtype=torch.bool, device=records.y.device)
-    if context.task.gone is not None:
-        outside &= context.task.gone.to(outside.device) == 0
+    if context.task.forgotten is not None:
+        outside &= context.task.forgotten.to(outside.device) == 0
     outside[requests] = False
     present = records.y[requests].unique()
     rows = torch.stack([(outside & (records.y == label)).to(records.x.dtype) for label in present])

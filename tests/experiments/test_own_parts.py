@@ -22,7 +22,7 @@ from experiments.play.setup import check_pairing
 from games.request.detection import Review
 from models.victim import ModelStack, Victim
 from tests.attacks.checks import bed
-from unlearning.procedure import Request, learned, unlearned
+from unlearning.procedure import Procedure, Request, learned, unlearned
 from unlearning.retrain import Retrain
 
 EXAMPLES = Examples(torch.zeros(6, 2), torch.zeros(6, dtype=torch.long))
@@ -40,12 +40,14 @@ class Keeps:
     def review(self, context, requests): ...
 
 
-class Forgets:
-    differentiable = uses_copy = stochastic = exact = irreproducible = False
-
+class Forgets(Procedure):
     def learn(self, task, seed): ...
 
-    def forget(self, task, victim, deleted, seed, submitted=None): ...
+    def forget(self, task, victim, forget_weights, seed, submitted=None): ...
+
+
+MEMBERS = {name: value for name, value in vars(Procedure).items() if name[0] != "_"}
+WITHOUT_BASE = type("WithoutBase", (), MEMBERS | {"forget": Forgets.forget})
 
 
 def component_of(kind: type, monkeypatch: pytest.MonkeyPatch, where: str, **members: Any) -> Any:
@@ -61,6 +63,7 @@ def test_name_and_game_are_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     for defense in (component_of(Keeps, monkeypatch, "defense"), component_of(Keeps, monkeypatch, "defense", game="x")):
         check_pairing(attack, defense, {})
     component_of(Forgets, monkeypatch, "unlearning")
+    component_of(WITHOUT_BASE, monkeypatch, "unlearning")
     with pytest.raises(UserError, match="attack=random plays the request game and defense=Mine the x game"):
         check_pairing(Random(), defense, {})
 
@@ -75,7 +78,13 @@ WRONG: dict[str, tuple[type, str, dict[str, Any], str]] = {
     "no budget": (object, "attack", {"craft": Own.craft}, "has no access and no budget and no owned.*docs/tutorial.md"),
     "craft": (Own, "attack", {"craft": lambda self, aims: []}, "craft is called with accesses, goals, attacker, rng"),
     "review": (Keeps, "defense", {"review": lambda self, x: []}, "review is called with context, requests, which"),
-    "forget": (Forgets, "unlearning", {"forget": lambda self, task: 0}, "forget is called with task, victim, deleted"),
+    "forget": (
+        Forgets,
+        "unlearning",
+        {"forget": lambda self, task: 0},
+        "forget is called with task, victim, forget_weights",
+    ),
+    "no forget": (Procedure, "unlearning", {}, "is no unlearning procedure, since it has no forget;"),
     "request_vjp": (Forgets, "unlearning", {"differentiable": True}, "is differentiable and has no request_vjp"),
 }
 
@@ -140,7 +149,7 @@ def test_an_answer_of_a_procedure_is_checked() -> None:
     for gave, answer in wrong.items():
         procedure = Forgets()
         procedure.forget = answering(answer)  # type: ignore[method-assign]
-        with pytest.raises(UserError, match=f"each of the 2 rows of `deleted`, and gave {gave}"):
+        with pytest.raises(UserError, match=f"each of the 2 rows of `forget_weights`, and gave {gave}"):
             unlearned(procedure, task, victim, deleted, 0)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"must give a Victim, as .* and gave a NoneType"):
         learned(Forgets(), task, 0)  # type: ignore[arg-type]

@@ -52,7 +52,7 @@ def fractional_weights() -> torch.Tensor:
         SecondOrder(solver=Solver(tolerance=1e-12, curvature="hessian")),
         SecondOrder(solver=Solver(tolerance=1e-12, method="dense")),
     ],
-    ids=["O1", "O2", "O3", "O3-influence", "O3-hessian", "O3-dense"],
+    ids=["retrain", "first", "second", "influence", "hessian", "dense"],
 )
 def test_dw_equals_central_differences(bed: Testbed, procedure) -> None:
     """Of retraining and of both single steps: relative error below 1e-6."""
@@ -121,7 +121,9 @@ def test_influence_ranks_like_leave_one_out_retraining(bed: Testbed) -> None:
     assert spearmanr(slopes.numpy(), true.numpy()).statistic >= 0.9
 
 
-@pytest.mark.parametrize("procedure", [FirstOrder(rate=1.0), SecondOrder(solver=EXACT)], ids=["O2", "O3"])
+@pytest.mark.parametrize(
+    "procedure", [FirstOrder(rate=1.0), SecondOrder(solver=EXACT)], ids=["first_order", "second_order"]
+)
 def test_dx_equals_central_differences(bed: Testbed, procedure) -> None:
     """dL/ddelta of the submitted copy, with L a fixed linear function of the unlearned parameters."""
     deleted = random_removals(bed, 0.05)[0]

@@ -144,8 +144,8 @@ def test_every_procedure_takes_a_request_with_copies_after_another(name: str) ->
         assert service.queries_left() == 0
         assert service.predict(task.records.x[:5]).isfinite().all()
     opened = provider.forget(Request((0, 1), copies)).forget(Request((2, 3), copies))
-    assert opened.task.gone is not None
-    assert opened.task.gone.nonzero()[:, 0].tolist() == [0, 1, 2, 3]
+    assert opened.task.forgotten is not None
+    assert opened.task.forgotten.nonzero()[:, 0].tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("feedback", ["score", "sequential"])

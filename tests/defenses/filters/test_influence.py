@@ -137,7 +137,7 @@ def test_class_dissimilarity_leaves_out_the_request_and_what_is_gone() -> None:
         inside = rows([batch])[0].bool() | (already.bool() if already is not None else torch.tensor(False))
         means = torch.stack([g[(y == k) & ~inside].mean(0) for k in range(3)])[y[batch]]
         expected = 1 - (g[batch] * means).sum(1) / (g[batch].norm(dim=1) * means.norm(dim=1))
-        seen = replace(context(of, batch), task=replace(of.task, gone=already))
+        seen = replace(context(of, batch), task=replace(of.task, forgotten=already))
         assert (Influence(score="S6").scores(seen, batch) - expected).abs().max() < 1e-10
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from unlearning.gaussian_mechanism import (
+from unlearning.certification.gaussian_mechanism import (
     classical_sensitivity_for,
     classical_sigma_for,
     delta_of,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import kstest, norm
 
-from unlearning.released_noise import gaussian_noise, hides_nothing
+from unlearning.certification.released_noise import gaussian_noise, hides_nothing
 
 
 def test_secret_draws_are_new_every_time_and_the_seed_has_no_say() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from unlearning.newton_bound import lissa_bound, newton_bound
+from unlearning.certification.newton_bound import lissa_bound, newton_bound
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from data.randomness import generator
-from unlearning.softmax_regression import (
+from unlearning.certification.softmax_regression import (
     GAMMA,
     SoftmaxRegression,
     as_flat,

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from unlearning.certificate import Certificate, Certifying, Constant
+from unlearning.certification.certificate import Certificate, Certifying, Constant
 from unlearning.certified import Certified
 from unlearning.certified_removal import CertifiedRemoval
 from unlearning.retrain import Retrain
