@@ -1,1 +1,1 @@
-"""Attacks on machine unlearning, one package per malicious party."""
+"""Attacks on machine unlearning: one package of methods per malicious party, and what requesters craft with."""

@@ -57,11 +57,12 @@ class Verdict:
 class Filter(Protocol):
     """A request filter: a frozen, validated configuration. `review` decides; a game does what its verdict says.
 
-    It may carry a `name` for messages, and the `game` that it plays.
+    The verdict counts, not its scores: a filter may judge a batch as a whole. It may carry a `name` for messages, and
+    the `game` that it plays.
     """
 
-    def review(self, context: Context, indices: Tensor) -> Verdict:
-        """Accept or quarantine each requested record (m,) of one batch."""
+    def review(self, context: Context, requests: Tensor) -> Verdict:
+        """Accept or quarantine each of the records at positions `requests` (m,), which are asked for in one batch."""
         ...
 
 
@@ -74,26 +75,26 @@ class Calibrated(Protocol):
         ...
 
 
-def reviewed(defense: Filter, context: Context, indices: Tensor) -> Verdict:
+def reviewed(defense: Filter, context: Context, requests: Tensor) -> Verdict:
     """The verdict of a filter on one batch of requested records (m,), checked.
 
     Raises UserError where it is no verdict on m records: `accepted` bool (m,), `scores` finite numbers (m,).
     """
-    lent = {"task.records.x": context.task.records.x, "task.records.y": context.task.records.y, "indices": indices}
+    lent = {"task.records.x": context.task.records.x, "task.records.y": context.task.records.y, "requests": requests}
     name = called(defense)
     with untouched(f"defense={name}", lent):
-        verdict = defense.review(context, indices)
+        verdict = defense.review(context, requests)
     wrong = None
     if not isinstance(verdict, Verdict):
         wrong = f"gave a {type(verdict).__name__} instead of a Verdict"
     elif not isinstance(verdict.accepted, Tensor) or not isinstance(verdict.scores, Tensor):
         wrong = "gave a Verdict whose accepted and scores are not both tensors"
-    elif verdict.accepted.shape != indices.shape or verdict.accepted.dtype != torch.bool:
-        wrong = f"accepted {tuple(verdict.accepted.shape)} {verdict.accepted.dtype} instead of bool ({len(indices)},)"
-    elif verdict.scores.shape != indices.shape or not bool(torch.isfinite(verdict.scores).all()):
-        wrong = f"gave scores that are not {len(indices)} finite numbers"
+    elif verdict.accepted.shape != requests.shape or verdict.accepted.dtype != torch.bool:
+        wrong = f"accepted {tuple(verdict.accepted.shape)} {verdict.accepted.dtype} instead of bool ({len(requests)},)"
+    elif verdict.scores.shape != requests.shape or not bool(torch.isfinite(verdict.scores).all()):
+        wrong = f"gave scores that are not {len(requests)} finite numbers"
     if wrong:
-        raise UserError(f"defense={name}: review() of {len(indices)} requested records {wrong}.")
+        raise UserError(f"defense={name}: review() of {len(requests)} requested records {wrong}.")
     return verdict
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from data.examples import Examples
 from models.named_tensors import digest, ensemble_of, tensors_of
+from models.training import Build
 from models.victim import ModelStack, Victim
 from unlearning.procedure import Differentiable, Procedure, Task, unlearned
 
@@ -27,7 +28,7 @@ SLOW = 1.0  # seconds; repeating what took less is cheaper than keeping it
 
 
 @dataclass(frozen=True, eq=False)
-class Checkpointed:
+class Checkpointed(Procedure):
     """The `procedure`, remembering its slow runs in the `store`; it behaves and answers like the procedure itself.
 
     `key` is what determines the procedure and its victims, beside what `forget` is given: `keys.of("unlearning")`.
@@ -41,58 +42,69 @@ class Checkpointed:
     _kept: set[Path] = field(default_factory=set, repr=False)
 
     @property
-    def differentiable(self) -> bool:
+    def differentiable(self) -> bool:  # type: ignore[override]
         """As the procedure says."""
         return self.procedure.differentiable
 
     @property
-    def uses_copy(self) -> bool:
-        """As the procedure says."""
-        return self.procedure.uses_copy
-
-    @property
-    def stochastic(self) -> bool:
+    def stochastic(self) -> bool:  # type: ignore[override]
         """As the procedure says."""
         return self.procedure.stochastic
 
     @property
-    def exact(self) -> bool:
+    def exact(self) -> bool:  # type: ignore[override]
         """As the procedure says."""
         return self.procedure.exact
 
     @property
-    def irreproducible(self) -> bool:
+    def irreproducible(self) -> bool:  # type: ignore[override]
         """As the procedure says."""
         return self.procedure.irreproducible
+
+    def architecture(self, task: Task) -> Build:
+        """As the procedure says."""
+        return self.procedure.architecture(task)
+
+    def recorded(self, task: Task, size: int) -> int:
+        """As the procedure says."""
+        return self.procedure.recorded(task, size)
 
     def learn(self, task: Task, seed: int) -> Victim:
         """As the procedure does; trained victims are kept by `games.victims.learn`."""
         return self.procedure.learn(task, seed)
 
     def forget(
-        self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
+        self, task: Task, victim: Victim, forget_weights: Tensor, seed: int, submitted: Examples | None = None
     ) -> ModelStack:
-        """The models after each row of `deleted`, from an earlier run where it is kept."""
+        """The models after each row of `forget_weights`, from an earlier run where it is kept."""
         if not self.store.enabled or self.irreproducible:
-            return unlearned(self.procedure, task, victim, deleted, seed, submitted)
-        key = {**self.key, "seed": seed, "asked": _digest(task, victim, deleted, submitted)}
+            return unlearned(self.procedure, task, victim, forget_weights, seed, submitted)
+        key = {**self.key, "seed": seed, "asked": _digest(task, victim, forget_weights, submitted)}
         found = self.store.find_tensors(KIND, key)
         if found is not None:
             path, tensors = found
             self._kept.add(path)
             return ensemble_of(tensors, victim)
         began = perf_counter()
-        models = unlearned(self.procedure, task, victim, deleted, seed, submitted)
+        models = unlearned(self.procedure, task, victim, forget_weights, seed, submitted)
         if perf_counter() - began >= self.slow:
             kept = self.store.keep_tensors(KIND, key, tensors_of(models))
             if kept is not None:
                 self._kept.add(kept)
         return models
 
-    def request_vjp(self, task: Task, victim: Victim, models: ModelStack, deleted: Tensor, cotangent: Tensor) -> Tensor:
+    def request_vjp(
+        self,
+        task: Task,
+        victim: Victim,
+        models: ModelStack,
+        forget_weights: Tensor,
+        cotangent: Tensor,
+        submitted: Examples | None = None,
+    ) -> Tensor:
         """As the procedure does, where it is differentiable."""
         procedure: Differentiable = self.procedure  # type: ignore[assignment]
-        return procedure.request_vjp(task, victim, models, deleted, cotangent)
+        return procedure.request_vjp(task, victim, models, forget_weights, cotangent, submitted)
 
     def clear(self) -> None:
         """Remove the runs that were kept or used so far: what they were for is finished."""
@@ -101,15 +113,17 @@ class Checkpointed:
         self._kept.clear()
 
 
-def _digest(task: Task, victim: Victim, deleted: Tensor, submitted: Examples | None) -> str:
+def _digest(task: Task, victim: Victim, forget_weights: Tensor, submitted: Examples | None) -> str:
     """A hash of everything that `forget` is given beside the training records, which the key of a victim names."""
-    return digest(dict(_asked(task, victim, deleted, submitted)))
+    return digest(dict(_asked(task, victim, forget_weights, submitted)))
 
 
-def _asked(task: Task, victim: Victim, deleted: Tensor, submitted: Examples | None) -> Iterator[tuple[str, Tensor]]:
-    yield "deleted", deleted
-    if task.gone is not None:
-        yield "gone", task.gone
+def _asked(
+    task: Task, victim: Victim, forget_weights: Tensor, submitted: Examples | None
+) -> Iterator[tuple[str, Tensor]]:
+    yield "deleted", forget_weights
+    if task.forgotten is not None:
+        yield "gone", task.forgotten
     if submitted is not None:
         yield "submitted x", submitted.x
         yield "submitted y", submitted.y

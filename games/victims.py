@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.named_tensors import tensors_of, victim_of
 from models.training import initialise
-from unlearning.procedure import architecture, learned
+from unlearning.procedure import learned
 
 if TYPE_CHECKING:
     from games.game import Setup
@@ -25,5 +25,5 @@ def learn(setup: Setup[Any], seed: int) -> Victim:
     key = {**setup.keys.victim(), "seed": seed}
     tensors, hit = setup.store.tensors("victim", key, lambda: tensors_of(learned(setup.procedure, setup.task, seed)))
     log.info("Victim of seed %d: %s.", seed, "taken from the store" if hit else "trained")
-    module = initialise(architecture(setup.procedure, setup.task), seed, setup.task.records.x)[0]
+    module = initialise(setup.procedure.architecture(setup.task), seed, setup.task.records.x)[0]
     return victim_of(tensors, module, setup.device)

@@ -87,23 +87,6 @@ def roc_curve(scores: Tensor, malicious: Tensor) -> Roc:
     return Roc(flagged(good), flagged(bad), thresholds)
 
 
-def robust_z(scores: Tensor, calibration: Tensor) -> Tensor:
-    """Per-request (s - median) / scale, float64 (n,); median and scale come from benign `calibration` scores (m,).
-
-    scale = 1.4826 MAD, or 1.2533 x the mean absolute deviation around the median if the MAD is 0. Raises ValueError if
-    both are 0 (all calibration scores equal). Convention: flag above 3.5.
-    """
-    s, c = checked_values(scores, "Scores"), checked_values(calibration, "Calibration scores")
-    median = c.quantile(0.5)
-    deviation = (c - median).abs()
-    scale = 1.4826 * deviation.quantile(0.5)
-    if scale == 0:
-        scale = 1.2533 * deviation.mean()
-    if scale == 0:
-        raise ValueError("All calibration scores are equal, so they give no scale: calibrate on more benign requests.")
-    return (s - median) / scale
-
-
 def calibrated_threshold(benign_scores: Tensor, alpha: float | str | Fraction) -> float:
     """The ceil((n+1)(1-alpha))-th smallest of n benign scores, without interpolation.
 
@@ -113,21 +96,17 @@ def calibrated_threshold(benign_scores: Tensor, alpha: float | str | Fraction) -
     return quantile(benign_scores, alpha)
 
 
-def _flag_rate(flagged: Tensor, among: Tensor, direction: str) -> Measurement:
-    if flagged.shape != among.shape or flagged.dtype != torch.bool or among.dtype != torch.bool:
-        raise ValueError("`flagged` and `malicious` are bool tensors of one shape (n,).")
-    if not among.any():
-        raise ValueError("There is no request of the kind whose rate is asked for.")
-    interval = rate_interval(int((flagged & among).sum()), int(among.sum()))
-    settings = {"direction": direction, "low": interval.low, "high": interval.high, "interval": interval.method}
-    return Measurement(interval.mean, interval.n, settings)
+def robust_threshold(benign_scores: Tensor, z: float) -> float:
+    """median + z scale of n benign scores, of which outliers move neither: `z` robust standard deviations above it.
 
-
-def benign_rejected(flagged: Tensor, malicious: Tensor) -> Measurement:
-    """Share of benign requests that were flagged; `flagged`, `malicious` bool (n,). n counts the benign ones."""
-    return _flag_rate(flagged, ~malicious, "lower is better")
-
-
-def malicious_caught(flagged: Tensor, malicious: Tensor) -> Measurement:
-    """Share of malicious requests that were flagged; `flagged`, `malicious` bool (n,). n counts the malicious ones."""
-    return _flag_rate(flagged, malicious, "higher is better")
+    scale = 1.4826 MAD, or 1.2533 x the mean absolute deviation around the median if the MAD is 0; both are the standard
+    deviation of normal scores. Raises ValueError if both are 0 (all scores are equal). Convention: z = 3.5.
+    """
+    scores = benign_scores.double()
+    median = scores.quantile(0.5)
+    deviation = (scores - median).abs()
+    spread = 1.4826 * deviation.quantile(0.5)
+    scale = spread if spread > 0 else 1.2533 * deviation.mean()
+    if scale == 0:
+        raise ValueError("All benign scores are equal, so they give no scale.")
+    return float(median + z * scale)

@@ -20,13 +20,6 @@ def entropy(probabilities: Tensor) -> Tensor:
     return terms.sum(-1)
 
 
-def temperature_scale(logits: Tensor, temperature: float) -> Tensor:
-    """Logits divided by the temperature; the identity at 1. Raises ValueError unless the temperature is above 0."""
-    if not temperature > 0:
-        raise ValueError(f"A temperature is above 0, not {temperature}.")
-    return logits / temperature
-
-
 def mean_confidence(probabilities: Tensor) -> Measurement:
     """Mean top-1 probability over (n, K), in [1/K, 1]."""
     p = checked_probabilities(probabilities)
@@ -160,26 +153,3 @@ def auroc_of_confidence(probabilities: Tensor, labels: Tensor) -> Measurement:
         settings["undefined"] = "every prediction is right" if len(wrong) == 0 else "every prediction is wrong"
         return Measurement(float("nan"), len(top), settings, 0.5)
     return Measurement(float(placements(right, wrong).mean()), len(top), settings, 0.5)
-
-
-def risk_coverage_area(probabilities: Tensor, labels: Tensor) -> Measurement:
-    """Area under the risk-coverage curve: mean over coverages 1/n..1 of the error among the most confident examples.
-
-    Equal confidences count with the mean error of their group (the expectation over a random order of the tied), so the
-    order of the examples does not matter. Lower is better; the settings give the best value possible at this error
-    ("optimal", all errors last) and that of an uninformative order ("random", the error itself).
-    """
-    top, correct = _judged(probabilities, labels)
-    n, wrong = len(top), 1 - correct
-    group = torch.unique(top, return_inverse=True)[1]
-    size = torch.bincount(group).double()
-    shared = (torch.zeros_like(size).index_add_(0, group, wrong) / size)[group]
-    covered = torch.arange(1, n + 1, dtype=torch.float64)
-
-    def area(ordered: Tensor) -> float:
-        return float((ordered.cumsum(0) / covered).mean())
-
-    value = area(shared[torch.argsort(top, descending=True, stable=True)])
-    optimal, random = area(wrong.sort().values), float(wrong.mean())
-    settings = {"optimal": optimal, "random": random, "ties": "group mean", "direction": "lower is better"}
-    return Measurement(value, n, settings)

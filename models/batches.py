@@ -26,7 +26,7 @@ def lr_factor(schedule: str, step: int, total: int) -> float:
 
 
 def batches_of(
-    module: nn.Module, records: Examples, keep: Tensor, seeds: Sequence[int], epochs: int, batch_size: int
+    module: nn.Module, records: Examples, retain_weights: Tensor, seeds: Sequence[int], epochs: int, batch_size: int
 ) -> Iterator[Iterator[Batch]]:
     """For every epoch its batches; all models see the same x, y and dropout masks where all seeds agree."""
     n, device = len(records), records.x.device
@@ -44,8 +44,8 @@ def batches_of(
         masked = draw(part.shape[-1]) if has_dropout else {}
         if part.dim() == 1:
             x, y = records.x.index_select(0, part), records.y.index_select(0, part)
-            return Batch(x, y, keep.index_select(1, part), masked, part)
-        return Batch(records.x[part], records.y[part], keep.gather(1, part), masked, part)
+            return Batch(x, y, retain_weights.index_select(1, part), masked, part)
+        return Batch(records.x[part], records.y[part], retain_weights.gather(1, part), masked, part)
 
     has_dropout = bool(dropout_layers(module))
     for _ in range(epochs):

@@ -9,12 +9,13 @@ differentiates it:
 * Batch-norm is in eval mode: an example's loss does not depend on the other examples, and the running statistics are
   constants, neither differentiated nor updated.
 * Dropout is the identity, which is its mean: masks are buffers of ones.
+* A pruned parameter takes part in no loss: its row and column hold the shift alone.
 * Sums over examples go chunk by chunk, and the sums of chunks are added up in float64: the size of a chunk bounds the
   memory, and changes the result by rounding within a chunk only.
 
-Models and vectors go row by row, or one model serves all rows; so do `deleted` and vectors. A product is linear in its
-vector, so what depends on the model alone (activations, slopes and their graphs) serves all rows of one model, and with
-`hold` all further products too: it is kept, up to a fixed amount of memory, for as long as the product lives.
+Models and vectors go row by row, or one model serves all rows; so do `forget_weights` and vectors. A product is linear
+in its vector, so what depends on the model alone (activations, slopes and their graphs) serves all rows of one model,
+and with `hold` all further products too: it is kept, up to a fixed amount of memory, for as long as the product lives.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ HELD = 4  # times what the layers may put out in one pass: numbers of activation
 
 
 class Curvature(Protocol):
-    """Makes the product with one kind of curvature, for every row j of `deleted` (m, n) at theta_j.
+    """Makes the product with one kind of curvature, for every row j of `forget_weights` (m, n) at theta_j.
 
-    There are m models, or one for all rows; one row of `deleted` serves any number of vectors of one model.
+    There are m models, or one for all rows; one row of `forget_weights` serves any number of vectors of one model.
     """
 
     def __call__(
-        self, models: ModelStack, examples: Examples, deleted: Tensor, shift: float, hold: bool = False
+        self, models: ModelStack, examples: Examples, forget_weights: Tensor, shift: float, hold: bool = False
     ) -> Product: ...
 
 
@@ -56,11 +57,14 @@ def softmax_curvature(probabilities: Tensor, direction: Tensor) -> Tensor:
     return weighted - probabilities * weighted.sum(-1, keepdim=True)
 
 
-def gauss_newton(models: ModelStack, examples: Examples, deleted: Tensor, shift: float, hold: bool = False) -> Product:
-    """v_j -> [(1/n) sum_i (1 - w_ji) J_i' Lambda_i J_i + shift I] v_j at theta_j, for every row j of `deleted` (m, n).
+def gauss_newton(
+    models: ModelStack, examples: Examples, forget_weights: Tensor, shift: float, hold: bool = False
+) -> Product:
+    """v_j -> [(1/n) sum_i (1 - w_ji) J_i' Lambda_i J_i + shift I] v_j at theta_j, for every row j of weights.
 
-    J_i is the Jacobian of the logits of example i. `shift` is weight decay plus damping. The generalised Gauss-Newton
-    matrix is positive semi-definite, and equals the Hessian where the logits are linear in the parameters.
+    `forget_weights` is (m, n). J_i is the Jacobian of the logits of example i. `shift` is weight decay plus damping.
+    The generalised Gauss-Newton matrix is positive semi-definite, and equals the Hessian where the logits are linear in
+    the parameters.
     """
 
     def logits(parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> Tensor:
@@ -69,11 +73,11 @@ def gauss_newton(models: ModelStack, examples: Examples, deleted: Tensor, shift:
     def inner(values: Tensor) -> Callable[[Tensor], Tensor]:
         return partial(softmax_curvature, values.softmax(-1))
 
-    return _summed(models, examples, deleted, shift, forth_and_back(models, logits, inner), hold)
+    return _summed(models, examples, forget_weights, shift, forth_and_back(models, logits, inner), hold)
 
 
 def empirical_fisher(
-    models: ModelStack, examples: Examples, deleted: Tensor, shift: float, hold: bool = False
+    models: ModelStack, examples: Examples, forget_weights: Tensor, shift: float, hold: bool = False
 ) -> Product:
     """v_j -> [(1/n) sum_i (1 - w_ji) g_i g_i' + shift I] v_j with g_i the gradient of example i's loss at theta_j.
 
@@ -84,10 +88,12 @@ def empirical_fisher(
         return losses(models.module, parameters, buffers, x, y)
 
     linearise = forth_and_back(models, values, lambda _: lambda change: change)
-    return _summed(models, examples, deleted, shift, linearise, hold)
+    return _summed(models, examples, forget_weights, shift, linearise, hold)
 
 
-def hessian(models: ModelStack, examples: Examples, deleted: Tensor, shift: float, hold: bool = False) -> Product:
+def hessian(
+    models: ModelStack, examples: Examples, forget_weights: Tensor, shift: float, hold: bool = False
+) -> Product:
     """v_j -> [grad^2 F(theta_j; w_j) with `shift` in place of weight decay] v_j, by backpropagating twice.
 
     On a processor that is faster than forward over reverse mode (MLP, 60,000 examples: 4.4 forward passes against 5.6
@@ -97,16 +103,16 @@ def hessian(models: ModelStack, examples: Examples, deleted: Tensor, shift: floa
     def values(parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> Tensor:
         return losses(models.module, parameters, buffers, x, y)
 
-    if len(models) == 1 < len(deleted):  # its slopes depend on the weights, so every row has its own
-        models = models[0].copies(len(deleted))
-    return _summed(models, examples, deleted, shift, twice(models, values), hold)
+    if len(models) == 1 < len(forget_weights):  # its slopes depend on the weights, so every row has its own
+        models = models[0].copies(len(forget_weights))
+    return _summed(models, examples, forget_weights, shift, twice(models, values), hold)
 
 
 CURVATURES: dict[str, Curvature] = {"gauss_newton": gauss_newton, "hessian": hessian, "fisher": empirical_fisher}
 
 
 def _summed(
-    models: ModelStack, examples: Examples, deleted: Tensor, shift: float, linearise: Linearise, hold: bool
+    models: ModelStack, examples: Examples, forget_weights: Tensor, shift: float, linearise: Linearise, hold: bool
 ) -> Product:
     """Accumulate over chunks of the examples; with `hold` the first of them stay linearised for the next call."""
     n = len(examples)
@@ -127,21 +133,22 @@ def _summed(
         part = slice(first, first + chunk)
         with torch.enable_grad():
             parameters = {name: value.detach().requires_grad_() for name, value in models.moving.items()}
-            return linearise(parameters, 1 - deleted[:, part], examples.x[part], examples.y[part])
+            return linearise(parameters, 1 - forget_weights[:, part], examples.x[part], examples.y[part])
 
     def apply(vectors: Tensor) -> Tensor:
         vectors = vectors.detach()
         total = torch.zeros_like(vectors, dtype=torch.float64)
         step = together if len(models) == 1 else len(vectors)
         parts = [slice(begin, begin + step) for begin in range(0, len(vectors), step)]
-        directions = [list(unflatten(vectors[rows], like).values()) for rows in parts]
+        inside = models.pruned(vectors)
+        directions = [list(unflatten(inside[rows], like).values()) for rows in parts]
         for first in range(0, n, chunk):
             linear = held.get(first) or at(first)
             if first // chunk < chunks_held:
                 held[first] = linear
             for rows, along in zip(parts, directions, strict=True):
                 total[rows] += torch.cat([value.flatten(1) for value in linear(along, rows)], dim=1)
-        return (total / n).to(vectors.dtype) + shift * vectors
+        return models.pruned((total / n).to(vectors.dtype)) + shift * vectors
 
     return apply
 

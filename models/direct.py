@@ -16,8 +16,10 @@ from models.victim import ModelStack, Victim
 from models.woodbury import woodbury
 
 
-def curvature_matrix(make: Curvature, victim: Victim, examples: Examples, deleted: Tensor, shift: float) -> Tensor:
-    """The matrix (p, p) of the curvature at one model with one row of `deleted` (n,).
+def curvature_matrix(
+    make: Curvature, victim: Victim, examples: Examples, forget_weights: Tensor, shift: float
+) -> Tensor:
+    """The matrix (p, p) of the curvature at one model with one row of `forget_weights` (n,).
 
     Raises UserError for more than 5,000 parameters.
     """
@@ -26,11 +28,17 @@ def curvature_matrix(make: Curvature, victim: Victim, examples: Examples, delete
         raise UserError(
             f"A dense curvature is for up to {LARGEST:,} parameters; this model has {like.numel():,}: use method=cg."
         )
-    return dense(make(victim.copies(1), examples, deleted[None], shift, hold=True), like.numel(), like)
+    return dense(make(victim.copies(1), examples, forget_weights[None], shift, hold=True), like.numel(), like)
 
 
 def exact(
-    make: Curvature, models: ModelStack, examples: Examples, deleted: Tensor, shift: float, b: Tensor, tolerance: float
+    make: Curvature,
+    models: ModelStack,
+    examples: Examples,
+    forget_weights: Tensor,
+    shift: float,
+    b: Tensor,
+    tolerance: float,
 ) -> Solution:
     """A_j^{-1} b_j for every row j of `b` (m, p), each by the Cholesky factor of its own dense matrix.
 
@@ -40,19 +48,19 @@ def exact(
     rows: list[Tensor] = []
     factor = b.new_empty(0)
     for j, right in enumerate(b):
-        model, gone = models[min(j, len(models) - 1)], deleted[min(j, len(deleted) - 1)]
-        if j == 0 or len(models) > 1 or (len(deleted) > 1 and not torch.equal(gone, deleted[j - 1])):
-            matrix = curvature_matrix(make, model, examples, gone, shift)
+        model, row = models[min(j, len(models) - 1)], forget_weights[min(j, len(forget_weights) - 1)]
+        if j == 0 or len(models) > 1 or (len(forget_weights) > 1 and not torch.equal(row, forget_weights[j - 1])):
+            matrix = curvature_matrix(make, model, examples, row, shift)
             factor, info = torch.linalg.cholesky_ex(matrix)
             if int(info) != 0:
                 refuse_negative(float(torch.linalg.eigvalsh(matrix)[0]), shift)
         rows.append(torch.cholesky_solve(right[:, None], factor)[:, 0])
     x = torch.stack(rows)
-    return _checked(x, b - make(models, examples, deleted, shift)(x), b, tolerance, products=1)
+    return _checked(x, b - make(models, examples, forget_weights, shift)(x), b, tolerance, products=1)
 
 
 def woodbury_solution(
-    models: ModelStack, examples: Examples, deleted: Tensor, shift: float, b: Tensor, rank: int, tolerance: float
+    models: ModelStack, examples: Examples, forget_weights: Tensor, shift: float, b: Tensor, rank: int, tolerance: float
 ) -> Solution:
     """((1/m) sum_S (1 - w_ji) g_i g_i' + shift I)^{-1} b_j, S = m = `rank` examples drawn at random (all, if fewer).
 
@@ -61,7 +69,7 @@ def woodbury_solution(
     """
     check_rank(min(rank, len(examples)), b.shape[1])
     drawn = torch.randperm(len(examples), generator=generator(0, "woodbury"))[:rank].sort().values.to(examples.y.device)
-    part, weights = examples[drawn], (1 - deleted[:, drawn]) / len(drawn)
+    part, weights = examples[drawn], (1 - forget_weights[:, drawn]) / len(drawn)
     same = all(bool((value == value[:1]).all()) for value in models.moving.values())
     groups = [slice(0, len(b))] if same else [slice(j, j + 1) for j in range(len(b))]
     pieces = [_woodbury(models[rows.start], part, weights[rows], shift, b[rows]) for rows in groups]

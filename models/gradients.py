@@ -27,7 +27,7 @@ def inner_products(victim: Victim, examples: Examples, direction: Tensor, chunk:
 
     One forward-mode pass per chunk: the derivative of the vector of losses along v. No per-example gradient is stored.
     """
-    tangent = unflatten(direction, victim.moving)
+    tangent = unflatten(victim.pruned(direction), victim.moving)
 
     def along(x: Tensor, y: Tensor) -> Tensor:
         def loss(parameters: Tensors) -> Tensor:
@@ -50,6 +50,7 @@ def inner_products_many(models: ModelStack, examples: Examples, directions: Tens
     def along(parameters: Tensors, buffers: Tensors, tangent: Tensors, x: Tensor, y: Tensor) -> Tensor:
         return jvp(lambda p: losses(models.module, p, buffers, x, y), (parameters,), (tangent,))[1]
 
+    directions = models.pruned(directions)
     like, alone = {name: value[0] for name, value in models.moving.items()}, len(models) == 1
     run = vmap(along, in_dims=(None if alone else 0, None if alone else 0, 0, None, None))
     which, parts = passes(models, examples.x, chunk, len(directions))
@@ -73,7 +74,7 @@ def per_example_gradients(victim: Victim, examples: Examples) -> Tensor:
     logits = run(victim.module, own, victim.buffers, examples.x[:, None])[:, 0]
     total = F.cross_entropy(logits, examples.y, reduction="sum")
     pieces = torch.autograd.grad(total, list(own.values()), materialize_grads=True)
-    return torch.cat([piece.reshape(len(examples), -1) for piece in pieces], dim=1)
+    return victim.pruned(torch.cat([piece.reshape(len(examples), -1) for piece in pieces], dim=1))
 
 
 def gradient_matrix(victim: Victim, examples: Examples) -> Tensor:
@@ -132,17 +133,17 @@ def _summed(victim: Victim, examples: Examples, weights: Tensor, chunk: int) -> 
                 for piece, value in zip(found, wrt, strict=True)
             ]
             total += torch.cat(filled, dim=1)
-    return total.to(weights.dtype)
+    return victim.pruned(total.to(weights.dtype))
 
 
-def objective_gradient(victim: Victim, examples: Examples, deleted: Tensor, weight_decay: float) -> Tensor:
-    """grad F(theta; w) = (1/n) sum_i (1 - w_i) g_i + lambda theta for every row w of `deleted` (m, n), shape (m, p)."""
-    return weighted_gradient(victim, examples, (1 - deleted) / len(examples)) + weight_decay * victim.flat()
+def objective_gradient(victim: Victim, examples: Examples, forget_weights: Tensor, weight_decay: float) -> Tensor:
+    """grad F(theta; w) = (1/n) sum_i (1 - w_i) g_i + lambda theta (m, p) for every row w of `forget_weights` (m, n)."""
+    return weighted_gradient(victim, examples, (1 - forget_weights) / len(examples)) + weight_decay * victim.flat()
 
 
 def input_gradients(victim: Victim, examples: Examples, direction: Tensor) -> Tensor:
     """grad_x <v, grad_theta l(x_i, y_i; theta)> for every example, shape of `examples.x`, with v = `direction` (p,)."""
-    tangent = unflatten(direction, victim.moving)
+    tangent = unflatten(victim.pruned(direction), victim.moving)
 
     def total(x: Tensor) -> Tensor:
         def loss(parameters: Tensors) -> Tensor:

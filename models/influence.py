@@ -30,36 +30,40 @@ def inverse_curvature(
     solver: Solver,
     models: ModelStack,
     examples: Examples,
-    deleted: Tensor,
+    forget_weights: Tensor,
     weight_decay: float,
     vectors: Tensor,
     base: Victim | None = None,
 ) -> Solution:
-    """(H_w(theta_j) + damping I)^{-1} v_j for every row j of `vectors` (m, p) and of `deleted` (m, n).
+    """(H_w(theta_j) + damping I)^{-1} v_j for every row j of `vectors` (m, p) and of `forget_weights` (m, n).
 
     There are m models, or one that serves all rows. H_w is the curvature of F(.; w), weight decay included; with
     `layers: last` its block of the last layer, and x is zero elsewhere. `base` is the model whose factor preconditions
-    the systems; the factor is computed once per victim and kept as long as the victim lives. Raises UserError where the
-    curvature is not positive definite, where iterates grow, and where the tolerance is not reached.
+    the systems; the factor is computed once per victim and kept as long as the victim lives. Of a pruned model x is
+    zero where it is pruned, and solves the system of what is left. Raises UserError where the curvature is not positive
+    definite, where iterates grow, and where the tolerance is not reached.
     """
     anchor = base if base is not None else models[0]
+    vectors = models.pruned(vectors)
     if solver.layers == "all":
-        return _solve(solver, models, examples, deleted, weight_decay, vectors, anchor)
-    like = {name: value[0] for name, value in models.moving.items()}
-    part, rows = only_last_layer(models), to_last_layer(vectors, like)
-    solution = _solve(solver, part, examples, deleted, weight_decay, rows, anchor)
-    return replace(solution, x=from_last_layer(solution.x, like))
+        solution = _solve(solver, models, examples, forget_weights, weight_decay, vectors, anchor)
+    else:
+        like = {name: value[0] for name, value in models.moving.items()}
+        part, rows = only_last_layer(models), to_last_layer(vectors, like)
+        solution = _solve(solver, part, examples, forget_weights, weight_decay, rows, anchor)
+        solution = replace(solution, x=from_last_layer(solution.x, like))
+    return replace(solution, x=models.pruned(solution.x))  # a preconditioner need not know of the mask
 
 
 def _solve(
-    solver: Solver, models: ModelStack, examples: Examples, deleted: Tensor, weight_decay: float, b: Tensor,
+    solver: Solver, models: ModelStack, examples: Examples, forget_weights: Tensor, weight_decay: float, b: Tensor,
     anchor: Victim,
 ) -> Solution:  # fmt: skip
     size = _rows_at_once(solver, anchor)
     if len(b) > size:  # the basis of the spectrum is many vectors for every row
         parts = [
             _solve(solver, models if len(models) == 1 else models.select(rows), examples,
-                   deleted if len(deleted) == 1 else deleted[rows], weight_decay,
+                   forget_weights if len(forget_weights) == 1 else forget_weights[rows], weight_decay,
                    b[rows], anchor)
             for rows in (slice(first, first + size) for first in range(0, len(b), size))
         ]  # fmt: skip
@@ -67,17 +71,17 @@ def _solve(
         return Solution(x, residual, max(p.iterations for p in parts), max(p.products for p in parts))
     shift = weight_decay + solver.damping
     if solver.method == "woodbury":
-        return woodbury_solution(models, examples, deleted, shift, b, solver.rank, solver.tolerance)
+        return woodbury_solution(models, examples, forget_weights, shift, b, solver.rank, solver.tolerance)
     make = CURVATURES[solver.curvature]
     if solver.method == "exact":
-        return exact(make, models, examples, deleted, shift, b, solver.tolerance)
-    product = make(models, examples, deleted, shift, hold=True)
+        return exact(make, models, examples, forget_weights, shift, b, solver.tolerance)
+    product = make(models, examples, forget_weights, shift, hold=True)
     spectrum = extreme_eigenvalues(product, b) if _needs_spectrum(solver) else None
     if spectrum is not None and solver.curvature == "hessian" and bool((spectrum.lowest <= 0).any()):
         worst = spectrum.lowest.argmin()
         refuse_negative(float(spectrum.lowest[worst]), shift, float(spectrum.error[worst]))
     if solver.method == "lissa":
-        return _lissa(solver, product, models, examples, deleted, shift, b, spectrum)
+        return _lissa(solver, product, models, examples, forget_weights, shift, b, spectrum)
     precondition = _factor(solver, anchor, examples, shift, b.shape[1])
     return conjugate_gradients(product, b, solver.tolerance, solver.max_iterations, precondition)
 
@@ -93,9 +97,15 @@ def _needs_spectrum(solver: Solver) -> bool:
 
 
 def _lissa(
-    solver: Solver, product: Product, models: ModelStack, examples: Examples, deleted: Tensor, shift: float, b: Tensor,
+    solver: Solver,
+    product: Product,
+    models: ModelStack,
+    examples: Examples,
+    forget_weights: Tensor,
+    shift: float,
+    b: Tensor,
     spectrum: Spectrum | None,
-) -> Solution:  # fmt: skip
+) -> Solution:
     scale = solver.scale or (MARGIN * float(spectrum.highest.max()) if spectrum is not None else 1.0)
     if solver.batch_size is None:
         solution = lissa(product, b, scale, solver.tolerance, solver.max_iterations)
@@ -104,7 +114,7 @@ def _lissa(
 
     def sample() -> Product:
         batch = torch.randint(len(examples), (size,), generator=rng).to(examples.y.device)
-        return CURVATURES[solver.curvature](models, examples[batch], deleted[:, batch], shift)
+        return CURVATURES[solver.curvature](models, examples[batch], forget_weights[:, batch], shift)
 
     return stochastic_lissa(product, sample, b, scale, solver.tolerance, solver.max_iterations, solver.repetitions)
 

@@ -27,7 +27,8 @@ def only_last_layer(models: Models) -> Models:
     moving = last_layer(models.moving)
     parameters = {name: models.moving[name] for name in moving}
     fixed = {name: value for name, value in models.moving.items() if name not in parameters}
-    return type(models)(models.module, parameters, {**models.buffers, **fixed}, models.history, models.ledger)
+    mask = {name: value for name, value in models.mask.items() if name in parameters}
+    return type(models)(models.module, parameters, {**models.buffers, **fixed}, models.history, models.ledger, mask)
 
 
 def to_last_layer(vectors: Tensor, parameters: Tensors) -> Tensor:

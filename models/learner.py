@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +13,13 @@ from torch.func import vmap
 
 from models.behaviour import Behaviour, fresh_copy
 from models.dropout import dropout_layers
-from models.victim import ModelStack, Tensors, forward
+from models.mask import Mask
+from models.victim import ModelStack, Tensors, concatenate, forward
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Inputs, labels, dropout masks by buffer name, `keep` (m, B) = 1 - w of m models, and positions in the records.
+    """Inputs, labels, `retain_weights` (m, B) = 1 - w of m models, dropout masks by buffer name, and positions.
 
     x is (B, ...), y and the positions (B,), and a mask (B, width) where all models see the same; else each has a
     leading dimension m.
@@ -25,25 +27,30 @@ class Batch:
 
     x: Tensor
     y: Tensor
-    keep: Tensor
+    retain_weights: Tensor
     masks: Tensors
     positions: Tensor
 
 
+Feed = TypeVar("Feed")  # what one step is given: a batch, or one for each model
+
+
 @dataclass(frozen=True, eq=False)
-class Learner:
+class Learner(Generic[Feed]):
     """Models in training.
 
     `loss` is the sum over models of the batch mean of (1 - w_i) l_i, which divides by the batch's size, deleted ones
-    included; `backward` on it fills the gradients of `parameters`. `result` is the models as they are now.
+    included; `backward` on it fills the gradients of `parameters`. `mask` has the parameters' shapes and is what a step
+    must keep at zero. `result` is the models as they are now.
     """
 
     parameters: Mapping[str, Tensor]
-    loss: Callable[[Batch], Tensor]
+    mask: Mask
+    loss: Callable[[Feed], Tensor]
     result: Callable[[], ModelStack]
 
 
-def alone(begin: ModelStack, behaves: Behaviour) -> Learner:
+def alone(begin: ModelStack, behaves: Behaviour) -> Learner[Batch]:
     """The one model of `begin` as a plain module: half the time of a functional call, and every layer works as usual.
 
     A module with a training mode of its own is trained in it.
@@ -60,17 +67,18 @@ def alone(begin: ModelStack, behaves: Behaviour) -> Learner:
     module.train(behaves.apart)
 
     def loss(batch: Batch) -> Tensor:
-        x, y, keep, masks = batch.x, batch.y, batch.keep[0], batch.masks
+        x, y, retained, masks = batch.x, batch.y, batch.retain_weights[0], batch.masks
         size = len(y)
         if behaves.mixes:  # the statistics of a batch must not see what is deleted
-            left = keep > 0
-            x, y, keep, masks = x[left], y[left], keep[left], {name: mask[left] for name, mask in masks.items()}
+            left = retained > 0
+            x, y, retained = x[left], y[left], retained[left]
+            masks = {name: mask[left] for name, mask in masks.items()}
             if len(x) == 0:
-                return keep.new_zeros((), requires_grad=True)
+                return retained.new_zeros((), requires_grad=True)
             module.train(len(x) > 1)
         for layer, mask in zip(layers, masks.values(), strict=bool(masks)):
             layer.mask = mask
-        return (F.cross_entropy(module(x), y, reduction="none") * keep).sum() / size
+        return (F.cross_entropy(module(x), y, reduction="none") * retained).sum() / size
 
     def result() -> ModelStack:
         now = dict(module.named_buffers())  # a layer may put a new tensor in the place of a buffer
@@ -79,12 +87,26 @@ def alone(begin: ModelStack, behaves: Behaviour) -> Learner:
             begin.module,
             {name: tensors[name].detach()[None] for name in begin.moving},
             {name: learned[name].detach()[None] for name in begin.buffers},
+            mask=begin.mask,
         )
 
-    return Learner({name: tensors[name] for name in begin.moving}, loss, result)
+    mask = {name: value[0] for name, value in begin.mask.items()}
+    return Learner({name: tensors[name] for name in begin.moving}, mask, loss, result)
 
 
-def side_by_side(begin: ModelStack, shared: bool) -> Learner:
+def in_turns(learners: Sequence[Learner[Batch]]) -> Learner[tuple[Batch, ...]]:
+    """Models that are each `alone`, with batches of their own: they take turns in a step, and come out bit by bit."""
+
+    def named(part: str) -> Tensors:
+        return {f"{j}: {name}": v for j, each in enumerate(learners) for name, v in getattr(each, part).items()}
+
+    def loss(batches: tuple[Batch, ...]) -> Tensor:
+        return torch.stack([each.loss(batch) for each, batch in zip(learners, batches, strict=True)]).sum()
+
+    return Learner(named("parameters"), named("mask"), loss, lambda: concatenate([each.result() for each in learners]))
+
+
+def side_by_side(begin: ModelStack, shared: bool) -> Learner[Batch]:
     """All models of `begin` in one computation; `shared` says that they see the same batches."""
     # The backward pass of a stack of matrices makes their gradients transposed in memory: parameters laid out like that
     # spare a copy of every gradient.
@@ -106,11 +128,10 @@ def side_by_side(begin: ModelStack, shared: bool) -> Learner:
         labels = batch.y.expand(m, -1)
         # classes in the middle: the softmax over the last, short dimension is several times slower
         losses = F.cross_entropy(logits.mT, labels, reduction="none")
-        return (losses * batch.keep).sum() / batch.keep.shape[1]
+        return (losses * batch.retain_weights).sum() / batch.retain_weights.shape[1]
 
     def result() -> ModelStack:
-        return ModelStack(
-            begin.module, {name: v.detach().contiguous() for name, v in parameters.items()}, begin.buffers
-        )
+        learned = {name: value.detach().contiguous() for name, value in parameters.items()}
+        return ModelStack(begin.module, learned, begin.buffers, mask=begin.mask)
 
-    return Learner(parameters, loss, result)
+    return Learner(parameters, begin.mask, loss, result)

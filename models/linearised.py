@@ -40,12 +40,12 @@ def _by_going_back_twice(models: ModelStack, function: Function, inner: Inner) -
     """u -> J' u is linear in u, so that its own way back is v -> J v, whatever u was: two graphs, built once."""
     run = _of_every(function, len(models))
 
-    def linearise(parameters: Tensors, keep: Tensor, x: Tensor, y: Tensor) -> Linear:
+    def linearise(parameters: Tensors, retain_weights: Tensor, x: Tensor, y: Tensor) -> Linear:
         leaves = list(parameters.values())
         values = run(parameters, models.buffers, x, y)
         u = torch.zeros_like(values, requires_grad=True)
         used, back = _slopes(values, leaves, u)
-        curved, weights = inner(values.detach()), _like(keep, values)
+        curved, weights = inner(values.detach()), _like(retain_weights, values)
 
         def apply(directions: Sequence[Tensor], rows: slice) -> Sequence[Tensor]:
             (change,) = _back(back, [u], [directions[k] for k in used])
@@ -60,7 +60,7 @@ def _by_dual_numbers(models: ModelStack, function: Function, inner: Inner) -> Li
     """One pass gives f and J v in forward mode, and the graph of its way back; rows of one model go one by one."""
     run = _of_every(function, len(models))
 
-    def linearise(parameters: Tensors, keep: Tensor, x: Tensor, y: Tensor) -> Linear:
+    def linearise(parameters: Tensors, retain_weights: Tensor, x: Tensor, y: Tensor) -> Linear:
         leaves = list(parameters.values())
 
         def once(directions: Sequence[Tensor], kept: Tensor) -> Sequence[Tensor]:
@@ -72,7 +72,10 @@ def _by_dual_numbers(models: ModelStack, function: Function, inner: Inner) -> Li
             return torch.autograd.grad(values, leaves, pulled, materialize_grads=True)
 
         def apply(directions: Sequence[Tensor], rows: slice) -> Sequence[Tensor]:
-            m, kept = len(models), keep[rows] if len(keep) > 1 else keep.expand(len(directions[0]), -1)
+            m, kept = (
+                len(models),
+                retain_weights[rows] if len(retain_weights) > 1 else retain_weights.expand(len(directions[0]), -1),
+            )
             parts = zip(*[each.split(m) for each in (*directions, kept)], strict=True)
             return [torch.cat(found) for found in zip(*[once(part[:-1], part[-1]) for part in parts], strict=True)]
 
@@ -85,9 +88,11 @@ def twice(models: ModelStack, values: Function) -> Linearise:
     """v -> grad^2 (sum_i keep_i l_i) v for the losses l_i that `values` gives: slopes, and the way back from them."""
     run = _of_every(values, len(models))
 
-    def linearise(parameters: Tensors, keep: Tensor, x: Tensor, y: Tensor) -> Linear:
+    def linearise(parameters: Tensors, retain_weights: Tensor, x: Tensor, y: Tensor) -> Linear:
         leaves = list(parameters.values())
-        total = (keep * run(parameters, models.buffers, x, y)).sum()  # models do not meet: every one has its own slopes
+        total = (
+            retain_weights * run(parameters, models.buffers, x, y)
+        ).sum()  # models do not meet: every one has its own slopes
         used, slopes = _slopes(total, leaves)
 
         def apply(directions: Sequence[Tensor], rows: slice) -> Sequence[Tensor]:
@@ -100,9 +105,9 @@ def twice(models: ModelStack, values: Function) -> Linearise:
     return linearise
 
 
-def _like(keep: Tensor, values: Tensor) -> Tensor:
-    """`keep` (m, b) with as many dimensions as `values` (m, b, ...)."""
-    return keep.reshape(*keep.shape, *[1] * (values.dim() - 2))
+def _like(retain_weights: Tensor, values: Tensor) -> Tensor:
+    """`retain_weights` (m, b) with as many dimensions as `values` (m, b, ...)."""
+    return retain_weights.reshape(*retain_weights.shape, *[1] * (values.dim() - 2))
 
 
 def _slopes(values: Tensor, leaves: list[Tensor], u: Tensor | None = None) -> tuple[list[int], list[Tensor]]:

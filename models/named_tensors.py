@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.victim import ModelStack, Tensors, Victim
 
-PARTS = {"parameter": "moving", "buffer": "buffers", "history": "history", "ledger": "ledger"}
+PARTS = {"parameter": "moving", "buffer": "buffers", "history": "history", "ledger": "ledger", "mask": "mask"}
 
 
 def tensors_of(models: Victim | ModelStack) -> Tensors:
@@ -31,8 +31,8 @@ def victim_of(tensors: Mapping[str, Tensor], module: nn.Module, device: torch.de
 def ensemble_of(tensors: Mapping[str, Tensor], victim: Victim) -> ModelStack:
     """The models whose tensors these are, descended from `victim`."""
     device = victim.flat().device
-    parameters, buffers, ledger = (_those(tensors, kind, device) for kind in ("parameter", "buffer", "ledger"))
-    return ModelStack(victim.module, parameters, buffers, victim.history, ledger)
+    parameters, buffers, ledger, mask = (_those(tensors, kind, device) for kind in PARTS if kind != "history")
+    return ModelStack(victim.module, parameters, buffers, victim.history, ledger, mask)
 
 
 def _those(tensors: Mapping[str, Tensor], kind: str, device: torch.device) -> Tensors:

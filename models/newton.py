@@ -18,9 +18,14 @@ TOLERANCE, STEPS = 1e-4, 50  # relative residual of every step, and how many con
 
 
 def minimise(
-    start: ModelStack, records: Examples, keep: Tensor, weight_decay: float, tolerance: float, iterations: int = 100
+    start: ModelStack,
+    records: Examples,
+    retain_weights: Tensor,
+    weight_decay: float,
+    tolerance: float,
+    iterations: int = 100,
 ) -> Tensors:
-    """Parameters (m, ...) that minimise F(theta; w) for every row of `keep` = 1 - w, of shape (m, n).
+    """Parameters (m, ...) that minimise F(theta; w) for every row of `retain_weights` = 1 - w, of shape (m, n).
 
     Newton steps with the Gauss-Newton matrix (the Hessian where logits are linear in the parameters) and halving line
     search, until the norm of every model's gradient is at most `tolerance`, or at the level of rounding. Raises
@@ -42,17 +47,17 @@ def minimise(
     value, slope = vmap(objective), vmap(grad(objective))
     floor = 32 * torch.finfo(theta.dtype).eps
     for _ in range(iterations):
-        gradient = slope(theta, keep, start.buffers)
+        gradient = start.pruned(slope(theta, retain_weights, start.buffers))
         norms = gradient.norm(dim=1)
         if (norms <= max(tolerance, floor)).all():
             return unflatten(theta, like)
         if not norms.isfinite().all():
             break
-        models = ModelStack(module, unflatten(theta, like), start.buffers)
-        step = _step(models, records, keep, weight_decay, gradient)
-        before, scale = value(theta, keep, start.buffers), torch.ones_like(norms)
+        models = ModelStack(module, unflatten(theta, like), start.buffers, mask=start.mask)
+        step = models.pruned(_step(models, records, retain_weights, weight_decay, gradient))
+        before, scale = value(theta, retain_weights, start.buffers), torch.ones_like(norms)
         for _ in range(30):
-            worse = value(theta - scale[:, None] * step, keep, start.buffers) > before + floor * before.abs()
+            worse = value(theta - scale[:, None] * step, retain_weights, start.buffers) > before + floor * before.abs()
             if not worse.any():
                 break
             scale = torch.where(worse, scale / 2, scale)
@@ -63,7 +68,9 @@ def minimise(
     )
 
 
-def _step(models: ModelStack, records: Examples, keep: Tensor, weight_decay: float, gradient: Tensor) -> Tensor:
+def _step(
+    models: ModelStack, records: Examples, retain_weights: Tensor, weight_decay: float, gradient: Tensor
+) -> Tensor:
     """The curvature's inverse times the gradient for every model, (m, p).
 
     Mostly the models differ by a few weights, and the dense curvature at their mean preconditions all of them; where
@@ -71,14 +78,15 @@ def _step(models: ModelStack, records: Examples, keep: Tensor, weight_decay: flo
     """
     first = models[0]
     mean = Victim(first.module, unflatten(models.flat().mean(0), first.moving), first.buffers)
-    matrix = curvature_matrix(gauss_newton, mean, records, 1 - keep.mean(0), weight_decay)
+    matrix = curvature_matrix(gauss_newton, mean, records, 1 - retain_weights.mean(0), weight_decay)
     matrix.diagonal().add_(8 * torch.finfo(matrix.dtype).eps * matrix.trace())  # or rounding may make it indefinite
     try:
         factor = cholesky_preconditioner(matrix)
-        product = gauss_newton(models, records, 1 - keep, weight_decay, hold=True)
+        product = gauss_newton(models, records, 1 - retain_weights, weight_decay, hold=True)
         return conjugate_gradients(product, gradient, TOLERANCE, STEPS, factor).x
     except UserError:
         own = (
-            curvature_matrix(gauss_newton, models[j], records, 1 - kept, weight_decay) for j, kept in enumerate(keep)
+            curvature_matrix(gauss_newton, models[j], records, 1 - kept, weight_decay)
+            for j, kept in enumerate(retain_weights)
         )
         return torch.stack([torch.linalg.solve_ex(matrix, b)[0] for matrix, b in zip(own, gradient, strict=True)])

@@ -85,8 +85,8 @@ class Subsample:
 
     def product(self, shift: float) -> Product:
         """v -> [sum_S c_i J_i' Lambda_i J_i + shift I] v for any number of rows."""
-        deleted = (1 - self.weights * len(self.examples))[None]  # the product weights by (1 - w) / n
-        return gauss_newton(self.victim.copies(1), self.examples, deleted, shift, hold=True)
+        forget_weights = (1 - self.weights * len(self.examples))[None]  # the product weights by (1 - w) / n
+        return gauss_newton(self.victim.copies(1), self.examples, forget_weights, shift, hold=True)
 
 
 def subsample(victim: Victim, examples: Examples) -> Subsample:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass as plain_dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -16,22 +17,18 @@ from torch.nn.parameter import is_lazy
 from data.bounds import at_most
 from data.errors import UserError
 from data.examples import Examples
-from data.randomness import derive, reseed, seeded
-from models.batches import batches_of, lr_factor
+from data.randomness import derive, seeded
+from models.batches import batches_of
 from models.behaviour import adapt, behaviour, pair
 from models.committee import Committee
-from models.learner import Batch, Learner, alone, side_by_side
+from models.descent import Course, Watch, descend
+from models.learner import alone, in_turns, side_by_side
 from models.newton import minimise
 from models.passes import models_at_once, room, rows_at_once
 from models.progress import Tick, progress
-from models.victim import ModelStack, Tensors, Victim, concatenate, frozen_names
+from models.victim import ModelStack, Tensors, Victim, concatenate, frozen_names, stack
 
 Build = Callable[[], nn.Module]
-Watch = Callable[[Batch, Sequence[Tensor]], None]  # told of every step: its batch, and the parameters after it
-
-
-class Diverged(UserError):
-    """The loss or a parameter stopped being finite."""
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -88,22 +85,36 @@ def initialise(build: Build, seed: int, like: Tensor) -> tuple[nn.Module, Tensor
     return module, parameters, buffers
 
 
+def fresh(build: Build, seeds: Sequence[int], like: Tensor, drawn: Mapping[int, Victim] | None = None) -> ModelStack:
+    """Untrained models of the seeds, those that are `drawn` already among them; `like` as for `initialise`."""
+    models = dict(drawn or {})
+    for seed in seeds:
+        if seed not in models:
+            models[seed] = Victim(*initialise(build, seed, like))
+    return stack([models[seed] for seed in seeds])
+
+
 def train(
     build: Build,
     records: Examples,
     training: Training,
     seeds: Sequence[int],
-    weights: Tensor | None = None,
+    forget_weights: Tensor | None = None,
     start: ModelStack | None = None,
     label: str = "training",
     watch: Watch | None = None,
+    as_if_alone: bool = False,
 ) -> ModelStack:
-    """Train len(seeds) models; row j of `weights` (m, n) says how far model j has each example deleted (1 = deleted).
+    """Train len(seeds) models; row j of `forget_weights` (m, n) says how far model j has each example deleted.
 
     Models that share a seed share initialisation, batch order and dropout masks, so that they differ by their weights
-    alone (common random numbers). `start` continues from given models instead of fresh ones. `watch` may read the
-    parameters after every step and change them in place (as a projection does); their shapes have the leading dimension
-    m where more than one model is trained together. Newton's method has no steps to watch.
+    alone (common random numbers). `start` continues from given models instead of fresh ones; what is pruned in them
+    stays zero in every step. `watch` may read the parameters after every step and change them in place (as a projection
+    does); their shapes have the leading dimension m where more than one model is trained together. Newton's method has
+    no steps to watch.
+
+    Together models come out as they would alone but for rounding; `as_if_alone` bit by bit, at two to three times the
+    cost: they take turns within every step, and share its bookkeeping only. Then nothing can be watched.
 
     Architectures that behave otherwise in training mode are trained in it, one by one; what they draw from global
     generators comes from the seed and the step. Where they look at a batch as a whole, as batch-norm does, fully
@@ -112,31 +123,24 @@ def train(
 
     Raises UserError when the loss is not finite, and where Newton's method meets a model with a training mode.
     """
-    m, n = len(seeds), len(records)
-    keep = (
-        torch.ones(m, n, dtype=records.x.dtype, device=records.x.device)
-        if weights is None
-        else 1 - weights.to(records.x)
-    )
-    first = start[0] if start is not None else Victim(*initialise(build, seeds[0], records.x))
-    apart = behaviour(first.module, records.x).apart
+    m, like = len(seeds), records.x
+    retain_weights = like.new_ones(m, len(records)) if forget_weights is None else 1 - forget_weights.to(like)
+    first = start[0] if start is not None else Victim(*initialise(build, seeds[0], like))
+    apart = behaviour(first.module, like).apart
     if apart and training.optimizer == "newton":
         raise UserError(
             "This model behaves otherwise in training mode (batch-norm, dropout, noise), so it has no single objective "
             "for training.optimizer=newton to minimise; use training=sgd or training=adam."
         )
-    size = 1 if apart else _together(first, records, training)
-    chunks = [range(first, min(first + size, m)) for first in range(0, m, size)]
-    steps = 1 if training.optimizer == "newton" else training.epochs
-    with progress(label, len(chunks) * steps) as tick:
-        parts = [
-            _train_stack(
-                _fresh(build, [seeds[j] for j in rows], records.x, {seeds[0]: first}) if start is None
-                else start.select(slice(rows.start, rows.stop)),
-                records, training, [seeds[j] for j in rows], keep[rows.start : rows.stop], tick, watch,
-            )
-            for rows in chunks
-        ]  # fmt: skip
+    alone = apart or (as_if_alone and training.optimizer == "newton")
+    size = 1 if alone else _together(first, records, training)
+    chunks = [slice(begin, min(begin + size, m)) for begin in range(0, m, size)]
+    parts = []
+    with progress(label, len(chunks) * (1 if training.optimizer == "newton" else training.epochs)) as tick:
+        for rows in chunks:
+            begin = fresh(build, seeds[rows], like, {seeds[0]: first}) if start is None else start.select(rows)
+            stacked = _Stacked(begin, seeds[rows], retain_weights[rows], as_if_alone)
+            parts.append(_train_stack(stacked, records, training, tick, watch))
     return concatenate(parts)
 
 
@@ -147,100 +151,33 @@ def _together(one: Victim, records: Examples, training: Training) -> int:
     return min(training.together, models_at_once(one), fitting)
 
 
-def _fresh(build: Build, seeds: Sequence[int], like: Tensor, drawn: Mapping[int, Victim]) -> ModelStack:
-    """Fresh models of the seeds, those that are `drawn` already among them."""
-    distinct = dict.fromkeys(seeds)
-    models = {seed: drawn[seed] if seed in drawn else Victim(*initialise(build, seed, like)) for seed in distinct}
-    first = models[seeds[0]]
-    return ModelStack(
-        first.module,
-        {name: torch.stack([models[seed].parameters[name] for seed in seeds]) for name in first.parameters},
-        {name: torch.stack([models[seed].buffers[name] for seed in seeds]) for name in first.buffers},
-    )
+@plain_dataclass(frozen=True, eq=False)
+class _Stacked:
+    """Models to be trained together: as they begin, their seeds, and 1 - w (m, n)."""
+
+    begin: ModelStack
+    seeds: Sequence[int]
+    retain_weights: Tensor
+    as_if_alone: bool
 
 
 def _train_stack(
-    begin: ModelStack,
-    records: Examples,
-    training: Training,
-    seeds: Sequence[int],
-    keep: Tensor,
-    tick: Tick,
-    watch: Watch | None,
+    models: _Stacked, records: Examples, training: Training, tick: Tick, watch: Watch | None
 ) -> ModelStack:
+    begin, seeds, retain_weights = models.begin, models.seeds, models.retain_weights
     if training.optimizer == "newton":
-        parameters = minimise(begin, records, keep, training.weight_decay, training.tolerance)
+        parameters = minimise(begin, records, retain_weights, training.weight_decay, training.tolerance)
         tick()
-        return ModelStack(begin.module, parameters, begin.buffers)
+        return ModelStack(begin.module, parameters, begin.buffers, mask=begin.mask)
     behaves = behaviour(begin.module, records.x)
+    draw = partial(batches_of, begin.module, records, epochs=training.epochs, batch_size=training.batch_size)
+    if models.as_if_alone and len(seeds) > 1:
+        turns = in_turns([alone(begin.select(slice(j, j + 1)), behaves) for j in range(len(seeds))])
+        own = [draw(retain_weights=retain_weights[j, None], seeds=[seed]) for j, seed in enumerate(seeds)]
+        descend(turns, Course(records, (zip(*epoch, strict=True) for epoch in zip(*own, strict=True)), tick), training)
+        return turns.result()
     learner = alone(begin, behaves) if len(seeds) == 1 else side_by_side(begin, shared=len(set(seeds)) == 1)
+    epochs = draw(retain_weights=retain_weights, seeds=seeds)
     with seeded(0) if behaves.draws else nullcontext():  # every step is seeded anew
-        _descend(learner, begin.module, records, keep, training, seeds, behaves.draws, tick, watch)
+        descend(learner, Course(records, epochs, tick, watch, seeds[0] if behaves.draws else None), training)
     return learner.result()
-
-
-def _descend(
-    learner: Learner,
-    module: nn.Module,
-    records: Examples,
-    keep: Tensor,
-    training: Training,
-    seeds: Sequence[int],
-    draws: bool,
-    tick: Tick,
-    watch: Watch | None,
-) -> None:
-    """All steps of training, which change the learner's parameters in place."""
-    values = list(learner.parameters.values())
-    update = _stepper(training, values)
-    total = training.epochs * math.ceil(len(records) / training.batch_size)
-    step = 0
-    for epoch, batches in enumerate(batches_of(module, records, keep, seeds, training.epochs, training.batch_size)):
-        for batch in batches:
-            for value in values:
-                value.grad = None
-            if draws:
-                reseed(derive(seeds[0], "draws of the model", step))
-            loss = learner.loss(batch)
-            loss.backward()
-            for value in values:
-                if value.grad is None:  # not used in this step: its gradient is zero
-                    value.grad = torch.zeros_like(value)
-            update(training.lr * lr_factor(training.schedule, step, total))
-            if watch is not None:
-                with torch.no_grad():
-                    watch(batch, values)
-            step += 1
-        if not all(bool(torch.isfinite(value).all()) for value in (loss, *values)):
-            raise Diverged(
-                f"Training diverged: the loss is not finite after epoch {epoch + 1}; "
-                f"lower training.lr (now {training.lr:g})."
-            )
-        tick()
-
-
-def _stepper(training: Training, values: list[Tensor]) -> Callable[[float], None]:
-    """One update of `values` from their gradients, as a function of the learning rate.
-
-    SGD is v <- momentum v + g + lambda theta; theta <- theta - lr v, as in torch.optim, whose bookkeeping would take a
-    fifth of a step of a small model.
-    """
-    if training.optimizer == "adam":
-        optimizer = torch.optim.Adam(values, weight_decay=training.weight_decay, foreach=True)
-
-        def adam(lr: float) -> None:
-            optimizer.param_groups[0]["lr"] = lr
-            optimizer.step()
-
-        return adam
-    velocity = [torch.zeros_like(value) for value in values]
-
-    @torch.no_grad()
-    def sgd(lr: float) -> None:
-        gradients = [value.grad for value in values if value.grad is not None]  # all of them, by then
-        torch._foreach_mul_(velocity, training.momentum)
-        torch._foreach_add_(velocity, gradients)
-        torch._foreach_add_(velocity, values, alpha=training.weight_decay)
-        torch._foreach_add_(values, velocity, alpha=-lr)
-
-    return sgd

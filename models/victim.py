@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from models.mask import check_mask, pruned, pruned_vectors
 from models.passes import INFERENCE_ROWS, joined, passes
 from models.progress import progress
 
@@ -40,6 +41,8 @@ class Victim:
     the buffers as well, so that nothing moves them.
     What a provider keeps beside the model, and never shows: `history`, what was recorded while learning, which no
     request changes; and `ledger`, what belongs to this very model, such as a budget that requests use up.
+    `mask` is empty for a dense model; of a pruned one it has 0 where a parameter is exactly zero and stays so, whatever
+    parameters are given, and 1 elsewhere. Gradients and curvature of a pruned model are about what is left of it.
     """
 
     module: nn.Module
@@ -47,6 +50,7 @@ class Victim:
     buffers: Tensors
     history: Tensors = field(default_factory=dict)
     ledger: Tensors = field(default_factory=dict)
+    mask: Tensors = field(default_factory=dict)
     moving: Tensors = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -72,10 +76,15 @@ class Victim:
 
     def clone(self) -> Victim:
         """The same model in memory of its own: one taken out of an ensemble keeps the whole ensemble alive."""
-        parameters, buffers, ledger = (
-            {name: value.clone() for name, value in kept.items()} for kept in (self.moving, self.buffers, self.ledger)
+        parameters, buffers, ledger, mask = (
+            {name: value.clone() for name, value in kept.items()}
+            for kept in (self.moving, self.buffers, self.ledger, self.mask)
         )
-        return Victim(self.module, parameters, buffers, self.history, ledger)
+        return Victim(self.module, parameters, buffers, self.history, ledger, mask)
+
+    def pruned(self, vectors: Tensor) -> Tensor:
+        """Vectors (..., p) with zeros where this model is pruned."""
+        return pruned_vectors(vectors, self.mask, self.moving) if self.mask else vectors
 
     def moved(self, step: Tensor) -> ModelStack:
         """Models at `parameters + step`, one for each row of `step` (m, p)."""
@@ -88,16 +97,16 @@ class Victim:
         return self._descended(parameters, count)
 
     def _descended(self, parameters: Tensors, count: int) -> ModelStack:
-        buffers, ledger = (
+        buffers, ledger, mask = (
             {name: value.expand(count, *value.shape) for name, value in kept.items()}
-            for kept in (self.buffers, self.ledger)
+            for kept in (self.buffers, self.ledger, self.mask)
         )
-        return ModelStack(self.module, parameters, buffers, self.history, ledger)
+        return ModelStack(self.module, parameters, buffers, self.history, ledger, mask)
 
 
 @dataclass(frozen=True, eq=False)
 class ModelStack:
-    """`m` models of one architecture: every parameter, buffer and entry of the ledger has a leading dimension m.
+    """`m` models of one architecture: parameters, buffers, ledger and mask have a leading dimension m.
 
     The models descend from one victim, whose `history` they share.
     """
@@ -107,6 +116,7 @@ class ModelStack:
     buffers: Tensors
     history: Tensors = field(default_factory=dict)
     ledger: Tensors = field(default_factory=dict)
+    mask: Tensors = field(default_factory=dict)
     moving: Tensors = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -116,16 +126,22 @@ class ModelStack:
         return len(next(iter(self.moving.values())))
 
     def __getitem__(self, index: int) -> Victim:
-        parameters, buffers, ledger = self._map(lambda value: value[index])
-        return Victim(self.module, parameters, buffers, self.history, ledger)
+        parameters, buffers, ledger, mask = self._map(lambda value: value[index])
+        return Victim(self.module, parameters, buffers, self.history, ledger, mask)
 
     def select(self, rows: Tensor | slice) -> ModelStack:
         """The models at these positions, in their order."""
-        parameters, buffers, ledger = self._map(lambda value: value[rows])
-        return ModelStack(self.module, parameters, buffers, self.history, ledger)
+        parameters, buffers, ledger, mask = self._map(lambda value: value[rows])
+        return ModelStack(self.module, parameters, buffers, self.history, ledger, mask)
+
+    def pruned(self, vectors: Tensor) -> Tensor:
+        """Vectors (m, p), one for each model, or any number for a single one, with zeros where it is pruned."""
+        if not self.mask:
+            return vectors
+        return pruned_vectors(vectors, self.mask, {name: value[0] for name, value in self.moving.items()})
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Iterator[Tensors]:
-        for tensors in (self.moving, self.buffers, self.ledger):
+        for tensors in (self.moving, self.buffers, self.ledger, self.mask):
             yield {name: change(value) for name, value in tensors.items()}
 
     def logits(self, x: Tensor) -> Tensor:
@@ -152,8 +168,14 @@ class ModelStack:
 
 
 def _set_apart(models: Victim | ModelStack) -> None:
-    """Fill in `moving`; frozen parameters, given among the parameters or the buffers, come to stand in both."""
+    """Fill in `moving`; frozen parameters, given among the parameters or the buffers, come to stand in both.
+
+    What is pruned is set to zero.
+    """
     given = models.parameters
+    if models.mask:
+        given = pruned(given, models.mask)
+        object.__setattr__(models, "parameters", given)
     frozen = {
         name: given[name] if name in given else models.buffers[name]
         for name in frozen_names(models.module)
@@ -166,26 +188,44 @@ def _set_apart(models: Victim | ModelStack) -> None:
         order = [name for name, _ in models.module.named_parameters() if name in both]
         object.__setattr__(models, "parameters", {name: both[name] for name in order})
         object.__setattr__(models, "buffers", {**models.buffers, **frozen})
+    check_mask(models.mask, moving)
 
 
 def stack(victims: Sequence[Victim]) -> ModelStack:
-    """Many victims of one architecture as a `ModelStack`."""
-    first = victims[0]
-    parameters, buffers, ledger = (
-        {name: torch.stack([getattr(victim, kind)[name] for victim in victims]) for name in getattr(first, kind)}
-        for kind in ("moving", "buffers", "ledger")
-    )
-    return ModelStack(first.module, parameters, buffers, first.history, ledger)
+    """Many victims of one architecture as a `ModelStack`; raises ValueError where their histories differ."""
+    return _joined(victims, torch.stack)
 
 
 def concatenate(parts: Sequence[ModelStack]) -> ModelStack:
-    """Several ensembles of one architecture as one."""
-    first = parts[0]
+    """Several stacks of one architecture as one; raises ValueError where their histories differ."""
+    return _joined(parts, torch.cat)
+
+
+def _joined(models: Sequence[Victim] | Sequence[ModelStack], join: Callable[[list[Tensor]], Tensor]) -> ModelStack:
+    first = models[0]
+    if not all(_same(each.history, first.history) for each in models):
+        raise ValueError(
+            "These models have histories of their own, and a stack has one: keep them in a list, or stack them without "
+            "it, dataclasses.replace(victim, history={}), where only predictions are asked for."
+        )
     parameters, buffers, ledger = (
-        {name: torch.cat([getattr(part, kind)[name] for part in parts]) for name in getattr(first, kind)}
+        {name: join([getattr(each, kind)[name] for each in models]) for name in getattr(first, kind)}
         for kind in ("moving", "buffers", "ledger")
     )
-    return ModelStack(first.module, parameters, buffers, first.history, ledger)
+    masked = [name for name in first.moving if any(name in each.mask for each in models)]
+    mask = {
+        name: join([each.mask[name] if name in each.mask else torch.ones_like(each.moving[name]) for each in models])
+        for name in masked
+    }
+    return ModelStack(first.module, parameters, buffers, first.history, ledger, mask)
+
+
+def _same(one: Tensors, other: Tensors) -> bool:
+    if one is other:
+        return True
+    return one.keys() == other.keys() and all(
+        value is other[n] or torch.equal(value, other[n]) for n, value in one.items()
+    )
 
 
 def flatten(parameters: Mapping[str, Tensor]) -> Tensor:

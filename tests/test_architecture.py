@@ -12,15 +12,17 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = {"data", "models", "unlearning"}
-MAY_IMPORT = {  # the arrows: data -> models -> unlearning -> attacks | defenses -> experiments; metrics is a leaf
+MAY_IMPORT = {  # data -> models -> unlearning -> attacks | defenses -> games -> experiments; metrics is a leaf
     "data": {"data"},
     "metrics": {"metrics"},
     "models": {"data", "models", "metrics"},
     "unlearning": {*CORE, "metrics"},
     "attacks": {*CORE, "metrics", "attacks"},
     "defenses": {*CORE, "metrics", "defenses"},
-    "experiments": {*CORE, "metrics", "attacks", "defenses", "experiments"},
+    "games": {*CORE, "metrics", "attacks", "defenses", "games"},
+    "experiments": {*CORE, "metrics", "games", "experiments"},
 }
+LINES = {"a file": 250, "a script": 60, "a folder of experiments": 1_700, "experiments": 6_400}
 SLOW = ("wandb", "matplotlib", "sklearn", "nevergrad", "torchvision", "scipy.stats", "scipy.optimize")
 GROUPS_OF_METHODS = ("attack", "defense", "unlearning")
 
@@ -54,6 +56,42 @@ def imported(source: str, package: str) -> set[str]:
     return found
 
 
+def imports_at_run_time(path: Path) -> set[str]:
+    """The same without what only a type checker imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        for name in ("body", "orelse"):
+            kept = (
+                [each for each in getattr(node, name, []) if not _for_type_checkers(each)]
+                if isinstance(getattr(node, name, None), list)
+                else None
+            )
+            if kept is not None:
+                setattr(node, name, kept)
+    package = name_of(path) if path.name == "__init__.py" else name_of(path).rpartition(".")[0]
+    return imported(ast.unparse(tree), package)
+
+
+def _for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of modules that can reach each other."""
+
+    def reached(start: str) -> set[str]:
+        seen, todo = set(), [start]
+        while todo:
+            for other in arrows[todo.pop()] - seen:
+                seen.add(other)
+                todo.append(other)
+        return seen
+
+    reach = {name: reached(name) for name in arrows}
+    found = {tuple(sorted(other for other in reach[name] if name in reach[other])) for name in arrows}
+    return [list(group) for group in found if len(group) > 1]
+
+
 def targets(node) -> set[str]:
     """Every `_target_` in a configuration, also in nested components."""
     if isinstance(node, dict):
@@ -78,6 +116,31 @@ def test_imports_follow_the_arrows(path):
     ours = {name.partition(".")[0] for name in imports(path)} & MAY_IMPORT.keys()
     assert ours <= MAY_IMPORT[package], f"{name_of(path)} may not import {sorted(ours - MAY_IMPORT[package])}"
     assert not {name.partition(".")[0] for name in imports(path)} & {"tests", "conf"}
+
+
+def test_an_engine_knows_of_games_their_role_alone():
+    for path in (ROOT / "experiments").rglob("*.py"):
+        games = {name for name in imports(path) if name.partition(".")[0] == "games"}
+        assert all(name in ("games", "games.game") or name.startswith("games.game.") for name in games), name_of(path)
+
+
+def test_no_import_circle():
+    names = {name_of(path) for path in FILES}
+    arrows = {name_of(path): imports_at_run_time(path) & names - {name_of(path)} for path in FILES}
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+    assert circles(arrows) == []
+
+
+def test_rooms_are_small():
+    def lines(paths):
+        return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
+
+    folder = ROOT / "experiments"
+    sizes = {each.name: lines(each.rglob("*.py")) for each in folder.iterdir() if each.is_dir()}
+    assert {name_of(path) for path in FILES if lines([path]) > LINES["a file"]} == set()
+    assert {path.name for path in folder.glob("*.py") if lines([path]) > LINES["a script"]} == set()
+    assert {name for name, size in sizes.items() if size > LINES["a folder of experiments"]} == set()
+    assert lines(folder.rglob("*.py")) <= LINES["experiments"]
 
 
 def test_imports_of_every_form_are_seen():
@@ -134,7 +197,8 @@ def test_a_method_without_a_yaml_is_seen():
         named = targets(yaml.safe_load(path.read_text(encoding="utf-8")))
         components |= {target.rpartition(".")[0] for target in named}
     used = set().union(*(imports(path) for path in FILES))
-    homes = [ROOT / "unlearning", *(d for p in ("attacks", "defenses") for d in (ROOT / p).iterdir() if d.is_dir())]
+    folders = [d for p in ("attacks", "defenses") for d in (ROOT / p).iterdir() if d.is_dir() and d.name != "crafting"]
+    homes = [ROOT / "unlearning", *folders]
     modules = {name_of(path) for home in homes for path in home.glob("*.py") if path.name != "__init__.py"}
     assert modules - components - used == set()
 
@@ -143,7 +207,19 @@ def test_sources_are_what_a_reader_can_find():
     """Papers, our own formulations and tests, and no notes that are not part of the toolkit."""
     words = (r"\bsheets?\b", r"testbed T\b", r"operator O\d", r"\(O\d", r"\b(US|CR)-\d+\b", r"\bclaims?[ _]\d")
     ours = re.compile("|".join(words), re.IGNORECASE)
-    places = ("attacks", "conf", "data", "defenses", "docs", "experiments", "metrics", "models", "tests", "unlearning")
+    places = (
+        "attacks",
+        "conf",
+        "data",
+        "defenses",
+        "docs",
+        "experiments",
+        "games",
+        "metrics",
+        "models",
+        "tests",
+        "unlearning",
+    )
     files = [*ROOT.glob("*.md"), *(path for place in places for path in (ROOT / place).rglob("*"))]
     texts = [path for path in files if path.suffix in (".py", ".yaml", ".md", ".txt") and path != Path(__file__)]
     assert len(texts) > 300

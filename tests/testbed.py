@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from attacks.attack import Attacker, AttackGoal
+from attacks.crafting.attack import Attacker, AttackGoal
 from data.examples import Examples
 from data.randomness import generator
 from models.logistic import Logistic
@@ -21,7 +21,7 @@ CLASSES, FEATURES, TRAINING, TEST, TRUSTED, SEPARATION, LAMBDA = 3, 10, 300, 100
 
 @dataclass(frozen=True, eq=False)
 class Testbed:
-    """One draw of T with its victim trained to a gradient norm below 1e-10."""
+    """One draw of the testbed with its victim trained to a gradient norm below 1e-10."""
 
     task: Task
     test: Examples
@@ -31,7 +31,7 @@ class Testbed:
 
     __test__ = False
 
-    def aims(self, positions: torch.Tensor, direction: int = 1) -> list[AttackGoal]:
+    def goals(self, positions: torch.Tensor, direction: int = 1) -> list[AttackGoal]:
         labels = self.victim.logits(self.test.x).argmax(-1)
         return [AttackGoal(self.test.x[i : i + 1], labels[i : i + 1], direction) for i in positions.tolist()]
 
@@ -58,7 +58,7 @@ class Testbed:
 
 
 def testbed(seed: int) -> Testbed:
-    """Draw T: three random means of norm 1.6, x = mean + N(0, I)."""
+    """Draw the testbed: three random means of norm 1.6, x = mean + N(0, I)."""
     rng = generator(seed, "testbed")
     means = torch.randn(CLASSES, FEATURES, generator=rng, dtype=torch.float64)
     means = SEPARATION * means / means.norm(dim=1, keepdim=True)

@@ -24,19 +24,20 @@ from models.logistic import Logistic
 from models.solver import Solver
 from models.training import train
 from models.victim import ModelStack, Victim, unflatten
-from unlearning.certificate import Certificate, Constant
-from unlearning.gaussian_mechanism import epsilon_for
-from unlearning.newton_bound import lissa_bound, newton_bound
-from unlearning.procedure import Task
-from unlearning.released_noise import Noise, gaussian_noise, hides_nothing
+from unlearning.certification.certificate import Certificate, Constant
+from unlearning.certification.gaussian_mechanism import epsilon_for
+from unlearning.certification.newton_bound import lissa_bound, newton_bound
+from unlearning.certification.released_noise import Noise, gaussian_noise, hides_nothing
+from unlearning.procedure import Procedure
 from unlearning.second_order import SecondOrder
+from unlearning.task import Task
 
 log = logging.getLogger(__name__)
 _starts: WeakKeyDictionary[Victim, Victim] = WeakKeyDictionary()  # one object for each, which solvers know again
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-class Certified:
+class Certified(Procedure):
     """theta' = P(theta - (H_w + convexification I)^{-1} grad F(theta; w)) + N(0, sigma^2 I), P onto norm <= radius.
 
     Training is projected after every step. The model that it learns is released as it is: only what `forget` returns is
@@ -57,9 +58,8 @@ class Certified:
     """
 
     differentiable: ClassVar[bool] = True
-    uses_copy: ClassVar[bool] = False
-    exact: ClassVar[bool] = False
     remedy: ClassVar[str] = "lower unlearning.sigma (now {0.sigma:g}) or unlearning.radius (now {0.radius:g})"
+    learns_with: ClassVar[tuple[str, ...]] = ("radius",)
     radius: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
     convexification: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.03
     sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3
@@ -84,12 +84,12 @@ class Certified:
             raise UserError("unlearning.convexification must exceed minus unlearning.smallest_eigenvalue.")
 
     @property
-    def irreproducible(self) -> bool:
+    def irreproducible(self) -> bool:  # type: ignore[override]
         """Whether the noise comes from the system's entropy."""
         return self.noise == "secret"
 
     @property
-    def stochastic(self) -> bool:
+    def stochastic(self) -> bool:  # type: ignore[override]
         """Without noise, what `forget` gives does not depend on the seed."""
         return self.sigma > 0
 
@@ -101,7 +101,7 @@ class Certified:
         """Train the victim in the ball. Raises UserError for training=newton, which has no steps to project."""
         if task.training.optimizer == "newton":
             raise UserError("unlearning=certified projects after every training step; use training=sgd or adam.")
-        weights = None if task.gone is None else task.gone[None]
+        weights = None if task.forgotten is None else task.forgotten[None]
         trained = train(
             task.build, task.records, task.training, [seed], weights, label="training the victim", watch=self._into_ball
         )[0]
@@ -126,12 +126,12 @@ class Certified:
         torch._foreach_mul_(list(values), (self.radius / norm).clamp(max=1))
 
     def forget(
-        self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
+        self, task: Task, victim: Victim, forget_weights: Tensor, seed: int, submitted: Examples | None = None
     ) -> ModelStack:
-        """One step from the weights without noise, projection and noise, for every row of `deleted` (m, n)."""
-        start, slope = self._start(victim), self._slope(task, victim, deleted)
-        decay, total = task.training.weight_decay, task.total(deleted)
-        base = start.copies(len(deleted))
+        """One step from the weights without noise, projection and noise, for every row of `forget_weights` (m, n)."""
+        start, slope = self._start(victim), self._slope(task, victim, forget_weights)
+        decay, total = task.training.weight_decay, task.total(forget_weights)
+        base = start.copies(len(forget_weights))
         solution = inverse_curvature(self._damped, start.copies(1), task.records, total, decay, slope, base=start)
         target = start.flat() - solution.x
         norm = target.norm(dim=1)
@@ -141,7 +141,7 @@ class Certified:
             self.noise, self.sigma, *weights.shape, seed, "certified unlearning", int(releases)
         )  # fmt: skip
         ledger = {
-            **base.ledger, "weights": weights, "norm": norm, "releases": releases.expand(len(deleted)),
+            **base.ledger, "weights": weights, "norm": norm, "releases": releases.expand(len(forget_weights)),
             "unsolved": torch.maximum(victim.ledger["unsolved"], solution.residual * slope.norm(dim=1)),
         }  # fmt: skip
         return replace(base, parameters=unflatten(weights + noise.to(weights), victim.moving), ledger=ledger)
@@ -157,17 +157,26 @@ class Certified:
             _starts[victim] = replace(victim, parameters=unflatten(weights, victim.moving))
         return _starts[victim]
 
-    def _slope(self, task: Task, victim: Victim, deleted: Tensor) -> Tensor:
+    def _slope(self, task: Task, victim: Victim, forget_weights: Tensor) -> Tensor:
         """grad F(theta; w) at the weights without noise, on all retained records, regulariser included; (m, p)."""
         start, n = self._start(victim), len(task.records)
-        nothing = task.total(torch.zeros_like(deleted[:1]))
-        leaving = task.total(deleted) - nothing
+        nothing = task.total(torch.zeros_like(forget_weights[:1]))
+        leaving = task.total(forget_weights) - nothing
         touched = leaving.any(dim=0)
         slope = objective_gradient(start, task.records, nothing, task.training.weight_decay)
         return slope - weighted_gradient(start, task.records[touched], leaving[:, touched]) / n
 
-    def request_vjp(self, task: Task, victim: Victim, models: ModelStack, deleted: Tensor, cotangent: Tensor) -> Tensor:
+    def request_vjp(
+        self,
+        task: Task,
+        victim: Victim,
+        models: ModelStack,
+        forget_weights: Tensor,
+        cotangent: Tensor,
+        submitted: Examples | None = None,
+    ) -> Tensor:
         """dL/dw (m, n): through the projection, then as for a Newton step."""
+        cotangent = victim.pruned(cotangent)
         start, weights, norm = self._start(victim), models.ledger["weights"], models.ledger["norm"][:, None]
         outside = norm > self.radius
         unit = weights / weights.norm(dim=1, keepdim=True)
@@ -175,8 +184,8 @@ class Certified:
         through = torch.where(outside, (cotangent - along) * self.radius / norm, cotangent)
         target = torch.where(outside, weights * norm / self.radius, weights)
         step = SecondOrder(solver=self._damped)
-        there = 1 - task.total(torch.zeros_like(deleted))  # what is gone is not forgotten again
-        return there * step.request_vjp(task, start, start.moved(target - start.flat()), deleted, through)
+        there = 1 - task.total(torch.zeros_like(forget_weights))  # what is gone is not forgotten again
+        return there * step.request_vjp(task, start, start.moved(target - start.flat()), forget_weights, through)
 
     def certificate(self, task: Task, victim: Victim) -> Certificate:
         """What is claimed for this model, over all its releases; for the learned model, for its first one to come."""

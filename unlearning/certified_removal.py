@@ -21,13 +21,26 @@ from models.progress import progress
 from models.solver import Solver
 from models.training import initialise
 from models.victim import ModelStack, Victim, unflatten
-from unlearning.certificate import Certificate, Constant, Mechanism
-from unlearning.gaussian_mechanism import classical_sensitivity_for, delta_of, epsilon_for, sensitivity_for
-from unlearning.procedure import Task
-from unlearning.released_noise import Noise, gaussian_noise, hides_nothing
+from unlearning.certification.certificate import Certificate, Constant, Mechanism
+from unlearning.certification.gaussian_mechanism import (
+    classical_sensitivity_for,
+    delta_of,
+    epsilon_for,
+    sensitivity_for,
+)
+from unlearning.certification.released_noise import Noise, gaussian_noise, hides_nothing
+from unlearning.certification.softmax_regression import (
+    GAMMA,
+    SoftmaxRegression,
+    as_flat,
+    as_matrix,
+    design,
+    spectral_norm,
+)
+from unlearning.procedure import Procedure
 from unlearning.retrain import Retrain
 from unlearning.second_order import SecondOrder
-from unlearning.softmax_regression import GAMMA, SoftmaxRegression, as_flat, as_matrix, design, spectral_norm
+from unlearning.task import Task
 
 
 def removal_step(solve: Callable[[Tensor], Tensor], leaving: Tensor, n: int) -> Tensor:
@@ -39,7 +52,7 @@ def removal_step(solve: Callable[[Tensor], Tensor], leaving: Tensor, n: int) -> 
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-class CertifiedRemoval:
+class CertifiedRemoval(Procedure):
     """theta' = theta + H_w^{-1} (1/n) sum_{deleted} grad l_j(theta), for multinomial logistic regression.
 
     The victim minimises n F(theta) + <b, theta>, b ~ N(0, sigma^2 I), which stays in the ledger. A removal leaves a
@@ -59,9 +72,8 @@ class CertifiedRemoval:
     """
 
     differentiable: ClassVar[bool] = True
-    uses_copy: ClassVar[bool] = False
-    exact: ClassVar[bool] = False
     remedy: ClassVar[str] = "lower unlearning.sigma (now {0.sigma:g}) or raise training.weight_decay"
+    learns_with: ClassVar[tuple[str, ...]] = ("sigma", "noise")
     sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
@@ -79,12 +91,12 @@ class CertifiedRemoval:
             )
 
     @property
-    def irreproducible(self) -> bool:
+    def irreproducible(self) -> bool:  # type: ignore[override]
         """Whether b comes from the system's entropy."""
         return self.noise == "secret"
 
     @property
-    def stochastic(self) -> bool:
+    def stochastic(self) -> bool:  # type: ignore[override]
         """Without noise the result does not depend on the seed."""
         return self.sigma > 0
 
@@ -104,22 +116,26 @@ class CertifiedRemoval:
         module, parameters, buffers = initialise(task.build, seed, task.records.x)
         plain = Victim(module, parameters, buffers)
         kept = torch.ones(len(task.records), dtype=torch.float64, device=task.records.x.device)
-        kept = kept if task.gone is None else kept - task.gone
+        kept = kept if task.forgotten is None else kept - task.forgotten
         history = {"spectral_norm": spectral_norm(design(plain, task.records) * kept[:, None].sqrt())}
         noise = gaussian_noise(self.noise, self.sigma, 1, plain.flat().numel(), seed, "certified removal", 0)
         trained, ledger = self._train(task, plain, kept[None], noise, retrainings=0)
         return Victim(module, unflatten(trained[0], parameters), buffers, history, {k: v[0] for k, v in ledger.items()})
 
     def forget(
-        self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
+        self, task: Task, victim: Victim, forget_weights: Tensor, seed: int, submitted: Examples | None = None
     ) -> ModelStack:
-        """One removal step for every row of `deleted` (m, n), or training again where the budget would be exceeded."""
+        """One removal step for every row of `forget_weights` (m, n), or training again beyond the budget."""
         if "spent" not in victim.ledger:
             raise UserError(
                 "This model has no budget: unlearning=certified_removal forgets from models that it learned."
             )
-        total, n = task.total(deleted), len(task.records)
-        leaving = total - (0 if task.gone is None else task.gone.to(total))
+        if victim.mask:
+            raise UserError(
+                "unlearning=certified_removal is proven for the minimum over all parameters; this model is pruned."
+            )
+        total, n = task.total(forget_weights), len(task.records)
+        leaving = total - (0 if task.forgotten is None else task.forgotten.to(total))
         touched = leaving.any(dim=0)
         slopes = weighted_gradient(victim, task.records[touched], leaving[:, touched])
         start = victim.copies(1)
@@ -151,32 +167,40 @@ class CertifiedRemoval:
         flat[over] = trained
         for name, value in fresh.items():
             ledger[name][over] = value
-        return ModelStack(models.module, unflatten(flat, victim.moving), models.buffers, models.history, ledger)
+        return replace(models, parameters=unflatten(flat, victim.moving), ledger=ledger)
 
     def _train(
-        self, task: Task, like: Victim, keep: Tensor, noise: Tensor, retrainings: int
+        self, task: Task, like: Victim, retain_weights: Tensor, noise: Tensor, retrainings: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Parameters (m, p) at the perturbed minimum for every row of `keep` = 1 - w and of b, and their ledger."""
+        """Parameters (m, p) at the perturbed minimum for every row of `retain_weights` and of b, and their ledger."""
         problem = _problem(task, like)
         flats, spent = [], []
-        with progress("minimising the perturbed objective", len(keep)) as tick:
-            for kept, b in problem.chunks(keep, as_matrix(noise.to(keep), problem.classes)):
+        with progress("minimising the perturbed objective", len(retain_weights)) as tick:
+            for kept, b in problem.chunks(retain_weights, as_matrix(noise.to(retain_weights), problem.classes)):
                 flats.append(as_flat(problem.minimise(kept, b, task.training.tolerance)).to(like.flat()))
                 rounded = as_matrix(flats[-1], problem.classes)
                 spent.append(problem.gradient(rounded, kept, b).norm(dim=(1, 2)))
                 tick(len(kept))
-        counts = torch.full((len(keep),), retrainings, device=keep.device)
-        return torch.cat(flats), {"spent": torch.cat(spent), "noise": noise.to(keep), "retrainings": counts}
+        counts = torch.full((len(retain_weights),), retrainings, device=retain_weights.device)
+        return torch.cat(flats), {"spent": torch.cat(spent), "noise": noise.to(retain_weights), "retrainings": counts}
 
-    def request_vjp(self, task: Task, victim: Victim, models: ModelStack, deleted: Tensor, cotangent: Tensor) -> Tensor:
+    def request_vjp(
+        self,
+        task: Task,
+        victim: Victim,
+        models: ModelStack,
+        forget_weights: Tensor,
+        cotangent: Tensor,
+        submitted: Examples | None = None,
+    ) -> Tensor:
         """dL/dw (m, n), by the rule of what made each of the models."""
         again = models.ledger["retrainings"] > victim.ledger["retrainings"]
-        slopes = torch.empty_like(deleted)
+        slopes = torch.empty_like(forget_weights)
         for rule, rows in ((SecondOrder(solver=self.solver), ~again), (Retrain(solver=self.solver), again)):
             if rows.any():
                 part = models.select(rows)
-                slopes[rows] = rule.request_vjp(task, victim, part, deleted[rows], cotangent[rows])
-        return slopes * (1 - task.total(torch.zeros_like(deleted)))  # what is gone is not forgotten again
+                slopes[rows] = rule.request_vjp(task, victim, part, forget_weights[rows], cotangent[rows])
+        return slopes * (1 - task.total(torch.zeros_like(forget_weights)))  # what is gone is not forgotten again
 
     def certificate(self, task: Task, victim: Victim) -> Certificate:
         """(epsilon, delta) for this model, judged by the analytic Gaussian mechanism."""

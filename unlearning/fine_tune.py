@@ -14,11 +14,12 @@ from data.examples import Examples
 from data.randomness import derive
 from models.training import train
 from models.victim import ModelStack, Victim
-from unlearning.procedure import Task, plain_learning
+from unlearning.procedure import Procedure
+from unlearning.task import Task
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-class FineTune:
+class FineTune(Procedure):
     """theta <- theta - lr grad F(theta; w), minibatch SGD for `epochs` epochs from the victim.
 
     Weight decay and batch size are those of the training recipe. At a small learning rate most of the influence
@@ -26,27 +27,18 @@ class FineTune:
     of many papers.
     """
 
-    differentiable: ClassVar[bool] = False
-    uses_copy: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = True
-    exact: ClassVar[bool] = False
-    irreproducible: ClassVar[bool] = False
     remedy: ClassVar[str] = "lower unlearning.lr (now {0.lr:g}) or unlearning.epochs (now {0.epochs})"
     epochs: Annotated[int, Field(ge=1), at_most(1_000_000, "each is a pass over the records")] = 5
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     schedule: Literal["constant", "cosine", "triangular"] = "constant"
 
-    def learn(self, task: Task, seed: int) -> Victim:
-        """Train the victim."""
-        return plain_learning(task, seed)
-
     def forget(
-        self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
+        self, task: Task, victim: Victim, forget_weights: Tensor, seed: int, submitted: Examples | None = None
     ) -> ModelStack:
-        """Fine-tune once for every row of `deleted` (m, n), all on the same batches."""
+        """Fine-tune once for every row of `forget_weights` (m, n), all on the same batches."""
         changes = {"epochs": self.epochs, "lr": self.lr, "momentum": self.momentum, "schedule": self.schedule}
         recipe = replace(task.training, optimizer="sgd", **changes)  # type: ignore[arg-type]
-        seeds = [derive(seed, "fine-tune")] * len(deleted)
-        start = victim.copies(len(deleted))
-        return train(task.build, task.records, recipe, seeds, task.total(deleted), start, "fine-tuning")
+        seeds = [derive(seed, "fine-tune")] * len(forget_weights)
+        start = victim.copies(len(forget_weights))
+        return train(task.build, task.records, recipe, seeds, task.total(forget_weights), start, "fine-tuning")

@@ -11,42 +11,46 @@ from torch import Tensor
 from data.examples import Examples
 from models.gradients import inner_products_many, input_gradients, weighted_gradient
 from models.victim import ModelStack, Victim
-from unlearning.procedure import Task, plain_learning
+from unlearning.procedure import Procedure
+from unlearning.task import Task
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-class FirstOrder:
+class FirstOrder(Procedure):
     """theta' = theta + (rate/n) sum_i w_i grad l(x~_i, y_i; theta): Warnecke's tau is rate/n.
 
-    The gradient is taken at the submitted copy x~_i. Linear in w, so dL/dw_i = (rate/n) <q, g_i>. Buffers are not
-    updated.
-    Source: Warnecke et al., NDSS 2023 (the first-order update, for deletion).
+    The gradient is taken at the submitted copy x~_i. Linear in w, so dL/dw_i = (rate/n) <q, grad l(x~_i)>. Buffers are
+    not updated. Source: Warnecke et al., NDSS 2023 (the first-order update, for deletion).
     """
 
     differentiable: ClassVar[bool] = True
-    uses_copy: ClassVar[bool] = True
     stochastic: ClassVar[bool] = False
-    exact: ClassVar[bool] = False
-    irreproducible: ClassVar[bool] = False
     remedy: ClassVar[str] = "lower unlearning.rate (now {0.rate:g})"
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
 
-    def learn(self, task: Task, seed: int) -> Victim:
-        """Train the victim."""
-        return plain_learning(task, seed)
-
     def forget(
-        self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
+        self, task: Task, victim: Victim, forget_weights: Tensor, seed: int, submitted: Examples | None = None
     ) -> ModelStack:
-        """One step for every row of `deleted` (m, n)."""
-        gradients = weighted_gradient(victim, submitted or task.records, deleted)
+        """One step for every row of `forget_weights` (m, n)."""
+        gradients = weighted_gradient(victim, submitted or task.records, forget_weights)
         return victim.moved(self.rate / len(task.records) * gradients)
 
-    def request_vjp(self, task: Task, victim: Victim, models: ModelStack, deleted: Tensor, cotangent: Tensor) -> Tensor:
+    def request_vjp(
+        self,
+        task: Task,
+        victim: Victim,
+        models: ModelStack,
+        forget_weights: Tensor,
+        cotangent: Tensor,
+        submitted: Examples | None = None,
+    ) -> Tensor:
         """dL/dw (m, n)."""
-        return self.rate / len(task.records) * inner_products_many(victim.copies(1), task.records, cotangent)
+        examples = submitted or task.records
+        return self.rate / len(task.records) * inner_products_many(victim.copies(1), examples, cotangent)
 
-    def pull_back_copies(self, task: Task, victim: Victim, deleted: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
+    def pull_back_copies(
+        self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples
+    ) -> Tensor:
         """dL/dx~_i, shape of `at.x`, for one request: (rate/n) w_i grad_x <q, grad_theta l(x~_i)>; q (p,)."""
-        scale = (self.rate / len(task.records) * deleted).reshape(-1, *[1] * (at.x.dim() - 1))
+        scale = (self.rate / len(task.records) * forget_weights).reshape(-1, *[1] * (at.x.dim() - 1))
         return scale * input_gradients(victim, at, cotangent)

@@ -15,14 +15,15 @@ from data.examples import Examples
 from data.randomness import generator
 from models.fisher import diagonal_fisher
 from models.victim import ModelStack, Victim, unflatten
-from unlearning.procedure import Task, plain_learning
+from unlearning.procedure import Procedure
+from unlearning.task import Task
 
 FLOOR = 1e-8  # added to the Fisher information, as in the authors' code
 _sums: WeakKeyDictionary[Victim, tuple[Examples, Tensor | None, Tensor]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-class FisherForgetting:
+class FisherForgetting(Procedure):
     """theta' ~ N(theta, alpha diag(s)) with s_k = min((F_k + 1e-8)^(-exponent), cap) for every parameter k.
 
     F_k is the mean over the retained records x of sum_y p(y|x) (d log p(y|x) / d theta_k)^2: the true Fisher
@@ -38,44 +39,35 @@ class FisherForgetting:
     Source: Golatkar et al., CVPR 2020, and its code.
     """
 
-    differentiable: ClassVar[bool] = False
-    uses_copy: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = True
-    exact: ClassVar[bool] = False
-    irreproducible: ClassVar[bool] = False
     remedy: ClassVar[str] = "lower unlearning.alpha (now {0.alpha:g}) or unlearning.cap (now {0.cap:g})"
     alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-6
     cap: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e3
     exponent: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     averaged: bool = False
 
-    def learn(self, task: Task, seed: int) -> Victim:
-        """Train the victim."""
-        return plain_learning(task, seed)
-
     def forget(
-        self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
+        self, task: Task, victim: Victim, forget_weights: Tensor, seed: int, submitted: Examples | None = None
     ) -> ModelStack:
-        """The victim with noise for every row of `deleted` (m, n)."""
-        variance = self.variance(task, victim, deleted)
-        gone = 0 if task.gone is None else int((task.gone > 0).sum())  # the next request draws anew
-        rng = generator(seed, "Fisher forgetting", gone)
+        """The victim with noise for every row of `forget_weights` (m, n)."""
+        variance = self.variance(task, victim, forget_weights)
+        forgotten = 0 if task.forgotten is None else int((task.forgotten > 0).sum())  # the next request draws anew
+        rng = generator(seed, "Fisher forgetting", forgotten)
         noise = torch.randn(variance.shape[1], generator=rng, dtype=variance.dtype).to(variance.device)
         return victim.moved(variance.sqrt() * noise)
 
-    def variance(self, task: Task, victim: Victim, deleted: Tensor) -> Tensor:
-        """alpha s, shape (m, p), for every row of `deleted` (m, n).
+    def variance(self, task: Task, victim: Victim, forget_weights: Tensor) -> Tensor:
+        """alpha s, shape (m, p), for every row of `forget_weights` (m, n).
 
         Raises UserError for a request that leaves no record.
         """
-        spread = (_fisher(task, victim, deleted) + FLOOR) ** -self.exponent
+        spread = (_fisher(task, victim, forget_weights) + FLOOR) ** -self.exponent
         if not self.averaged:
             return self.alpha * spread.clamp(max=self.cap)
         classes = victim.logits(task.records.x[:1]).shape[-1]
         parts = [
             self._rules(value, last=value.shape[1] == classes) for value in unflatten(spread, victim.moving).values()
         ]
-        return self.alpha * torch.cat([part.reshape(len(deleted), -1) for part in parts], dim=1)
+        return self.alpha * torch.cat([part.reshape(len(forget_weights), -1) for part in parts], dim=1)
 
     def _rules(self, spread: Tensor, last: bool) -> Tensor:
         """What the authors' code makes of one tensor of s, shape (m, *shape)."""
@@ -85,23 +77,23 @@ class FisherForgetting:
         return 10 * spread if last or spread.dim() == 2 else spread
 
 
-def _fisher(task: Task, victim: Victim, deleted: Tensor) -> Tensor:
+def _fisher(task: Task, victim: Victim, forget_weights: Tensor) -> Tensor:
     """F (m, p): the sum over all records that are there, once, less the part of those that each request deletes."""
-    gone = task.total(torch.zeros_like(deleted[:1]))
-    leaving = task.total(deleted) - gone
-    columns, left = (leaving != 0).any(dim=0), (1 - gone).sum() - leaving.sum(dim=1, keepdim=True)
+    forgotten = task.total(torch.zeros_like(forget_weights[:1]))
+    leaving = task.total(forget_weights) - forgotten
+    columns, left = (leaving != 0).any(dim=0), (1 - forgotten).sum() - leaving.sum(dim=1, keepdim=True)
     if not (left > 0).all():
         raise UserError("unlearning=fisher_forgetting needs records that stay; a request deletes all of them.")
-    total = _sum_of_all(task, victim, 1 - gone)
+    total = _sum_of_all(task, victim, 1 - forgotten)
     if columns.any():
         total = total - diagonal_fisher(victim, task.records[columns], leaving[:, columns])
-    return total.clamp_min(0).expand(len(deleted), -1) / left
+    return total.clamp_min(0).expand(len(forget_weights), -1) / left
 
 
 def _sum_of_all(task: Task, victim: Victim, there: Tensor) -> Tensor:
     """The Fisher sum (1, p) over the records that are there; kept as long as the victim lives, as requests share it."""
     known = _sums.get(victim)
-    if known is None or known[0] is not task.records or known[1] is not task.gone:
-        known = (task.records, task.gone, diagonal_fisher(victim, task.records, there))
+    if known is None or known[0] is not task.records or known[1] is not task.forgotten:
+        known = (task.records, task.forgotten, diagonal_fisher(victim, task.records, there))
         _sums[victim] = known
     return known[2]

@@ -16,16 +16,18 @@ from data.bounds import at_most
 from data.examples import Examples
 from models.curvature import hessian
 from models.gradients import inner_products_many, losses
+from models.mask import pruned
 from models.passes import models_at_once, rows_at_once
 from models.victim import ModelStack, Tensors, Victim, concatenate
-from unlearning.procedure import Task, plain_learning
+from unlearning.procedure import Procedure
+from unlearning.task import Task
 
 CHUNK = 2**18  # examples x models of one step, at most
 EXAMPLES = 64  # at least so many with every model, in a pass of products with many models
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-class GradientAscent:
+class GradientAscent(Procedure):
     """theta_{j+1} = theta_j + lr grad [sum_i w_i l(x~_i; theta_j) / max(1, sum_i w_i)], at most `steps` full batches.
 
     For whole examples this is the mean loss of the deleted ones. It has no maximum, so a model stops once that mean
@@ -36,10 +38,7 @@ class GradientAscent:
     """
 
     differentiable: ClassVar[bool] = True
-    uses_copy: ClassVar[bool] = True
     stochastic: ClassVar[bool] = False
-    exact: ClassVar[bool] = False
-    irreproducible: ClassVar[bool] = False
     remedy: ClassVar[str] = (
         "lower unlearning.lr (now {0.lr:g}), unlearning.steps (now {0.steps}) or unlearning.loss_cap (now {0.loss_cap})"
     )
@@ -47,40 +46,45 @@ class GradientAscent:
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     loss_cap: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
-    def learn(self, task: Task, seed: int) -> Victim:
-        """Train the victim."""
-        return plain_learning(task, seed)
-
     def forget(
-        self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
+        self, task: Task, victim: Victim, forget_weights: Tensor, seed: int, submitted: Examples | None = None
     ) -> ModelStack:
-        """Ascend for every row of `deleted` (m, n); an empty row leaves the victim as it is."""
-        examples, columns = submitted or task.records, deleted.any(dim=0)
+        """Ascend for every row of `forget_weights` (m, n); an empty row leaves the victim as it is."""
+        examples, columns = submitted or task.records, forget_weights.any(dim=0)
         if not columns.any():
-            return victim.copies(len(deleted))
+            return victim.copies(len(forget_weights))
         at_once = rows_at_once(victim, examples.x, CHUNK, int(columns.sum()))
         with torch.no_grad():
-            return concatenate([self._climbed(victim, examples, rows) for rows in deleted.split(at_once)])
+            return concatenate([self._climbed(victim, examples, rows) for rows in forget_weights.split(at_once)])
 
-    def _climbed(self, victim: Victim, examples: Examples, deleted: Tensor) -> ModelStack:
-        models, columns = victim.copies(len(deleted)), deleted.any(dim=0)
+    def _climbed(self, victim: Victim, examples: Examples, forget_weights: Tensor) -> ModelStack:
+        models, columns = victim.copies(len(forget_weights)), forget_weights.any(dim=0)
         own = examples[columns]
-        return replace(models, parameters=self._climb(models, own.x, own.y, deleted[:, columns]))
+        return replace(models, parameters=self._climb(models, own.x, own.y, forget_weights[:, columns]))
 
-    def request_vjp(self, task: Task, victim: Victim, models: ModelStack, deleted: Tensor, cotangent: Tensor) -> Tensor:
+    def request_vjp(
+        self,
+        task: Task,
+        victim: Victim,
+        models: ModelStack,
+        forget_weights: Tensor,
+        cotangent: Tensor,
+        submitted: Examples | None = None,
+    ) -> Tensor:
         """dL/dw (m, n), by the adjoint of every step, from the last to the first.
 
         With a step theta' = theta + r sum_i s_i g_i(theta), dL/ds_i gains r <q', g_i(theta)>, and q = q' + r H q' with
         H = sum_i s_i H_i(theta).
         """
-        x = task.records.x
+        examples = submitted or task.records
+        x = examples.x
         at_once = max(1, min(models_at_once(victim) // self.steps, rows_at_once(victim, x, CHUNK, EXAMPLES)))
-        pairs = zip(deleted.split(at_once), cotangent.split(at_once), strict=True)
-        return torch.cat([self._slopes(task.records, victim, weights, q) for weights, q in pairs])
+        pairs = zip(forget_weights.split(at_once), cotangent.split(at_once), strict=True)
+        return torch.cat([self._slopes(examples, victim, weights, q) for weights, q in pairs])
 
-    def _slopes(self, records: Examples, victim: Victim, weights: Tensor, q: Tensor) -> Tensor:
+    def _slopes(self, examples: Examples, victim: Victim, weights: Tensor, q: Tensor) -> Tensor:
         columns, start = (weights != 0).any(dim=0), victim.copies(len(weights))
-        own, steps = records[columns], list[tuple[Tensors, Tensor]]()
+        own, steps = examples[columns], list[tuple[Tensors, Tensor]]()
         with torch.no_grad():
             self._climb(start, own.x, own.y, weights[:, columns], steps)
         total = weights.sum(dim=1, keepdim=True)
@@ -88,21 +92,23 @@ class GradientAscent:
         slopes = torch.zeros_like(weights)
         for parameters, rising in reversed(steps):
             there, pushed = replace(start, parameters=parameters), rising[:, None] * q
-            slopes += inner_products_many(there, records, pushed)
+            slopes += inner_products_many(there, examples, pushed)
             if len(own) > 0:  # the product divides by the number of its examples
                 q = q + hessian(there, own, 1 - len(own) * share[:, columns], 0.0)(pushed)
         along = (slopes * share).sum(dim=1, keepdim=True)
         return torch.where(total >= 1, (slopes - along) / total.clamp_min(1), slopes)
 
-    def pull_back_copies(self, task: Task, victim: Victim, deleted: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
+    def pull_back_copies(
+        self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples
+    ) -> Tensor:
         """dL/dx~_i, shape of `at.x`, for one request; q (p,)."""
-        columns, slopes = deleted != 0, torch.zeros_like(at.x)
+        columns, slopes = forget_weights != 0, torch.zeros_like(at.x)
         if not columns.any():
             return slopes
         copies = at[columns]
 
         def final(x: Tensor) -> Tensor:
-            return _flat(self._climb(victim.copies(1), x, copies.y, deleted[None, columns]))[0]
+            return _flat(self._climb(victim.copies(1), x, copies.y, forget_weights[None, columns]))[0]
 
         slopes[columns] = vjp(final, copies.x)[1](cotangent)[0].detach()
         return slopes
@@ -129,10 +135,11 @@ class GradientAscent:
             rising = self.lr * (values <= cap).to(values)
             if steps is not None:
                 steps.append((parameters, rising))
-            parameters = {
+            moved = {
                 name: value + rising.reshape(-1, *[1] * (value.dim() - 1)) * slopes[name]
                 for name, value in parameters.items()
             }
+            parameters = pruned(moved, models.mask)
         return parameters
 
 

@@ -13,17 +13,19 @@ from torch import Tensor
 from torch.func import grad, jvp
 
 from data.examples import Examples
+from models.bilinear import curvature_between
 from models.curvature import softmax_curvature
 from models.gradients import inner_products_many, input_gradients, losses, weighted_gradient
 from models.influence import inverse_curvature
 from models.solver import Solver
 from models.victim import ModelStack, Tensors, Victim, forward, unflatten
-from unlearning.procedure import Task, plain_learning
+from unlearning.procedure import Procedure
 from unlearning.second_order import SecondOrder
+from unlearning.task import Task
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-class InfluenceReplacement:
+class InfluenceReplacement(Procedure):
     """theta' = theta - (rate/n) G or theta - (H + damping I)^{-1} G/n, with G = sum_i w_i [grad l(z~_i) - grad l(z_i)].
 
     The submitted examples z~ take the place of the records z, with corrected features, labels or both; without any, the
@@ -34,15 +36,12 @@ class InfluenceReplacement:
     on the old one; with `original`, to the data before it. Away from a stationary point `second_order` also removes
     what is left of the old gradient; this procedure does not, so that with nothing to replace theta stays as it is.
 
-    Records deleted earlier count neither in G nor in H; `task.gone` holds replaced records for deleted too, so a
+    Records deleted earlier count neither in G nor in H; `task.forgotten` holds replaced records for deleted too, so a
     provider that goes on from corrected data puts them into `task.records`. BatchNorm buffers are read, not updated.
     Source: Warnecke et al., NDSS 2023 (first-order and second-order update).
     """
 
-    uses_copy: ClassVar[bool] = True
     stochastic: ClassVar[bool] = False
-    exact: ClassVar[bool] = False
-    irreproducible: ClassVar[bool] = False
     remedy: ClassVar[str] = (
         "lower unlearning.rate (now {0.rate:g}) or raise unlearning.solver.damping (now {0.solver.damping:g})"
     )
@@ -52,57 +51,83 @@ class InfluenceReplacement:
     solver: Solver = Field(default_factory=lambda: Solver(method="auto", damping=0.01))
 
     @property
-    def differentiable(self) -> bool:
+    def differentiable(self) -> bool:  # type: ignore[override]
         """Not where the curvature changes with the request and is that of examples drawn at random."""
         return self.order == "first" or self.curvature_of == "original" or self.solver.method != "woodbury"
 
-    def learn(self, task: Task, seed: int) -> Victim:
-        """Train the victim."""
-        return plain_learning(task, seed)
-
     def forget(
-        self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
+        self, task: Task, victim: Victim, forget_weights: Tensor, seed: int, submitted: Examples | None = None
     ) -> ModelStack:
-        """One step for every row of `deleted` (m, n), which says what is replaced, or deleted without `submitted`."""
-        leaving, columns = _leaving(task, deleted)
+        """One step for every row of `forget_weights` (m, n): what is replaced, or without `submitted` deleted."""
+        leaving, columns = _leaving(task, forget_weights)
         if not columns.any():
-            return victim.copies(len(deleted))
+            return victim.copies(len(forget_weights))
         change = -weighted_gradient(victim, task.records[columns], leaving[:, columns])
         if submitted is not None:
             change = change + weighted_gradient(victim, submitted[columns], leaving[:, columns])
         mean = change / len(task.records)
         if self.order == "first":
             return victim.moved(-self.rate * mean)
-        return victim.moved(-self._solve(task, victim, deleted, mean, submitted))
+        return victim.moved(-self._solve(task, victim, forget_weights, mean, submitted))
 
     def _solve(
-        self, task: Task, victim: Victim, deleted: Tensor, vectors: Tensor, submitted: Examples | None
+        self, task: Task, victim: Victim, forget_weights: Tensor, vectors: Tensor, submitted: Examples | None
     ) -> Tensor:
         """(H_j + damping I)^{-1} v_j for every row of `vectors` (m, p)."""
         start, decay = victim.copies(1), task.training.weight_decay
         if self.curvature_of == "modified" and submitted is not None:
-            examples, weights = _modified(task, deleted, submitted)
+            examples, weights = _modified(task, forget_weights, submitted)
             solver = self.solver  # a dense factor of these examples would serve this one request, so auto takes none
             solver = replace(solver, method="cg") if solver.method == "auto" else solver
             return inverse_curvature(solver, start, examples, weights, decay, vectors).x
-        weights = task.total(deleted if self.curvature_of == "modified" else torch.zeros_like(deleted))
+        weights = task.total(forget_weights if self.curvature_of == "modified" else torch.zeros_like(forget_weights))
         return inverse_curvature(self.solver, start, task.records, weights, decay, vectors, base=victim).x
 
-    def request_vjp(self, task: Task, victim: Victim, models: ModelStack, deleted: Tensor, cotangent: Tensor) -> Tensor:
-        """dL/dw (m, n) of a deletion: (rate/n) <q, g_i>, or what `second_order` has; 0 for records that are gone."""
-        there, start = 1 - task.total(torch.zeros_like(deleted)), victim.copies(1)
-        if self.order == "first":
-            return there * self.rate / len(task.records) * inner_products_many(start, task.records, cotangent)
-        newton = SecondOrder(retained_curvature=self.curvature_of == "modified", solver=self.solver)
-        return there * newton.request_vjp(task, victim, models, deleted, cotangent)
+    def request_vjp(
+        self,
+        task: Task,
+        victim: Victim,
+        models: ModelStack,
+        forget_weights: Tensor,
+        cotangent: Tensor,
+        submitted: Examples | None = None,
+    ) -> Tensor:
+        """dL/dw (m, n); 0 for records that were forgotten before.
 
-    def pull_back_copies(self, task: Task, victim: Victim, deleted: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
+        Of a deletion (rate/n) <q, g_i>, or what `second_order` has. Of a replacement -(rate/n) <q, g~_i - g_i>, or
+        -(1/n) [<v, g~_i - g_i> + v' (H~_i - H_i) s] with v = H^{-1} q and s = theta' - theta; the second term only for
+        the modified curvature. g~_i and H~_i are those of the submitted example.
+        """
+        there, n = 1 - task.total(torch.zeros_like(forget_weights)), len(task.records)
+        if submitted is not None:
+            return -there * self._replaced(task, victim, models, forget_weights, cotangent, submitted) / n
+        if self.order == "first":
+            return there * self.rate / n * inner_products_many(victim.copies(1), task.records, cotangent)
+        newton = SecondOrder(retained_curvature=self.curvature_of == "modified", solver=self.solver)
+        return there * newton.request_vjp(task, victim, models, forget_weights, cotangent)
+
+    def _replaced(
+        self, task: Task, victim: Victim, models: ModelStack, forget_weights: Tensor, q: Tensor, submitted: Examples
+    ) -> Tensor:
+        """-n dL/dw (m, n) of a replacement, also for records that were forgotten before."""
+        second, start = self.order == "second", victim.copies(1)
+        v = self._solve(task, victim, forget_weights, q, submitted) if second else self.rate * q
+        new, old = (inner_products_many(start, each, v) for each in (submitted, task.records))
+        if not (second and self.curvature_of == "modified"):
+            return new - old
+        s, kind = models.flat() - victim.flat(), self.solver.curvature
+        bent, straight = (curvature_between(kind, victim, each, v, s) for each in (submitted, task.records))
+        return new - old + bent - straight
+
+    def pull_back_copies(
+        self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples
+    ) -> Tensor:
         """dL/dx~_i, shape of `at.x`, for one request that replaces by `at`: -(1/n) w_i grad_x <v, grad_theta l(x~_i)>.
 
         Here q is (p,), v = rate q in the first order and H^{-1} q in the second; the modified curvature adds
         -(1/n) w_i grad_x v' H(x~_i) s with s = theta' - theta.
         """
-        rows = deleted[None]
+        rows = forget_weights[None]
         leaving, columns = _leaving(task, rows)
         slopes = torch.zeros_like(at.x)
         if not columns.any():
@@ -149,19 +174,19 @@ def _losses(victim: Victim, x: Tensor, y: Tensor, parameters: Tensors) -> Tensor
     return losses(victim.module, parameters, victim.buffers, x, y)
 
 
-def _leaving(task: Task, deleted: Tensor) -> tuple[Tensor, Tensor]:
+def _leaving(task: Task, forget_weights: Tensor) -> tuple[Tensor, Tensor]:
     """Weights (m, n) of the records that leave now and were not gone before, and which columns (n,) have any."""
-    leaving = task.total(deleted) - task.total(torch.zeros_like(deleted))
+    leaving = task.total(forget_weights) - task.total(torch.zeros_like(forget_weights))
     return leaving, (leaving != 0).any(dim=0)
 
 
-def _modified(task: Task, deleted: Tensor, submitted: Examples) -> tuple[Examples, Tensor]:
+def _modified(task: Task, forget_weights: Tensor, submitted: Examples) -> tuple[Examples, Tensor]:
     """Records at weight 1 - w followed by copies at weight w, as examples and deletion weights.
 
     Products with the curvature divide by the number of their examples, so the weights are scaled to divide by n.
     """
-    leaving, columns = _leaving(task, deleted)
+    leaving, columns = _leaving(task, forget_weights)
     copies = submitted[columns]
     examples = Examples(torch.cat([task.records.x, copies.x]), torch.cat([task.records.y, copies.y]))
-    keep = torch.cat([1 - task.total(deleted), leaving[:, columns]], dim=1)
-    return examples, 1 - keep * (len(examples) / len(task.records))
+    retain_weights = torch.cat([1 - task.total(forget_weights), leaving[:, columns]], dim=1)
+    return examples, 1 - retain_weights * (len(examples) / len(task.records))

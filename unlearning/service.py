@@ -1,9 +1,13 @@
-"""What a provider shows to the outside. The threat model is in the type: a `Service` has nothing to open."""
+"""What a provider shows to the outside. The threat model is in the type: a black box has nothing to open.
+
+`Predictor` answers, `Service` answers and forgets, `OpenService` is the provider itself, opened. What stands behind the
+first two is in private slots. Python's privacy is a convention: an attack that keeps to public names cannot reach it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -23,31 +27,16 @@ class BudgetSpent(UserError):
 
 @dataclass
 class Meter:
-    """Counts what an attack has used. One `forget` with the predictions on its result is one query."""
+    """Counts what an attack has used. One forgotten request with the predictions on its result is one query."""
 
     queries: int = 0
-    predictions: int = 0  # inputs shown to a service outside a query
+    predictions: int = 0  # inputs shown to a predictor or a service outside a query
     operator_calls: int = 0  # runs of the unlearning procedure, one for each request and model
 
 
 @dataclass(frozen=True)
-class Service:
-    """Black-box access: predictions, deletion requests, and how many requests are left. There is nothing else on it.
-
-    `predict(x)` gives probabilities (n, classes). `forget(requests)` gives one service per request; with feedback
-    `score` each request is tried on the same model and rolled back, with `sequential` a request is carried out for
-    good and this service can no longer be used. `queries_left()` is what remains of the budget; a query beyond it
-    raises BudgetSpent.
-    """
-
-    predict: Callable[[Tensor], Tensor]
-    forget: Callable[[Sequence[Request]], list[Service]]
-    queries_left: Callable[[], int]
-
-
-@dataclass(frozen=True)
 class OpenService:
-    """White-box access: the service, opened. Several victims (with their seeds) stand for an ensemble."""
+    """White-box access: the provider, opened. Several victims (with their seeds) stand for an ensemble."""
 
     task: Task
     procedure: Procedure
@@ -56,71 +45,123 @@ class OpenService:
     meter: Meter = field(default_factory=Meter)
 
     def unlearn(self, deleted: Tensor) -> list[ModelStack]:
-        """The models after every row of `deleted` (m, n), one `ModelStack` of m models per victim."""
+        """The models after every row of weights `deleted` (m, n), one `ModelStack` of m models per victim."""
         self.meter.operator_calls += len(deleted) * len(self.victims)
+        return self._unlearned(deleted)
+
+    def forget(self, request: Request) -> OpenService:
+        """The provider after `request`, with the copies that it brings, was carried out; this one stays as it is."""
+        return self.forget_each([request])[0]
+
+    def forget_each(self, requests: Sequence[Request]) -> list[OpenService]:
+        """The provider after each request alone, evaluated together where none brings copies of its own.
+
+        Raises UserError for a request that is empty, malformed, or names what is gone already; it costs nothing.
+        """
+        changed = self._carried_out(requests)
+        self.meter.operator_calls += len(requests) * len(self.victims)
+        pairs = zip(requests, changed, strict=True)
+        return [replace(self, task=self.task.without(request), victims=victims) for request, victims in pairs]
+
+    def _carried_out(self, requests: Sequence[Request]) -> list[tuple[Victim, ...]]:
+        if any(request.examples is not None or not request.indices for request in requests):
+            return [tuple(self._forgotten(request)) for request in requests]
+        deleted = as_weights(requests, self.task.records)
+        if self.task.forgotten is not None and bool((deleted * self.task.forgotten.to(deleted)).any()):
+            raise UserError("The request names a record that was deleted before.")
+        changed: list[tuple[Victim, ...]] = []
+        for rows in deleted.split(models_at_once(self.victims[0])):
+            stacks = self._unlearned(rows)
+            changed += [tuple(stack[row] for stack in stacks) for row in range(len(rows))]
+        return changed
+
+    def _forgotten(self, request: Request) -> list[Victim]:
+        pairs = zip(self.victims, self.seeds, strict=True)
+        return [forget(self.procedure, self.task, victim, request, seed) for victim, seed in pairs]
+
+    def _unlearned(self, deleted: Tensor) -> list[ModelStack]:
         pairs = zip(self.victims, self.seeds, strict=True)
         return [unlearned(self.procedure, self.task, victim, deleted, seed) for victim, seed in pairs]
 
 
-def serve(
-    task: Task, procedure: Procedure, victims: Sequence[Victim], seeds: Sequence[int], meter: Meter, budget: int,
-    feedback: Feedback = "score",
-) -> Service:  # fmt: skip
-    """Close a provider into a `Service` with a budget of `budget` queries; several victims answer with their mean.
+class Predictor:
+    """The predictions of a deployed model, counted. There is nothing else on it."""
+
+    __slots__ = ("_meter", "_victims")
+
+    def __init__(self, victims: Sequence[Victim], meter: Meter | None = None) -> None:
+        """`victims` that answer together; `meter` counts the inputs, where they are to be counted."""
+        self._victims, self._meter = tuple(victims), meter
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Probabilities (n, classes) of inputs `x` (n, *shape); several victims answer with their mean."""
+        if self._meter is not None:
+            self._meter.predictions += len(x)
+        return torch.stack([victim.probabilities(x) for victim in self._victims]).mean(0)
+
+
+@dataclass
+class _Account:
+    """The query budget that a service shares with every service that comes of it."""
+
+    budget: int
+    spent: int = 0
+
+    def check(self, asked: int) -> None:
+        if self.spent + asked > self.budget:
+            raise BudgetSpent(
+                f"The query budget of {self.budget} is used up ({self.spent} spent, {asked} asked); "
+                "an attack says in its `queries` how many it makes."
+            )
+
+
+class Service(Predictor):
+    """Black-box access: predictions, deletion requests, and how many requests are left. There is nothing else on it.
+
+    With feedback `score` each request is tried on the same model and rolled back. With `sequential` a request is
+    carried out for good: this service can no longer be asked, and the one it returned goes on. `serve` makes one.
+    """
+
+    __slots__ = ("_account", "_feedback", "_provider", "_retired")
+
+    def __init__(self, provider: OpenService, account: _Account, feedback: Feedback, meter: Meter | None) -> None:
+        super().__init__(provider.victims, meter)
+        self._provider, self._account, self._feedback, self._retired = provider, account, feedback, False
+
+    def queries_left(self) -> int:
+        """How many more requests the budget allows."""
+        return self._account.budget - self._account.spent
+
+    def forget(self, request: Request) -> Service:
+        """The service after one request, which may bring copies of its records: one query.
+
+        Raises BudgetSpent beyond the budget, and UserError for a request that `unlearning.procedure.forget` refuses.
+        """
+        if not isinstance(request, Request):
+            raise UserError(
+                f"forget() takes one Request, and was given a {type(request).__name__}; forget_each() takes many."
+            )
+        return self.forget_each([request])[0]
+
+    def forget_each(self, requests: Sequence[Request]) -> list[Service]:
+        """The service after each request alone, evaluated together: one query each; with `sequential` only one."""
+        if self._retired:
+            raise UserError("This service has carried out a request for good; use the service that request returned.")
+        if self._feedback == "sequential" and len(requests) != 1:
+            raise UserError("With sequential feedback a service takes one request at a time.")
+        self._account.check(len(requests))
+        changed = self._provider.forget_each(requests)
+        self._account.spent += len(requests)
+        self._provider.meter.queries += len(requests)
+        self._retired = self._feedback == "sequential"
+        return [Service(provider, self._account, self._feedback, meter=None) for provider in changed]
+
+
+def serve(provider: OpenService, queries: int, feedback: Feedback = "score") -> Service:
+    """Close a provider into a `Service` that takes at most `queries` requests; its meter goes on counting.
 
     Raises UserError for a budget that is not positive.
     """
-    if budget < 1:
-        raise UserError(f"A query budget must be at least 1, got {budget}.")
-    spent = [0]
-
-    def service(task: Task, victims: Sequence[Victim], counted: bool) -> Service:
-        alive = [True]
-
-        def predict(x: Tensor) -> Tensor:
-            meter.predictions += len(x) if counted else 0
-            return torch.stack([victim.probabilities(x) for victim in victims]).mean(0)
-
-        def forget_all(requests: Sequence[Request]) -> list[Service]:
-            if not alive[0]:
-                raise UserError(
-                    "This service has carried out a request for good; use the service that request returned."
-                )
-            if feedback == "sequential" and len(requests) != 1:
-                raise UserError("With sequential feedback a service takes one request at a time.")
-            if spent[0] + len(requests) > budget:
-                raise BudgetSpent(
-                    f"The query budget of {budget} is used up ({spent[0]} spent, {len(requests)} asked); "
-                    "an attack says in its `queries` how many it makes."
-                )
-            changed = _carry_out(task, procedure, victims, seeds, requests)
-            spent[0] += len(requests)
-            meter.queries += len(requests)
-            meter.operator_calls += len(requests) * len(victims)
-            if feedback == "sequential":
-                alive[0] = False
-                return [service(task.without(requests[0]), changed[0], counted=False)]
-            return [
-                service(task.without(r), models, counted=False) for r, models in zip(requests, changed, strict=True)
-            ]
-
-        return Service(predict, forget_all, lambda: budget - spent[0])
-
-    return service(task, victims, counted=True)
-
-
-def _carry_out(
-    task: Task, procedure: Procedure, victims: Sequence[Victim], seeds: Sequence[int], requests: Sequence[Request]
-) -> list[list[Victim]]:
-    """The victims after each request, evaluated together where the requests bring no copies of their own."""
-    pairs = list(zip(victims, seeds, strict=True))
-    if any(request.examples is not None or not request.indices for request in requests):
-        return [[forget(procedure, task, victim, request, seed) for victim, seed in pairs] for request in requests]
-    deleted = as_weights(requests, task.records)
-    if task.gone is not None and bool((deleted * task.gone.to(deleted)).any()):
-        raise UserError("The request names a record that was deleted before.")
-    changed: list[list[Victim]] = []
-    for rows in deleted.split(models_at_once(victims[0])):
-        ensembles = [unlearned(procedure, task, victim, rows, seed) for victim, seed in pairs]
-        changed += [[ensemble[row] for ensemble in ensembles] for row in range(len(rows))]
-    return changed
+    if queries < 1:
+        raise UserError(f"A query budget must be at least 1, got {queries}.")
+    return Service(provider, _Account(queries), feedback, provider.meter)

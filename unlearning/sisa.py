@@ -15,13 +15,14 @@ from data.errors import UserError
 from data.examples import Examples
 from data.randomness import derive, generator
 from models.committee import Aggregation, Committee, constituent, join
-from models.training import Build, Training, initialise, train
+from models.training import Build, Training, fresh, initialise, train
 from models.victim import ModelStack, Tensors, Victim, concatenate
-from unlearning.procedure import Task
+from unlearning.procedure import Procedure
+from unlearning.task import Task
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-class Sisa:
+class Sisa(Procedure):
     """Sharded, isolated, sliced, aggregated: constituent k learns shard k alone, in one stage per slice.
 
     Stage i trains on slices 1..i from the checkpoint before slice i, with seed, schedule and optimiser state of its
@@ -35,18 +36,16 @@ class Sisa:
     alone; replayed stages (with the initialisation, where it is the first) use the seed of `forget`. With the learning
     seed one request gives, bit by bit, what learning without its records gives (many at once: to rounding): exact with
     respect to this procedure, not to one model trained on all records. Batch-norm statistics are those of the replay.
+    What is pruned in the victim stays so in every replayed stage, from its start.
 
     `aggregation` mean suits games that measure confidences; the paper's default is vote. `weighted` counts a
     constituent by the size of its shard at learning. The server deletes its own record: a perturbed copy changes
     nothing. Source: Bourtoule et al., IEEE S&P 2021.
     """
 
-    differentiable: ClassVar[bool] = False
-    uses_copy: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = True
     exact: ClassVar[bool] = True
-    irreproducible: ClassVar[bool] = False
     remedy: ClassVar[str] = "lower training.lr"
+    learns_with: ClassVar[tuple[str, ...]] = ("shards", "slices", "aggregation", "weighted")
     shards: Annotated[int, Field(ge=1)] = 5
     slices: Annotated[int, Field(ge=1)] = 4
     aggregation: Aggregation = "mean"
@@ -79,33 +78,44 @@ class Sisa:
     def learn(self, task: Task, seed: int) -> Victim:
         """Train every constituent through its stages; the history holds the checkpoint before each later slice."""
         module = initialise(self.architecture(task), seed, task.records.x)[0]
-        gone = task.total(task.records.x.new_zeros(1, len(task.records)))
+        forgotten = task.total(task.records.x.new_zeros(1, len(task.records)))
         history, learned = {"seed": torch.tensor(seed)}, []
         for k, shard in enumerate(self.assignment(task, seed)):
-            models = self._stage(task, shard, k, 0, gone, None, seed)
+            models = self._stage(task, shard, k, 0, forgotten, None, seed)
             for stage in range(1, self.slices):
                 tensors = models[0].moving | models[0].buffers
                 history |= {_checkpoint_name(k, stage, name): value for name, value in tensors.items()}
-                models = self._stage(task, shard, k, stage, gone, models, seed)
+                models = self._stage(task, shard, k, stage, forgotten, models, seed)
             learned.append(models[0])
         parameters, buffers = join([each.moving for each in learned]), join([each.buffers for each in learned])
         return Victim(module, parameters, buffers, history)
 
     def _stage(
-        self, task: Task, shard: list[Tensor], k: int, stage: int, deleted: Tensor, start: ModelStack | None, seed: int
+        self,
+        task: Task,
+        shard: list[Tensor],
+        k: int,
+        stage: int,
+        forget_weights: Tensor,
+        start: ModelStack | None,
+        seed: int,
     ) -> ModelStack:
-        """Constituent k after training on the first stage + 1 slices, once for every row of `deleted` (m, n)."""
+        """Constituent k after training on the first stage + 1 slices, once for every row of `forget_weights` (m, n)."""
         seen = torch.cat(shard[: stage + 1])
         recipe = replace(task.training, epochs=self.epochs(task.training))
-        seeds = [derive(seed, "shard", k, "stage", stage)] * len(deleted)
+        seeds = [_stage_seed(seed, k, stage)] * len(forget_weights)
         label = f"shard {k + 1} of {self.shards}, slice {stage + 1} of {self.slices}"
-        return train(task.build, task.records[seen], recipe, seeds, deleted[:, seen], start, label)
+        return train(task.build, task.records[seen], recipe, seeds, forget_weights[:, seen], start, label)
 
     def forget(
-        self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
+        self, task: Task, victim: Victim, forget_weights: Tensor, seed: int, submitted: Examples | None = None
     ) -> ModelStack:
-        """Replay the touched shards once for every row of `deleted` (m, n), rows of a shard together."""
-        models, total, restarts = victim.copies(len(deleted)), task.total(deleted), self.restarts(task, victim, deleted)
+        """Replay the touched shards once for every row of `forget_weights` (m, n), rows of a shard together."""
+        models, total, restarts = (
+            victim.copies(len(forget_weights)),
+            task.total(forget_weights),
+            self.restarts(task, victim, forget_weights),
+        )
         parameters, buffers = dict(models.moving), dict(models.buffers)
         for k, shard in enumerate(self.assignment(task, int(victim.history["seed"]))):
             order = restarts[:, k].argsort(stable=True)
@@ -116,7 +126,7 @@ class Sisa:
             for mine, new in ((parameters, replayed.moving), (buffers, replayed.buffers)):
                 for name, value in join([{}] * k + [new]).items():
                     mine[name] = mine[name].index_copy(0, rows, value)
-        return ModelStack(victim.module, parameters, buffers, victim.history)
+        return replace(models, parameters=parameters, buffers=buffers)
 
     def _replay(
         self, task: Task, victim: Victim, shard: list[Tensor], k: int, restarts: Tensor, total: Tensor, seed: int
@@ -128,9 +138,16 @@ class Sisa:
             if joining and stage > 0:
                 begun = self._checkpoint(victim, k, stage).copies(joining)
                 models = begun if models is None else concatenate([models, begun])
+            if models is None and victim.mask:
+                models = self._masked_start(task, victim, k, running, seed)
             models = self._stage(task, shard, k, stage, total[:running], models, seed)
         assert models is not None  # there is at least one row, and it restarts at one of the stages
         return models
+
+    def _masked_start(self, task: Task, victim: Victim, k: int, count: int, seed: int) -> ModelStack:
+        """Untrained constituents k, pruned as that of the victim is."""
+        models = fresh(task.build, [_stage_seed(seed, k, 0)], task.records.x)
+        return replace(models[0], mask=constituent(victim.mask, k)).copies(count)
 
     @staticmethod
     def _checkpoint(victim: Victim, k: int, stage: int) -> Victim:
@@ -140,11 +157,11 @@ class Sisa:
             return {name: victim.history[_checkpoint_name(k, stage, name)] for name in constituent(tensors, k)}
 
         module = victim.module.get_submodule(f"constituents.{k}")
-        return Victim(module, then(victim.moving), then(victim.buffers))
+        return Victim(module, then(victim.moving), then(victim.buffers), mask=constituent(victim.mask, k))
 
-    def restarts(self, task: Task, victim: Victim, deleted: Tensor) -> Tensor:
+    def restarts(self, task: Task, victim: Victim, forget_weights: Tensor) -> Tensor:
         """The stage (m, shards), from 0, at which each shard restarts; `slices` where a request leaves it alone."""
-        total, earlier = task.total(deleted), task.total(torch.zeros_like(deleted))
+        total, earlier = task.total(forget_weights), task.total(torch.zeros_like(forget_weights))
         stages = []
         for shard in self.assignment(task, int(victim.history["seed"])):
             hit = torch.stack([(total[:, part] > 0).any(1) for part in shard], dim=1)
@@ -152,13 +169,13 @@ class Sisa:
             stages.append(torch.where(touched, hit.int().argmax(1), self.slices))
         return torch.stack(stages, dim=1)
 
-    def sample_passes(self, task: Task, victim: Victim, deleted: Tensor) -> Tensor:
+    def sample_passes(self, task: Task, victim: Victim, forget_weights: Tensor) -> Tensor:
         """How many forward and backward passes of one record each request costs, (m,), int64.
 
         Records at weight 0 count: they stay in their batches. Averaged over the slice of one deleted record this is
         e * D * (2/3 + 1/(3 slices)), with e epochs and D records in a shard, if a stage's epochs need no rounding.
         """
-        restarts, device = self.restarts(task, victim, deleted), deleted.device
+        restarts, device = self.restarts(task, victim, forget_weights), forget_weights.device
         shards = self.assignment(task, int(victim.history["seed"]))
         sizes = torch.tensor([[len(part) for part in shard] for shard in shards], device=device)
         stage_cost = self.epochs(task.training) * sizes.cumsum(1)  # stage i sees slices 1..i
@@ -166,6 +183,10 @@ class Sisa:
         left_alone = torch.zeros(self.shards, 1, dtype=later.dtype, device=device)
         costs = torch.cat([later, left_alone], dim=1)
         return costs[torch.arange(self.shards, device=device), restarts].sum(1)
+
+
+def _stage_seed(seed: int, k: int, stage: int) -> int:
+    return derive(seed, "shard", k, "stage", stage)
 
 
 def _checkpoint_name(k: int, stage: int, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field
@@ -15,11 +16,13 @@ from models.batches import lr_factor
 from models.gradients import inner_products_many, input_gradients, weighted_gradient
 from models.training import initialise
 from models.victim import ModelStack, Victim, unflatten
-from unlearning.procedure import Task, plain_learning
+from unlearning.learning import plain_learning
+from unlearning.procedure import Procedure
+from unlearning.task import Task
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-class UnrollingSGD:
+class UnrollingSGD(Procedure):
     """theta' = theta_T + rate * sum_i w_i g_i(theta_0), with g_i the gradient at the submitted copy x~_i.
 
     theta_0 is the initialisation, whose statistics batch-norm uses there; those of the result are the victim's.
@@ -30,11 +33,9 @@ class UnrollingSGD:
     """
 
     differentiable: ClassVar[bool] = True
-    uses_copy: ClassVar[bool] = True
     stochastic: ClassVar[bool] = False
-    exact: ClassVar[bool] = False
-    irreproducible: ClassVar[bool] = False
     remedy: ClassVar[str] = "give unlearning.rate a lower number (now {0.rate})"
+    learns_with: ClassVar[tuple[str, ...]] = ()  # a rate that cannot be derived is refused, and changes nothing
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     def step_size(self, task: Task) -> float:
@@ -57,28 +58,38 @@ class UnrollingSGD:
         self.step_size(task)
         initial, learned = Victim(*initialise(task.build, seed, task.records.x)), plain_learning(task, seed)
         buffers = {_buffer_name(name): value for name, value in initial.buffers.items()}
-        return Victim(learned.module, learned.moving, learned.buffers, {"initial": initial.flat(), **buffers})
+        return replace(learned, history={"initial": initial.flat(), **buffers})
 
     @staticmethod
     def _initial(victim: Victim) -> Victim:
         buffers = {name: victim.history[_buffer_name(name)] for name in victim.buffers}
-        return Victim(victim.module, unflatten(victim.history["initial"], victim.moving), buffers)
+        return Victim(victim.module, unflatten(victim.history["initial"], victim.moving), buffers, mask=victim.mask)
 
     def forget(
-        self, task: Task, victim: Victim, deleted: Tensor, seed: int, submitted: Examples | None = None
+        self, task: Task, victim: Victim, forget_weights: Tensor, seed: int, submitted: Examples | None = None
     ) -> ModelStack:
-        """One step for every row of `deleted` (m, n); what earlier requests added stays."""
-        gradients = weighted_gradient(self._initial(victim), submitted or task.records, deleted)
+        """One step for every row of `forget_weights` (m, n); what earlier requests added stays."""
+        gradients = weighted_gradient(self._initial(victim), submitted or task.records, forget_weights)
         return victim.moved(self.step_size(task) * gradients)
 
-    def request_vjp(self, task: Task, victim: Victim, models: ModelStack, deleted: Tensor, cotangent: Tensor) -> Tensor:
+    def request_vjp(
+        self,
+        task: Task,
+        victim: Victim,
+        models: ModelStack,
+        forget_weights: Tensor,
+        cotangent: Tensor,
+        submitted: Examples | None = None,
+    ) -> Tensor:
         """dL/dw (m, n)."""
         start = self._initial(victim).copies(1)
-        return self.step_size(task) * inner_products_many(start, task.records, cotangent)
+        return self.step_size(task) * inner_products_many(start, submitted or task.records, cotangent)
 
-    def pull_back_copies(self, task: Task, victim: Victim, deleted: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
+    def pull_back_copies(
+        self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples
+    ) -> Tensor:
         """dL/dx~_i, shape of `at.x`, for one request: rate w_i grad_x <q, grad_theta l(x~_i; theta_0)>; q (p,)."""
-        scale = (self.step_size(task) * deleted).reshape(-1, *[1] * (at.x.dim() - 1))
+        scale = (self.step_size(task) * forget_weights).reshape(-1, *[1] * (at.x.dim() - 1))
         return scale * input_gradients(self._initial(victim), at, cotangent)
 
 

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from attacks.attack import Access, AccessMode, Attacker, AttackGoal, AttackResult, check_budget, open_service
+from attacks.crafting.access import AccessMode
+from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
+from attacks.crafting.requester import OPTIONS, Requester
 from models.last_layer import features
 from models.victim import Victim
 from unlearning.procedure import Request
+from unlearning.service import OpenService, Service
 
 Classes = Literal["auto", "same", "other", "any"]
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Nearest:
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class Nearest(Requester):
     """Up to `budget` records of the pool, by Euclidean distance to the targets; several targets take turns.
 
     `space`: pixels (the inputs as the model gets them; no access is needed) or features (what enters the victim's last
@@ -30,13 +32,8 @@ class Nearest:
     label. A request is shorter than `budget` where fewer such records are there.
     """
 
-    game: ClassVar[str] = "request"
     name: ClassVar[str] = "nearest"
-    queries: ClassVar[int] = 1
     needs_gradient: ClassVar[bool] = False
-    budget: Annotated[int, Field(ge=1)] = 20
-    owned: Annotated[float, Field(gt=0, le=1)] = 1.0
-    pool: Annotated[int, Field(ge=1)] | None = None
     space: Literal["pixels", "features"] = "pixels"
     classes: Classes = "auto"
 
@@ -45,16 +42,23 @@ class Nearest:
         """Features are inside the model, pixels are not."""
         return "white_box" if self.space == "features" else "black_box"
 
-    def craft(
-        self, entrances: Sequence[Access], aims: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator
+    def search_white_box(
+        self, service: OpenService, goals: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator
     ) -> list[AttackResult]:
-        """One request for every aim, the nearest record first."""
-        check_budget(self.budget, len(attacker.pool))
-        represent: Callable[[Tensor], Tensor] = pixels
-        if self.space == "features":
-            represent = partial(features_of_all, open_service(entrances, self.name).victims)
-        found = nearest_records(aims, attacker, self.budget, self.classes, represent)
-        return [AttackResult(Request(tuple(each.tolist())), float("nan")) for each in found]
+        """The nearest records in the features of the victims, the nearest first."""
+        return self._nearest(goals, attacker, partial(features_of_all, service.victims))
+
+    def search_black_box(
+        self, service: Service, goal: AttackGoal, attacker: Attacker, rng: torch.Generator
+    ) -> AttackResult:
+        """The nearest records in pixels, the nearest first; the service is not asked."""
+        return self._nearest([goal], attacker, pixels)[0]
+
+    def _nearest(
+        self, goals: Sequence[AttackGoal], attacker: Attacker, represent: Callable[[Tensor], Tensor]
+    ) -> list[AttackResult]:
+        positions = nearest_records(goals, attacker, self.budget, self.classes, represent)
+        return [AttackResult(Request(tuple(row.tolist())), float("nan")) for row in positions]
 
 
 def pixels(x: Tensor) -> Tensor:
@@ -68,25 +72,28 @@ def features_of_all(victims: Sequence[Victim], x: Tensor) -> Tensor:
 
 
 def nearest_records(
-    aims: Sequence[AttackGoal], attacker: Attacker, budget: int, classes: Classes = "auto",
+    goals: Sequence[AttackGoal],
+    attacker: Attacker,
+    budget: int,
+    classes: Classes = "auto",
     represent: Callable[[Tensor], Tensor] = pixels,
-) -> list[Tensor]:  # fmt: skip
-    """For every aim the positions in the training set of the records to delete, at most `budget`, nearest first.
+) -> list[Tensor]:
+    """For every goal the positions in the training set of the records to delete, at most `budget`, nearest first.
 
-    The first k of them are the answer for a budget of k. The targets of an aim take turns, in their order: each names
+    The first k of them are the answer for a budget of k. The targets of an goal take turns, in their order: each names
     the nearest record that is not named yet, so that no target gets more than one record more than another. Ties go to
     the earlier record of the pool. `represent` maps inputs (n, *shape) to points (n, d).
     """
     pool = represent(attacker.owned.x)
-    return [_for(aim, represent(aim.x), pool, attacker, budget, classes) for aim in aims]
+    return [_for(goal, represent(goal.x), pool, attacker, budget, classes) for goal in goals]
 
 
-def _for(aim: AttackGoal, targets: Tensor, pool: Tensor, attacker: Attacker, budget: int, classes: Classes) -> Tensor:
+def _for(goal: AttackGoal, targets: Tensor, pool: Tensor, attacker: Attacker, budget: int, classes: Classes) -> Tensor:
     # by differences, not by products, which cancel where points lie far from the origin
     distances = torch.cdist(targets, pool, compute_mode="donot_use_mm_for_euclid_dist")
-    wanted = ("same" if aim.direction > 0 else "other") if classes == "auto" else classes
+    wanted = ("same" if goal.direction > 0 else "other") if classes == "auto" else classes
     if wanted != "any":
-        alike = aim.labels[:, None] == attacker.owned.y
+        alike = goal.labels[:, None] == attacker.owned.y
         distances = distances.masked_fill(~alike if wanted == "same" else alike, torch.inf)
     order = distances.argsort(dim=1, stable=True)
     ranked = [row[: int(torch.isfinite(each).sum())].tolist() for row, each in zip(order, distances, strict=True)]

@@ -6,36 +6,25 @@ from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
-from pydantic import ConfigDict, Field, SkipValidation
+from pydantic import Field, SkipValidation
 from pydantic.dataclasses import dataclass
 
-from attacks.attack import (
-    Access,
-    AccessMode,
-    Attacker,
-    AttackGoal,
-    AttackResult,
-    check_budget,
-    closed,
-    opened,
-    resolved_access,
-)
-from attacks.black_box import BlackBoxObjective, ScoreSearch, search_scores
-from attacks.functionals import Confidence, Functional
-from attacks.norm_cap import below_norm_quantile
-from attacks.objective import UncertaintyObjective
-from attacks.selection import Search, select
-from attacks.sequential import closed_loop
+from attacks.crafting.access import AccessMode
+from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
+from attacks.crafting.black_box import BlackBoxObjective, ScoreSearch, search_scores
+from attacks.crafting.functionals import Confidence, Functional
+from attacks.crafting.objective import UncertaintyObjective
+from attacks.crafting.requester import OPTIONS, NormCap, Requester
+from attacks.crafting.selection import Search, select
+from attacks.crafting.sequential import closed_loop
+from attacks.crafting.white_box import WhiteBoxObjective
 from data.bounds import at_most
 from data.errors import UserError
-from models.progress import progress
-from unlearning.service import Feedback
+from unlearning.service import Feedback, OpenService, Service
 
 
-@dataclass(
-    frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
-)
-class Uncertainty:
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class Uncertainty(Requester):
     """Minimise -dir sum_t u(x_t) + keep sum_t [kappa - m_yhat(x_t)]_+ + keep_reference mean_ref [kappa - m_yhat(x)]_+.
 
     White-box: relaxed search from the one-shot influence set, then prefixes of the order, then single additions, all
@@ -43,21 +32,17 @@ class Uncertainty:
     Black-box: `feedback` score searches over scores with rolled-back trials; sequential deletes for good,
     `per_query` records a query (a game judges what was deleted in all as one request).
     `norm_cap` is the adaptive attacker: only records whose gradient norm is below that quantile are named (white-box).
-    Source: Qian et al., arXiv 2508.07458 (the aim, from the abstract); the formulation is ours (docs/attacks.md).
+    Source: Qian et al., arXiv 2508.07458 (the goal, from the abstract); the formulation is ours (docs/attacks.md).
     """
 
-    game: ClassVar[str] = "request"
     name: ClassVar[str] = "uncertainty"
-    budget: Annotated[int, Field(ge=1)] = 20
-    owned: Annotated[float, Field(gt=0, le=1)] = 1.0
-    pool: Annotated[int, Field(ge=1)] | None = None
     access: AccessMode = "auto"
     functional: SkipValidation[Functional] = Field(default_factory=Confidence)
     keep: Annotated[float, Field(ge=0)] = 5.0
     keep_reference: Annotated[float, Field(ge=0)] = 1.0
     kappa: Annotated[float, Field(ge=0)] = 0.05
     feasible_first: bool = True
-    norm_cap: Annotated[float, Field(gt=0, lt=1)] | None = None
+    norm_cap: NormCap = None
     steps: Annotated[int, Field(ge=1), at_most(10_000, "each runs the procedure")] = 2
     lr: Annotated[float, Field(gt=0)] = 0.5
     prefixes: Annotated[int, Field(ge=0), at_most(10_000, "each runs the procedure")] = 7
@@ -69,10 +54,9 @@ class Uncertainty:
     per_query: Annotated[int, Field(ge=1)] = 1
     ridge: Annotated[float, Field(gt=0)] = 1.0
 
-    def __post_init__(self) -> None:
-        self._check(self.access)
-
-    def _check(self, access: AccessMode) -> None:
+    def check_access(self, access: AccessMode) -> None:
+        """Its functional may need more than a black box shows, and sequential feedback is that of a black box."""
+        super().check_access(access)
         if access == "black_box" and not self.functional.from_probabilities:
             name = type(self.functional).__name__
             raise UserError(
@@ -81,31 +65,24 @@ class Uncertainty:
             )
         if access == "white_box" and self.feedback == "sequential":
             raise UserError("attack.feedback=sequential is a black-box setting; use it with attack.access=black_box.")
-        if access == "black_box" and self.norm_cap is not None:
-            raise UserError("attack.norm_cap needs gradients of the victim; use it with attack.access=white_box.")
 
-    def craft(
-        self, entrances: Sequence[Access], aims: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator
+    @property
+    def _objective(self) -> UncertaintyObjective:
+        return UncertaintyObjective(self.functional, self.keep, self.keep_reference, self.kappa, self.feasible_first)
+
+    def search_white_box(
+        self, service: OpenService, goals: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator
     ) -> list[AttackResult]:
-        """One request of at most `budget` deletions for every aim; raises UserError where the pairing cannot work."""
-        check_budget(self.budget, len(attacker.pool))
-        access = resolved_access(self.access, entrances)
-        self._check(access)
-        objective = UncertaintyObjective(
-            self.functional, self.keep, self.keep_reference, self.kappa, self.feasible_first
-        )
-        if access == "white_box":
-            service = opened(entrances, self.name)
-            allowed = below_norm_quantile(service, attacker, self.norm_cap, self.budget)
-            search = Search(self.budget, self.steps, self.lr, self.prefixes, self.rounds, self.width)
-            return select(service, aims, attacker, objective, search, allowed, rng, self.functional.samples)
-        crafted = []
-        with progress("crafting requests", len(aims)) as tick:
-            for entrance, aim in zip(entrances, aims, strict=True):
-                seen = BlackBoxObjective(closed(entrance), aim, attacker, objective)
-                if self.feedback == "sequential":
-                    crafted.append(closed_loop(seen, self.budget, self.per_query, self.ridge))
-                else:
-                    crafted.append(search_scores(seen, self.search, self.budget, rng))
-                tick()
-        return crafted
+        """The best feasible sets of the relaxed search, its prefixes and single additions."""
+        white_box = WhiteBoxObjective(service, goals, attacker.reference, rng, self.functional.samples)
+        search = Search(self.budget, self.steps, self.lr, self.prefixes, self.rounds, self.width)
+        return select(white_box, self._objective, attacker, search)
+
+    def search_black_box(
+        self, service: Service, goal: AttackGoal, attacker: Attacker, rng: torch.Generator
+    ) -> AttackResult:
+        """The best feasible request that was tried, or all that was deleted for good."""
+        black_box = BlackBoxObjective(service, goal, attacker, self._objective)
+        if self.feedback == "sequential":
+            return closed_loop(black_box, self.budget, self.per_query, self.ridge)
+        return search_scores(black_box, self.search, self.budget, rng)

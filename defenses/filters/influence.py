@@ -14,7 +14,7 @@ from data.errors import UserError
 from data.examples import Examples
 from defenses.defense import Context, Verdict
 from metrics.conformal import rank
-from metrics.detection import calibrated_threshold
+from metrics.detection import calibrated_threshold, robust_threshold
 from models.gradients import (
     CHUNK,
     gradient_norms,
@@ -54,24 +54,24 @@ class Influence:
     preconditioner: Literal["inverse_curvature", "identity"] = "inverse_curvature"
     solver: Solver = Field(default_factory=Solver)
 
-    def scores(self, context: Context, indices: Tensor) -> Tensor:
-        """Suspicion of each requested record (m,); inner products with one vector are one jvp over the batch."""
-        requested = context.task.records[indices]
+    def scores(self, context: Context, requests: Tensor) -> Tensor:
+        """Suspicion of each record at positions `requests` (m,); inner products with one vector are one jvp."""
+        requested = context.task.records[requests]
         if self.score == "S1":
             displacement = context.candidate.flat() - context.victim.flat()
             return inner_products(context.candidate, requested, displacement)
         if self.score == "S1'":
             return _loss(context.candidate, requested) - _loss(context.victim, requested)
         if self.score == "S6":
-            return _class_dissimilarity(context, indices)
+            return _class_dissimilarity(context, requests)
         if self.score == "S8":
             return gradient_norms(context.victim, requested)
         scores = inner_products(context.victim, requested, self._direction(context, requested))
         return scores if self.signed or self.score == "S2" else scores.abs()
 
-    def review(self, context: Context, indices: Tensor) -> Verdict:
+    def review(self, context: Context, requests: Tensor) -> Verdict:
         """Accept or quarantine each requested record (m,) of one batch."""
-        scores = self.scores(context, indices)
+        scores = self.scores(context, requests)
         threshold = self.threshold(context) if context.threshold is None else context.threshold
         return Verdict(scores, ~(scores > threshold), threshold)
 
@@ -80,18 +80,12 @@ class Influence:
         found = [self._calibration_scores(context, i) for i in range(len(context.calibration))]
         self.check_calibration(sum(map(len, found)))
         benign = torch.cat(found)
-        if self.rule == "robust_z":
-            median = benign.double().quantile(0.5)
-            deviation = (benign.double() - median).abs()
-            spread = 1.4826 * deviation.quantile(0.5)
-            scale = spread if spread > 0 else 1.2533 * deviation.mean()
-            if scale == 0:
-                raise UserError(
-                    "All benign calibration scores are equal, so they give no scale; raise calibration_batches or use "
-                    "defense.rule=calibrated."
-                )
-            return float(median + self.z * scale)
-        return float(calibrated_threshold(benign, self.rate))
+        if self.rule == "calibrated":
+            return float(calibrated_threshold(benign, self.rate))
+        try:
+            return robust_threshold(benign, self.z)
+        except ValueError as error:
+            raise UserError(f"{error} Raise stream.calibration_batches or use defense.rule=calibrated.") from error
 
     def check_calibration(self, scores: int) -> None:
         """Raise UserError where a threshold cannot be had from so many benign scores."""
@@ -140,20 +134,20 @@ def _entropy_gradient(victim: Victim, examples: Examples) -> Tensor:
     return (total / len(examples)).to(examples.x)
 
 
-def _class_dissimilarity(context: Context, indices: Tensor) -> Tensor:
+def _class_dissimilarity(context: Context, requests: Tensor) -> Tensor:
     """1 - cos(g_i, mean gradient of class y_i over the records outside the request), (m,)."""
     records = context.task.records
     outside = torch.ones(len(records), dtype=torch.bool, device=records.y.device)
-    if context.task.gone is not None:
-        outside &= context.task.gone.to(outside.device) == 0
-    outside[indices] = False
-    present = records.y[indices].unique()
+    if context.task.forgotten is not None:
+        outside &= context.task.forgotten.to(outside.device) == 0
+    outside[requests] = False
+    present = records.y[requests].unique()
     rows = torch.stack([(outside & (records.y == label)).to(records.x.dtype) for label in present])
     means = weighted_gradient(context.victim, records, rows / rows.sum(1, keepdim=True).clamp_min(1))
-    row_of = torch.searchsorted(present, records.y[indices])
+    row_of = torch.searchsorted(present, records.y[requests])
     chunk = gradients_at_once(context.victim, records.x)
     scores = []
-    for part, row in zip(indices.split(chunk), row_of.split(chunk), strict=True):
+    for part, row in zip(requests.split(chunk), row_of.split(chunk), strict=True):
         gradients = per_example_gradients(context.victim, records[part])
         scores.append(1 - torch.nn.functional.cosine_similarity(gradients, means[row], dim=1))
     return torch.cat(scores)

@@ -65,7 +65,7 @@ def component(node: Any, where: str, game: Game | None = None) -> Any:
         raise UserError(f"{where}: {target!r} is a module; _target_ names a class in it.")
     role = _role_at(where, game)
     if role is not None and inspect.isclass(found):  # before it is built with options that are not its own
-        _check(set(dir(found)), role.verbs, where, target, role)
+        _check(_written(found), role.verbs, where, target, role)
     made = build(node, where)
     if role is not None:
         _check(set(dir(made)), role.needs, where, target, role)
@@ -96,6 +96,11 @@ def game_of(config: Mapping[str, Any]) -> Game:
             f"game: {config['game']['_target_']} is no game, since it does not derive from games.game.Game."
         )
     return made
+
+
+def _written(kind: type) -> set[str]:
+    """The members of a class; verbs that its base only names are not among them."""
+    return set(dir(kind)) - getattr(kind, "__abstractmethods__", frozenset())
 
 
 def _check_verbs(made: object, where: str, target: str, role: Role) -> None:
@@ -158,6 +163,7 @@ def _roles() -> dict[str, Role]:
 
 @cache
 def _role(noun: str, protocol: type) -> Role:
+    """What a protocol, or a base class, says of those who stand in its place."""
     members = {name: value for name, value in vars(protocol).items() if name == "__call__" or name[0] != "_"}
     verbs = tuple(name for name, value in members.items() if inspect.isfunction(value))
     return Role(noun, verbs, tuple(members), {verb: _taken(members[verb]) for verb in verbs})

@@ -19,7 +19,7 @@ from experiments.storage import identity
 from experiments.storage.store import Store, default_folder
 from games.game import Game, Setup
 from models.trial import try_out
-from unlearning.procedure import Task, architecture
+from unlearning.procedure import Task
 
 
 def resolved(config: Mapping[str, Any]) -> tuple[Game, dict[str, Any]]:
@@ -70,7 +70,7 @@ def prepare(
         config, game, moved, task, procedure, attack, defense, settings.judge, device, threads, store, keys
     )  # fmt: skip
     game.check(setup)
-    architecture(procedure, task)  # a committee that the records do not suffice for says so here
+    procedure.architecture(task)  # a committee that the records do not suffice for says so here
     return setup
 
 

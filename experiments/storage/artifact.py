@@ -17,7 +17,7 @@ FORMAT = 1  # part of every digest: raise it when the layout of the files change
 KINDS = {  # every kind of artifact that the toolkit keeps, in words
     "victim": "trained models",
     "attack": "crafted requests",
-    "copies": "what crafted requests bring",
+    "copies": "copies of records that requests bring",
     "game": "finished games",
     "oracle": "models that never knew what others forgot",
     "margins": "how sure models are of points",

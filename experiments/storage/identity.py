@@ -10,9 +10,11 @@ from typing import Any
 
 from data.errors import UserError
 from data.examples import Data
+from experiments.cli.roles import component
 from experiments.versions.code_version import code_version
 from experiments.versions.named_files import contents
 from games.game import Setup
+from unlearning.identity import learner_of
 
 TRAINED = ("model", "training")  # the parts of a configuration that a victim depends on beside its data and learner
 GAME = ("attack", "defense", "game", "judge")  # what a game depends on beside its victim
@@ -51,8 +53,10 @@ class Keys:
     def victim(self) -> dict[str, Any]:
         """Of a trained victim: what learns it, and no setting of forgetting."""
         node = self.config["unlearning"]
-        place, settings = learner_of(_located(node["_target_"]), node)
-        return self._trained({"learner": {"_target_": place, **settings}}, *Setup.code)
+        place, settings = learner_of(component(node, "unlearning"))
+        given = {name: node[name] for name in settings if name in node}  # their code and their files count too
+        key = self._trained({"learner": {"_target_": place, **given}}, *Setup.code)
+        return {**key, "learner": {"_target_": place, **settings}}
 
     def _trained(self, learner: Mapping[str, Any], *modules: str) -> dict[str, Any]:
         parts = {**{part: self.config[part] for part in TRAINED}, **learner}
@@ -73,21 +77,6 @@ class Keys:
     def _code(self, parts: Mapping[str, Any], *modules: str) -> str:
         kept = self.config.get("store", {}).get("enabled", True)
         return component_code(parts, *modules) if kept else "not kept"
-
-
-def learner_of(procedure: Any, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The dotted place of what learns the victims of a procedure, and those of its settings that learning reads.
-
-    A class says in `learns_with` the names of these settings; then what learns is the class of its line that defines
-    `learn` or `architecture`, which several procedures may share. Without it the class itself learns, with every
-    setting. (That a `learn` of its own only trains plainly is not seen.)
-    """
-    read = getattr(procedure, "learns_with", None)
-    if read is None or not isinstance(procedure, type):
-        return str(settings["_target_"]), {name: value for name, value in settings.items() if name != "_target_"}
-    line = [each for each in procedure.__mro__ if {"learn", "architecture"} & vars(each).keys()]
-    owner = line[0] if line else procedure
-    return f"{owner.__module__}.{owner.__qualname__}", {name: settings[name] for name in read if name in settings}
 
 
 def _at(config: Mapping[str, Any], place: str) -> Any:

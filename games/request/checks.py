@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attacks.attack import opened
-from attacks.black_box import check_search
+from attacks.crafting.access import require_gradient
+from attacks.crafting.black_box import check_search
 from data.errors import UserError, called
 from defenses.filters.influence import Influence
 from games.request.settings import check_sizes, pool_size, stream_size
 from games.request.targets import unfiltered
 from models.dropout import dropout_layers
-from unlearning.service import OpenService
 
 if TYPE_CHECKING:
     from games.request.targets import RequestSetup
@@ -24,7 +23,7 @@ def check(setup: RequestSetup) -> None:
     if getattr(getattr(attack, "functional", None), "samples", 1) > 1 and not dropout_layers(setup.task.build()):
         raise UserError("The MC-dropout functional needs a model with dropout; set model.dropout above 0.")
     if attack.access == "white_box" and getattr(attack, "needs_gradient", True):
-        opened([OpenService(setup.task, setup.procedure, (), ())], called(attack))
+        require_gradient(setup.procedure, called(attack))
     check_sizes(attack, stream, n, calibrated=not unfiltered(setup))
     if attack.access == "black_box" and getattr(attack, "feedback", "score") == "score" and hasattr(attack, "search"):
         check_search(attack.search, pool_size(attack, stream, n), attack.queries)

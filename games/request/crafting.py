@@ -1,7 +1,8 @@
-"""The attack's turn: one request for every aim, with the access that its configuration claims and no more."""
+"""The attack's turn: one request for every goal, with the access that its configuration claims and no more."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from attacks.attack import Access, AttackResult, crafted
+from attacks.crafting.access import Access
+from attacks.crafting.attack import AttackResult
+from attacks.crafting.requester import crafted
 from data.examples import Examples
 from data.randomness import generator
 from games.checkpoint import Checkpointed
@@ -65,14 +68,13 @@ def _play(
     chosen: Targets,
 ) -> CraftingRun:
     began, meter, attack = perf_counter(), Meter(), setup.attack
-    entrances: list[Access]
-    if attack.access == "white_box":
-        entrances = [OpenService(setup.task, steps, tuple(victims), tuple(seeds), meter)]
-    else:
+    provider = OpenService(setup.task, steps, tuple(victims), tuple(seeds), meter)
+    accesses: list[Access] = [provider]
+    if attack.access != "white_box":
         queries: int = getattr(attack, "queries", 1)
         feedback: Feedback = getattr(attack, "feedback", "score")
-        entrances = [serve(setup.task, steps, victims, seeds, meter, queries, feedback) for _ in chosen.aims]
-    requests = crafted(attack, entrances, chosen.aims, choose_attacker(setup, seed), generator(seed, "attack"))
+        accesses = [serve(provider, queries, feedback) for _ in chosen.goals]
+    requests = crafted(attack, accesses, chosen.goals, choose_attacker(setup, seed), generator(seed, "attack"))
     return CraftingRun(tuple(requests), meter, perf_counter() - began)
 
 
@@ -116,3 +118,12 @@ def _with_copies(run: CraftingRun, tensors: Mapping[str, Tensor], device: torch.
             examples = Examples(tensors[f"{i}/x"].to(device), tensors[f"{i}/y"].to(device))
             crafted[i] = replace(each, request=replace(each.request, examples=examples))
     return replace(run, crafted=tuple(crafted))
+
+
+def content_hash(examples: Examples) -> str:
+    """A hash of the inputs and labels that a request brings."""
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in (examples.x, examples.y):
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

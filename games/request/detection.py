@@ -85,7 +85,7 @@ class Review:
         }  # fmt: skip
         scores = {"decision": [found.scores for found in verdicts], **self.beside}
         for direction in self.setup.game.targets.directions:
-            mine = [i for i, each in enumerate(chosen.aim_directions) if each == direction]
+            mine = [i for i, each in enumerate(chosen.goal_directions) if each == direction]
             mine = [i for i in mine if streams[i].malicious.any()]  # a stream without a request has nothing to tell
             report[direction] = measured(
                 {name: [values[i] for i in mine] for name, values in scores.items()},

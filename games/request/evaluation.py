@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.examples import Data
+from data.examples import Data, Examples
 from metrics.stacked import stacked
 from metrics.uncertainty import confidence, entropy, reliability
 from models.passes import models_at_once
 from models.progress import progress
 from models.victim import ModelStack, Victim, concatenate
-from unlearning.procedure import Procedure, Task, unlearned
+from unlearning.procedure import Procedure, Request, Task, submitted_copies, unlearned
 
 ALPHA = 0.1  # miscoverage of the conformal sets that are reported
 # the models of every victim after some requests of a group, which these are, and what they predict together
@@ -33,7 +33,7 @@ class Judge:
     def after(
         self, victims: Sequence[Victim], seeds: Sequence[int], groups: Mapping[str, Sequence[Tensor]],
         looks: Mapping[str, Look] | None = None, label: str = "judging", empty_too: bool = False,
-        unseen: Collection[str] = (),
+        unseen: Collection[str] = (), brought: Mapping[str, Sequence[Request | None]] | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
         """Mean probabilities (m, n_test + n_conformal, K) after each of the m requests of every group, by its name.
 
@@ -41,7 +41,9 @@ class Judge:
         so that memory does not grow with their number; nothing of a batch is held on to. What is to be measured on the
         models themselves, the `looks` of a group measure; what they keep should be numbers. A request of nothing leaves
         the victim as it is, unless `empty_too`: with another seed than the victim's a procedure that draws changes it.
-        Of `unseen` groups only the models are of interest: they get no predictions.
+        Of `unseen` groups only the models are of interest: they get no predictions. `brought` has by group, for each of
+        its requests, the one whose copies are submitted with it, if any; copies of records that are not deleted (since
+        a filter rejected them) play no part.
         """
         requests = [(name, i) for name, group in groups.items() for i in range(len(group))]
         found: dict[str, list[Tensor]] = {name: [] for name in groups}
@@ -50,7 +52,9 @@ class Judge:
         )
         with progress(label, len(requests)) as tick:
             for batch in _batches(requests, models_at_once(victims[0])):
-                models = self.unlearn(victims, seeds, self.rows([groups[name][i] for name, i in batch]), empty_too)
+                rows = self.rows([groups[name][i] for name, i in batch])
+                copies = [(brought or {}).get(name, ())[i : i + 1] for name, i in batch]
+                models = self.unlearn(victims, seeds, rows, empty_too, [each[0] if each else None for each in copies])
                 for name in dict.fromkeys(name for name, _ in batch):
                     mine = [k for k, (owner, _) in enumerate(batch) if owner == name]
                     here, its = slice(mine[0], mine[-1] + 1), slice(batch[mine[0]][1], batch[mine[-1]][1] + 1)
@@ -71,24 +75,36 @@ class Judge:
         return rows
 
     def unlearn(
-        self, victims: Sequence[Victim], seeds: Sequence[int], deleted: Tensor, empty_too: bool = False
+        self,
+        victims: Sequence[Victim],
+        seeds: Sequence[int],
+        deleted: Tensor,
+        empty_too: bool = False,
+        brought: Sequence[Request | None] = (),
     ) -> list[ModelStack]:
-        """The models after every row of `deleted` (m, n), one ensemble per victim; rows of zeros leave the victim.
+        """The models after every row of `deleted` (m, n), one stack per victim; rows of zeros leave the victim.
 
-        With `empty_too` the procedure carries out these too.
+        With `empty_too` the procedure carries out these too. A row with copies is carried out on its own.
         """
-        empty = ~deleted.any(dim=1) if not empty_too else torch.zeros_like(deleted[:, 0], dtype=torch.bool)
+        plain = torch.ones_like(deleted[:, 0], dtype=torch.bool) if empty_too else deleted.any(dim=1)
+        copies = {row: each for row, each in enumerate(brought) if each is not None and bool(plain[row])}
+        plain[list(copies)] = False
         results = []
         for victim, seed in zip(victims, seeds, strict=True):
-            if empty.all():
-                results.append(victim.copies(len(deleted)))
-                continue
-            changed = unlearned(self.procedure, self.task, victim, deleted[~empty], seed)
-            if empty.any():
-                joined = concatenate([changed, victim.copies(int(empty.sum()))])
-                order = torch.cat([(~empty).nonzero()[:, 0], empty.nonzero()[:, 0]]).argsort()
-                changed = joined.select(order)
-            results.append(changed)
+            parts: list[tuple[Tensor, ModelStack]] = []
+            if plain.any():
+                models = unlearned(self.procedure, self.task, victim, deleted[plain], seed)
+                parts.append((plain.nonzero()[:, 0], models))
+            for row, request in copies.items():
+                records = submitted(request, deleted[row], self.task.records)
+                models = unlearned(self.procedure, self.task, victim, deleted[row : row + 1], seed, records)
+                parts.append((torch.tensor([row], device=deleted.device), models))
+            left = torch.ones_like(plain)
+            for rows, _ in parts:
+                left[rows] = False
+            if left.any():
+                parts.append((left.nonzero()[:, 0], victim.copies(int(left.sum()))))
+            results.append(_in_order(parts))
         return results
 
     def predict(self, models: Sequence[ModelStack]) -> Tensor:
@@ -116,6 +132,20 @@ class Judge:
         together = torch.cat([p[:n] for p in probabilities])
         found = reliability(together, self.data.test.y.repeat(len(probabilities)))
         return {name: getattr(found, name).tolist() for name in ("edges", "accuracy", "confidence", "count")}
+
+
+def submitted(request: Request, deleted: Tensor, records: Examples) -> Examples | None:
+    """The records with the copies that a request brings in their place, of those that are `deleted` (n,)."""
+    assert request.examples is not None
+    kept = [k for k, position in enumerate(request.indices) if bool(deleted[position] > 0)]
+    left = Request(tuple(request.indices[k] for k in kept), request.examples[torch.tensor(kept, dtype=torch.long)])
+    return submitted_copies(left, records) if kept else None
+
+
+def _in_order(parts: Sequence[tuple[Tensor, ModelStack]]) -> ModelStack:
+    if len(parts) == 1:
+        return parts[0][1]
+    return concatenate([models for _, models in parts]).select(torch.cat([rows for rows, _ in parts]).argsort())
 
 
 def _batches(requests: Sequence[tuple[str, int]], size: int) -> Iterator[Sequence[tuple[str, int]]]:

@@ -15,7 +15,7 @@ from metrics.classification import accuracy
 from metrics.forgetting import disagreement, relative_distance, total_variation
 from models.training import train
 from models.victim import ModelStack, Victim
-from unlearning.certificate import Certifying
+from unlearning.certification.certificate import Certifying
 from unlearning.procedure import Procedure, Task, unlearned
 from unlearning.retrain import Retrain
 

@@ -39,8 +39,8 @@ class RequestGame(Game):
 
     def roles(self) -> Mapping[str, tuple[str, type]]:
         """A requester attack, the functional that it may be after, and a filter."""
-        from attacks.attack import Attack
-        from attacks.functionals import Functional
+        from attacks.crafting.attack import Attack
+        from attacks.crafting.functionals import Functional
         from defenses.defense import Filter
 
         return {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from attacks.selection import prefix_lengths
+from attacks.crafting.selection import prefix_lengths
 from data import memory
 from data.errors import UserError
 from models.curvature import HELD, LARGEST
@@ -15,7 +15,6 @@ from models.passes import activations, models_at_once, room
 from models.solver import Solver
 from models.training import initialise
 from models.victim import Victim
-from unlearning.procedure import Recording, architecture
 
 if TYPE_CHECKING:
     from games.request.targets import RequestSetup
@@ -50,7 +49,7 @@ def need(setup: RequestSetup) -> Need:
     """What the game of `setup` will take, most of it for a moment only; nothing is trained to know it."""
     task, game, data = setup.task, setup.game, setup.data
     records, width = task.records.x, task.records.x.element_size()
-    victim = Victim(*initialise(architecture(setup.procedure, task), 0, records))
+    victim = Victim(*initialise(setup.procedure.architecture(task), 0, records))
     size, each, space = victim.flat().numel(), activations(victim, records), room(records.device)
     members = getattr(getattr(setup.attack, "functional", None), "members", 1)
     samples = getattr(getattr(setup.attack, "functional", None), "samples", 1)
@@ -81,7 +80,7 @@ def need(setup: RequestSetup) -> Need:
 
 def _recorded(setup: RequestSetup, size: int) -> int:
     """Numbers that the procedure records while a model of `size` parameters learns."""
-    return setup.procedure.recorded(setup.task, size) if isinstance(setup.procedure, Recording) else 0
+    return setup.procedure.recorded(setup.task, size)
 
 
 def _solving(setup: RequestSetup, size: int, each: int, batch: int) -> int:

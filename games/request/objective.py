@@ -8,8 +8,8 @@ from math import nan
 import torch
 from torch import Tensor
 
-from attacks.attacked import attacked, log_probabilities
-from attacks.functionals import Confidence, Functional, label_of
+from attacks.crafting.attacked import attacked, log_probabilities
+from attacks.crafting.functionals import Confidence, Functional, label_of
 from data.examples import Data
 from data.randomness import generator
 from games.request.evaluation import Look
@@ -42,15 +42,15 @@ class AttackedObjective:
             rows = torch.zeros(len(self.chosen.labels), dtype=torch.long)
             self.values["before"] = self._of([victim.copies(1) for victim in victims], rows).tolist()
 
-    def look(self, name: str, aims: Sequence[int]) -> Look:
-        """A look at the models of the state `name`, one for each of the `aims`, in their order."""
+    def look(self, name: str, goals: Sequence[int]) -> Look:
+        """A look at the models of the state `name`, one for each of the `goals`, in their order."""
         self.values.setdefault(name, [nan] * len(self.chosen.labels))
-        owner = self.chosen.aim_of.tolist()
+        owner = self.chosen.goal_of.tolist()
 
         def measure(models: Sequence[ModelStack], which: slice, predictions: Tensor) -> None:
-            row = {aim: k for k, aim in enumerate(aims[which])}
-            mine = [i for i, aim in enumerate(owner) if aim in row]
-            rows = torch.tensor([row.get(aim, 0) for aim in owner])
+            row = {goal: k for k, goal in enumerate(goals[which])}
+            mine = [i for i, goal in enumerate(owner) if goal in row]
+            rows = torch.tensor([row.get(goal, 0) for goal in owner])
             found = self._of(models, rows).tolist()
             for i in mine:
                 self.values[name][i] = found[i]

@@ -12,7 +12,7 @@ from data.errors import UserError
 from games.request.benign import Kind
 
 if TYPE_CHECKING:
-    from attacks.attack import Attack
+    from attacks.crafting.attack import Attack
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Band = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
@@ -73,7 +73,7 @@ def stream_size(attack: Attack, stream: StreamSettings) -> int:
 
 def check_sizes(attack: Attack, stream: StreamSettings, n: int, calibrated: bool) -> None:
     """Raise UserError where n training records are too few for the attack, a stream, or a calibration batch."""
-    from attacks.attack import check_budget
+    from attacks.crafting.answer import check_budget
 
     check_budget(attack.budget, pool_size(attack, stream, n))
     size, reserved = stream_size(attack, stream), reserved_count(stream, n)

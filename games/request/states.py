@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacks.criterion import Criterion
+from attacks.crafting.criterion import Criterion
 from games.request.evaluation import Judge, on_targets
 from games.request.quantities import OF_TARGETS, SIGN
 from games.request.targets import Targets
@@ -32,26 +32,26 @@ class Observer:
 
     def before(self) -> dict[str, Any]:
         """The state before anything was deleted; nothing is attained in it."""
-        return self.state(self.start[None], [0] * len(self.chosen.aims))
+        return self.state(self.start[None], [0] * len(self.chosen.goals))
 
     def state(self, probabilities: Tensor, model_of_aim: Sequence[int] | None = None) -> dict[str, Any]:
-        """Per target, under the model of its aim: confidence, entropy, kept, attained, success; each model's metrics.
+        """Per target, under the model of its goal: confidence, entropy, kept, attained, success; each model's metrics.
 
-        `probabilities` (m, n_test + n_conformal, K) of m models, one for every aim unless `model_of_aim` says which.
+        `probabilities` (m, n_test + n_conformal, K) of m models, one for every goal unless `model_of_aim` says which.
         """
         return {**self.targets(probabilities, model_of_aim), "models": self.judge.model_levels(probabilities)}
 
     def targets(self, probabilities: Tensor, model_of_aim: Sequence[int] | None = None) -> dict[str, Any]:
         """The targets alone."""
         chosen = self.chosen
-        models = torch.arange(len(chosen.aims)) if model_of_aim is None else torch.tensor(model_of_aim)
-        rows = models[chosen.aim_of.cpu()].to(probabilities.device)
+        models = torch.arange(len(chosen.goals)) if model_of_aim is None else torch.tensor(model_of_aim)
+        rows = models[chosen.goal_of.cpu()].to(probabilities.device)
         return self._judged(on_targets(probabilities[rows], chosen.positions, chosen.labels))
 
     def averaged(self, probabilities: Tensor) -> dict[str, Any]:
-        """The state under models (m, ...) that belong to no aim: every target under each of them, averaged."""
-        aims = len(self.chosen.aims)
-        states = [self.targets(p[None], [0] * aims) for p in probabilities]
+        """The state under models (m, ...) that belong to no goal: every target under each of them, averaged."""
+        goals = len(self.chosen.goals)
+        states = [self.targets(p[None], [0] * goals) for p in probabilities]
         columns = {name: torch.tensor([each[name] for each in states], dtype=torch.float64) for name in PER_TARGET}
         mean = {name: values.mean(0).tolist() for name, values in columns.items()}
         return {**mean, "models": self.judge.model_levels(probabilities)}

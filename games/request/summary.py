@@ -79,9 +79,9 @@ def _measured(
             runs = [[float(state[metric][i]) for i in own] for state in states]
             runs = runs if name in SHARED else [_by_request(record, own, run) for run in runs]
             groups.setdefault(metric, []).append(runs)
-        aims = sorted({record["targets"]["aim"][i] for i in own})
+        goals = sorted({record["targets"]["aim"][i] for i in own})
         for metric, found in states[0].get("models", {}).items():
-            used = found if name in SHARED else [found[aim] for aim in aims]
+            used = found if name in SHARED else [found[goal] for goal in goals]
             groups.setdefault(metric, []).append([[float(value) for value in used]])
     units = "targets" if name in SHARED else "requests"
     return {metric: _of_runs(values, metric, units) for metric, values in groups.items()}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from attacks.attack import Attacker, AttackGoal
+from attacks.crafting.attack import Attacker, AttackGoal
 from data.errors import UserError
 from data.randomness import derive, generator
 from games.request.quantities import SIGN
@@ -27,14 +27,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """The targets of a game: test positions (T,), predicted labels (T,), directions, and the aim of each."""
+    """The targets of a game: test positions (T,), predicted labels (T,), directions, and the goal of each."""
 
     positions: Tensor
     labels: Tensor
     directions: tuple[str, ...]
-    aim_of: Tensor
-    aims: tuple[AttackGoal, ...]
-    aim_directions: tuple[str, ...]
+    goal_of: Tensor
+    goals: tuple[AttackGoal, ...]
+    goal_directions: tuple[str, ...]
 
 
 def accepts_all(defense: Any) -> bool:
@@ -59,46 +59,35 @@ def choose_targets(targets: TargetSettings, probabilities: Tensor, x: Tensor, se
     Where a band holds fewer than `count`, all of them are taken and that is said. Raises UserError where it holds none.
     """
     top, predicted = confidence(probabilities).to(probabilities.device), probabilities.argmax(-1)
-    positions, directions = [], []
-    for direction in targets.directions:
-        low, high = getattr(targets, direction)
-        inside = ((top > low) & (top < high)).nonzero()[:, 0]
-        if len(inside) == 0:
-            raise UserError(
-                f"No test example has a confidence in game.targets.{direction}=[{low}, {high}]; widen the band."
-            )
-        if len(inside) < targets.count:
-            log.warning(
-                "game.targets.%s=[%g, %g] holds no more than %d of the test examples; all are taken.",
-                direction,
-                low,
-                high,
-                len(inside),
-            )
-        draw = torch.randperm(len(inside), generator=generator(seed, "targets", direction))[: targets.count]
-        picked = inside[draw.sort().values.to(inside.device)]
-        positions.append(picked)
-        directions += [direction] * len(picked)
-    every = torch.cat(positions)
-    labels = predicted[every]
-    if targets.mode == "single":
-        aim_of, aim_directions = torch.arange(len(every)), tuple(directions)
-        groups = [torch.tensor([i]) for i in range(len(every))]
-    else:
-        sizes = [len(part) for part in positions]
-        if len(set(sizes)) > 1:  # the aims of one attack are evaluated together, so they have equally many targets
-            sizes = [min(sizes)] * len(sizes)
-            keep = torch.cat(
-                [torch.arange(min(sizes)) + sum(len(p) for p in positions[:i]) for i in range(len(positions))]
-            )
-            every, labels, directions = every[keep], labels[keep], [directions[i] for i in keep.tolist()]
-        aim_of, aim_directions = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)), targets.directions
-        groups = list(torch.arange(len(every)).split(sizes))
-    aims = tuple(
-        AttackGoal(x[every[group]], labels[group], -SIGN[direction])  # +1 raises uncertainty
-        for group, direction in zip(groups, aim_directions, strict=True)
+    drawn = {direction: _in_band(targets, direction, top, seed) for direction in targets.directions}
+    if targets.mode == "set":  # the goals of one attack are evaluated together, so they have equally many targets
+        fewest = min(map(len, drawn.values()))
+        drawn = {direction: each[:fewest] for direction, each in drawn.items()}
+    positions = torch.cat(list(drawn.values()))
+    labels = predicted[positions]
+    directions = tuple(direction for direction, each in drawn.items() for _ in range(len(each)))
+    single = targets.mode == "single"
+    sizes = [1] * len(positions) if single else [len(each) for each in drawn.values()]
+    goal_directions = directions if single else tuple(drawn)
+    goals = tuple(
+        AttackGoal(x[positions[mine]], labels[mine], -SIGN[direction])  # +1 raises uncertainty
+        for mine, direction in zip(torch.arange(len(positions)).split(sizes), goal_directions, strict=True)
     )
-    return Targets(every, labels, tuple(directions), aim_of, aims, aim_directions)
+    goal_of = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    return Targets(positions, labels, directions, goal_of, goals, goal_directions)
+
+
+def _in_band(targets: TargetSettings, direction: str, confidences: Tensor, seed: int) -> Tensor:
+    """Positions of up to `count` test examples in the band of a direction, drawn at random, in order."""
+    low, high = getattr(targets, direction)
+    inside = ((confidences > low) & (confidences < high)).nonzero()[:, 0]
+    band = f"game.targets.{direction}=[{low:g}, {high:g}]"
+    if len(inside) == 0:
+        raise UserError(f"No test example has a confidence in {band}; widen the band.")
+    if len(inside) < targets.count:
+        log.warning("%s holds no more than %d of the test examples; all are taken.", band, len(inside))
+    draw = torch.randperm(len(inside), generator=generator(seed, "targets", direction))[: targets.count]
+    return inside[draw.sort().values.to(inside.device)]
 
 
 def reserved_records(setup: RequestSetup, seed: int) -> Tensor:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from attacks.attack import Attacker
-from attacks.norm_cap import below_norm_quantile
+from attacks.crafting.attack import Attacker
+from attacks.crafting.norm_cap import below_norm_quantile
 from attacks.requester.nearest import nearest_records
 from data.randomness import generator
 from games.request.benign import Kind, draw_benign
@@ -77,8 +77,7 @@ def random_controls(
     pool, cap = attacker.pool.cpu(), getattr(setup.attack, "norm_cap", None)
     if cap is not None:
         service = OpenService(setup.task, setup.procedure, tuple(victims), (seed,) * len(victims))
-        allowed = below_norm_quantile(service, attacker, cap, setup.attack.budget).cpu()
-        pool = pool[allowed[pool]]
+        pool = below_norm_quantile(service, attacker, cap, setup.attack.budget).pool.cpu()
     draws = [torch.randperm(len(pool), generator=generator(seed, "control", i)) for i in range(len(requests))]
     return [pool[draw[: len(request)]] for draw, request in zip(draws, requests, strict=True)]
 
@@ -89,7 +88,7 @@ def nearest_controls(chosen: Targets, requests: Sequence[Tensor], attacker: Atta
     See `attacks.requester.nearest`; where the pool holds fewer such records, these.
     """
     most = max((len(request) for request in requests), default=0)
-    found = nearest_records(chosen.aims, attacker, most)
+    found = nearest_records(chosen.goals, attacker, most)
     return [nearest[: len(request)] for nearest, request in zip(found, requests, strict=True)]
 
 

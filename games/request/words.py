@@ -10,7 +10,7 @@ UNDIRECTED = {"over": "Unsure targets", "under": "Sure targets"}
 
 
 def heading(direction: str, criterion: Mapping[str, Any] | None) -> str:
-    """What the part of a direction is headed by: the attacker's aim, or where that has no direction its targets."""
+    """What the part of a direction is headed by: the attacker's goal, or where that has no direction its targets."""
     if criterion is None or criterion["directed"]:
         return NAMES[direction]
     return f"{criterion['name'].capitalize()}, {UNDIRECTED[direction].lower()}"

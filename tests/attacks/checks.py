@@ -8,7 +8,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from attacks.attack import Attack, AttackGoal, AttackResult
+from attacks.crafting.access import Access
+from attacks.crafting.attack import Attack, AttackGoal, AttackResult
 from data.randomness import generator
 from models.victim import ModelStack
 from tests.testbed import Testbed, testbed
@@ -30,12 +31,15 @@ def opened(of: Testbed, procedure: Procedure | None = None) -> OpenService:
 
 def closed(of: Testbed, procedure: Procedure, budget: int, feedback: str = "score") -> tuple[Service, Meter]:
     meter = Meter()
-    return serve(of.task, procedure, [of.victim], [of.seed], meter, budget, feedback), meter  # type: ignore[arg-type]
+    provider = OpenService(of.task, procedure, (of.victim,), (of.seed,), meter)
+    return serve(provider, budget, feedback), meter  # type: ignore[arg-type]
 
 
-def crafted(attack: Attack, of: Testbed, aims: Sequence[AttackGoal], pool: Tensor | None = None) -> list[AttackResult]:
-    """The requests of a white-box attack (or of a control) against exact retraining."""
-    return attack.craft([opened(of)], aims, of.attacker(pool), generator(of.seed, "attack"))
+def crafted(attack: Attack, of: Testbed, goals: Sequence[AttackGoal], pool: Tensor | None = None) -> list[AttackResult]:
+    """The requests of an attack against exact retraining, with the access that it claims."""
+    black = attack.access == "black_box"
+    accesses: list[Access] = [closed(of, Retrain(), 1)[0] for _ in goals] if black else [opened(of)]
+    return attack.craft(accesses, goals, of.attacker(pool), generator(of.seed, "attack"))
 
 
 def unlearned(of: Testbed, requests: Sequence[AttackResult], procedure: Procedure | None = None) -> ModelStack:
@@ -44,24 +48,24 @@ def unlearned(of: Testbed, requests: Sequence[AttackResult], procedure: Procedur
     return (procedure or Retrain()).forget(of.task, of.victim, rows, of.seed)
 
 
-def on_aims(models: ModelStack, aims: Sequence[AttackGoal]) -> Tensor:
-    """Probabilities (m, K) of model i on the first target of aim i."""
-    return torch.stack([models[i].probabilities(aim.x)[0] for i, aim in enumerate(aims)])
+def on_goals(models: ModelStack, goals: Sequence[AttackGoal]) -> Tensor:
+    """Probabilities (m, K) of model i on the first target of goal i."""
+    return torch.stack([models[i].probabilities(goal.x)[0] for i, goal in enumerate(goals)])
 
 
-def labels(aims: Sequence[AttackGoal]) -> Tensor:
-    return torch.stack([aim.labels[0] for aim in aims])
+def labels(goals: Sequence[AttackGoal]) -> Tensor:
+    return torch.stack([goal.labels[0] for goal in goals])
 
 
-def before(of: Testbed, aims: Sequence[AttackGoal]) -> Tensor:
-    """Probabilities (m, K) of the victim on the first target of each aim."""
-    return torch.cat([of.victim.probabilities(aim.x[:1]) for aim in aims])
+def before(of: Testbed, goals: Sequence[AttackGoal]) -> Tensor:
+    """Probabilities (m, K) of the victim on the first target of each goal."""
+    return torch.cat([of.victim.probabilities(goal.x[:1]) for goal in goals])
 
 
-def confidence_change(of: Testbed, aims: Sequence[AttackGoal], models: ModelStack) -> tuple[Tensor, Tensor]:
+def confidence_change(of: Testbed, goals: Sequence[AttackGoal], models: ModelStack) -> tuple[Tensor, Tensor]:
     """Change of the probability of each target's label, and whether the label was kept, both (m,)."""
-    now, label = on_aims(models, aims), labels(aims)
-    change = now.gather(1, label[:, None]) - before(of, aims).gather(1, label[:, None])
+    now, label = on_goals(models, goals), labels(goals)
+    change = now.gather(1, label[:, None]) - before(of, goals).gather(1, label[:, None])
     return change[:, 0], now.argmax(1) == label
 
 

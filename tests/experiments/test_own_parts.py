@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.attack import Attacker, AttackGoal, AttackResult, crafted
+from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
+from attacks.crafting.requester import crafted
 from attacks.requester.random import Random
 from data.errors import UserError
 from data.examples import Examples
@@ -21,7 +22,7 @@ from experiments.play.setup import check_pairing
 from games.request.detection import Review
 from models.victim import ModelStack, Victim
 from tests.attacks.checks import bed
-from unlearning.procedure import Request, learned, unlearned
+from unlearning.procedure import Procedure, Request, learned, unlearned
 from unlearning.retrain import Retrain
 
 EXAMPLES = Examples(torch.zeros(6, 2), torch.zeros(6, dtype=torch.long))
@@ -32,19 +33,21 @@ AIMS = [AttackGoal(torch.zeros(1, 2), torch.zeros(1, dtype=torch.long), 1)] * 2
 class Own:
     access, budget, owned, pool = "black_box", 3, 1.0, None
 
-    def craft(self, entrances, aims, attacker, rng): ...
+    def craft(self, accesses, goals, attacker, rng): ...
 
 
 class Keeps:
-    def review(self, context, indices): ...
+    def review(self, context, requests): ...
 
 
-class Forgets:
-    differentiable = uses_copy = stochastic = exact = irreproducible = False
-
+class Forgets(Procedure):
     def learn(self, task, seed): ...
 
-    def forget(self, task, victim, deleted, seed, submitted=None): ...
+    def forget(self, task, victim, forget_weights, seed, submitted=None): ...
+
+
+MEMBERS = {name: value for name, value in vars(Procedure).items() if name[0] != "_"}
+WITHOUT_BASE = type("WithoutBase", (), MEMBERS | {"forget": Forgets.forget})
 
 
 def component_of(kind: type, monkeypatch: pytest.MonkeyPatch, where: str, **members: Any) -> Any:
@@ -60,6 +63,7 @@ def test_name_and_game_are_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     for defense in (component_of(Keeps, monkeypatch, "defense"), component_of(Keeps, monkeypatch, "defense", game="x")):
         check_pairing(attack, defense, {})
     component_of(Forgets, monkeypatch, "unlearning")
+    component_of(WITHOUT_BASE, monkeypatch, "unlearning")
     with pytest.raises(UserError, match="attack=random plays the request game and defense=Mine the x game"):
         check_pairing(Random(), defense, {})
 
@@ -72,9 +76,15 @@ WRONG: dict[str, tuple[type, str, dict[str, Any], str]] = {
     "queries": (Own, "attack", {"queries": "many"}, "attack.queries must be a whole number"),
     "owned": (Own, "attack", {"owned": 7}, "attack.owned must be a share"),
     "no budget": (object, "attack", {"craft": Own.craft}, "has no access and no budget and no owned.*docs/tutorial.md"),
-    "craft": (Own, "attack", {"craft": lambda self, aims: []}, "craft is called with entrances, aims, attacker, rng"),
-    "review": (Keeps, "defense", {"review": lambda self, x: []}, "review is called with context, indices, which"),
-    "forget": (Forgets, "unlearning", {"forget": lambda self, task: 0}, "forget is called with task, victim, deleted"),
+    "craft": (Own, "attack", {"craft": lambda self, aims: []}, "craft is called with accesses, goals, attacker, rng"),
+    "review": (Keeps, "defense", {"review": lambda self, x: []}, "review is called with context, requests, which"),
+    "forget": (
+        Forgets,
+        "unlearning",
+        {"forget": lambda self, task: 0},
+        "forget is called with task, victim, forget_weights",
+    ),
+    "no forget": (Procedure, "unlearning", {}, "is no unlearning procedure, since it has no forget;"),
     "request_vjp": (Forgets, "unlearning", {"differentiable": True}, "is differentiable and has no request_vjp"),
 }
 
@@ -101,9 +111,9 @@ def asked(*indices: Any) -> AttackResult:
 
 
 ANSWERS: dict[str, tuple[Any, str]] = {
-    "nothing": (None, "one AttackResult for each of 2 aims, and gave NoneType"),
-    "fewer": ([asked(10)], "for each of 2 aims, and gave 1 of them"),
-    "positions": ([torch.tensor([10])] * 2, "gave a Tensor for an aim; write AttackResult"),
+    "nothing": (None, "one AttackResult for each of 2 goals, and gave NoneType"),
+    "fewer": ([asked(10)], "for each of 2 goals, and gave 1 of them"),
+    "positions": ([torch.tensor([10])] * 2, "gave a Tensor for a goal; write AttackResult"),
     "no number": ([asked("a")] * 2, "by whole numbers"),
     "twice": ([asked(10, 10)] * 2, "a record twice"),
     "too many": ([asked(10, 11, 12, 13)] * 2, "4 records, and attack.budget is 3"),
@@ -139,7 +149,7 @@ def test_an_answer_of_a_procedure_is_checked() -> None:
     for gave, answer in wrong.items():
         procedure = Forgets()
         procedure.forget = answering(answer)  # type: ignore[method-assign]
-        with pytest.raises(UserError, match=f"each of the 2 rows of `deleted`, and gave {gave}"):
+        with pytest.raises(UserError, match=f"each of the 2 rows of `forget_weights`, and gave {gave}"):
             unlearned(procedure, task, victim, deleted, 0)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"must give a Victim, as .* and gave a NoneType"):
         learned(Forgets(), task, 0)  # type: ignore[arg-type]
@@ -157,18 +167,18 @@ def test_a_filter_that_is_called_none_is_not_taken_for_none(monkeypatch: pytest.
     assert review._called() == "none"
 
 
-@pytest.mark.parametrize("what", ["aims[0].x", "attacker.owned.x", "attacker.pool"])
+@pytest.mark.parametrize("what", ["goals[0].x", "attacker.owned.x", "attacker.pool"])
 def test_an_attack_that_writes_into_what_it_is_lent_is_named(what: str) -> None:
     """Its controls would otherwise be about something else."""
     owned = Examples(torch.ones(6, 2), torch.zeros(6, dtype=torch.long))
     attacker = Attacker(torch.tensor([10, 11, 12, 13, 14, 15]), owned, EXAMPLES)
     aims = [AttackGoal(torch.ones(1, 2), torch.zeros(1, dtype=torch.long), 1)]
-    tensors = {"aims[0].x": aims[0].x, "attacker.owned.x": owned.x, "attacker.pool": attacker.pool}
+    tensors = {"goals[0].x": aims[0].x, "attacker.owned.x": owned.x, "attacker.pool": attacker.pool}
 
     class Writes(Random):
-        def craft(self, entrances: Any, aims: Any, attacker: Any, rng: Any) -> list[AttackResult]:
+        def craft(self, accesses: Any, goals: Any, attacker: Any, rng: Any) -> list[AttackResult]:
             tensors[what].mul_(2)
-            return [AttackResult(Request((10,)), 0.0) for _ in aims]
+            return [AttackResult(Request((10,)), 0.0) for _ in goals]
 
     with pytest.raises(UserError) as raised:
         crafted(Writes(budget=3), [], aims, attacker, torch.Generator())

@@ -18,7 +18,7 @@ from models.training import Training
 from models.victim import Victim
 from tests.experiments.games import config
 from tests.experiments.small_sweeps import records
-from unlearning.procedure import Request, Task
+from unlearning.procedure import Procedure, Request, Task
 from unlearning.retrain import Retrain
 
 
@@ -33,16 +33,13 @@ def victim(task: Task) -> Victim:
     return Retrain().learn(task, 0)
 
 
-class Counting:
+class Counting(Procedure):
     """Retraining that counts its runs."""
 
-    differentiable, uses_copy, stochastic, exact, irreproducible = True, False, True, True, False
+    differentiable = exact = True
 
     def __init__(self) -> None:
         self.runs = 0
-
-    def learn(self, task: Task, seed: int) -> Victim:
-        return Retrain().learn(task, seed)
 
     def forget(self, *arguments: Any) -> Any:
         self.runs += 1

@@ -8,10 +8,8 @@ from hypothesis import strategies as st
 
 from metrics.detection import (
     auroc,
-    benign_rejected,
     calibrated_threshold,
-    malicious_caught,
-    robust_z,
+    robust_threshold,
     roc_curve,
     tpr_at_fpr,
 )
@@ -92,20 +90,18 @@ def test_roc_curve_equals_sklearn(case):
         assert float((s[malicious] > t).double().mean()) == pytest.approx(float(rate), abs=1e-12)
 
 
-def test_robust_z_by_hand_and_its_second_scale():
-    z = robust_z(torch.tensor([10.0]), torch.tensor([1.0, 2.0, 3.0, 4.0]))  # median 2.5, MAD 1
-    assert float(z) == pytest.approx(7.5 / 1.4826)
-    calibration = torch.tensor([0.0, 0.0, 0.0, 0.0, 5.0])  # MAD 0, mean absolute deviation 1
-    assert float(robust_z(torch.tensor([2.0]), calibration)) == pytest.approx(2 / 1.2533)
-    with pytest.raises(ValueError, match="more benign requests"):
-        robust_z(torch.tensor([2.0]), torch.ones(5))
+def test_the_robust_threshold_by_hand_and_its_second_scale():
+    benign = torch.tensor([1.0, 2.0, 3.0, 4.0])  # median 2.5, which lies between two scores, and MAD 1
+    assert robust_threshold(benign, 3.5) == pytest.approx(2.5 + 3.5 * 1.4826)
+    outlier = torch.tensor([0.0, 0.0, 0.0, 0.0, 5.0])  # MAD 0, mean absolute deviation 1
+    assert robust_threshold(outlier, 2.0) == pytest.approx(2 * 1.2533)
+    with pytest.raises(ValueError, match="no scale"):
+        robust_threshold(torch.ones(5), 3.5)
 
 
-def test_robust_z_of_normal_scores_is_standard_normal():
-    generator = torch.Generator().manual_seed(0)
-    z = robust_z(3 + 2 * torch.randn(20_000, generator=generator), 3 + 2 * torch.randn(20_000, generator=generator))
-    assert float(z.mean()) == pytest.approx(0, abs=0.03)
-    assert float(z.std()) == pytest.approx(1, abs=0.03)
+def test_the_robust_threshold_of_normal_scores_is_in_standard_deviations():
+    scores = 3 + 2 * torch.randn(20_000, generator=torch.Generator().manual_seed(0))
+    assert robust_threshold(scores, 2.0) == pytest.approx(3 + 2 * 2, abs=0.1)
 
 
 def test_the_calibrated_threshold_keeps_its_promise():
@@ -116,18 +112,9 @@ def test_the_calibrated_threshold_keeps_its_promise():
     for _ in range(300):
         benign = torch.randn(400, generator=generator)
         flagged = benign[200:] > calibrated_threshold(benign[:200], 0.05)
-        rates.append(benign_rejected(flagged, torch.zeros(200, dtype=torch.bool)).value)
+        rates.append(float(flagged.double().mean()))
     error = np.std(rates) / math.sqrt(300)
     assert 0.05 - 1 / 201 - 3 * error <= np.mean(rates) <= 0.05 + 3 * error
-
-
-def test_rejected_and_caught_by_hand():
-    malicious = torch.tensor([True, True, False, False, False])
-    flagged = torch.tensor([True, False, True, False, False])
-    assert malicious_caught(flagged, malicious).value == 0.5
-    assert malicious_caught(flagged, malicious).n == 2
-    assert benign_rejected(flagged, malicious).value == pytest.approx(1 / 3)
-    assert benign_rejected(flagged, malicious).n == 3
 
 
 def test_a_single_kind_and_nan_scores_are_refused():
@@ -135,5 +122,3 @@ def test_a_single_kind_and_nan_scores_are_refused():
         auroc(torch.tensor([1.0, 2.0]), torch.tensor([True, True]))
     with pytest.raises(ValueError, match="NaN"):
         roc_curve(torch.tensor([1.0, float("nan")]), torch.tensor([True, False]))
-    with pytest.raises(ValueError, match="of the kind"):
-        malicious_caught(torch.tensor([True]), torch.tensor([False]))

@@ -18,8 +18,6 @@ from metrics.uncertainty import (
     mean_entropy,
     nll,
     reliability,
-    risk_coverage_area,
-    temperature_scale,
 )
 
 
@@ -151,33 +149,3 @@ def test_auroc_of_confidence_says_when_it_does_not_exist(right, why):
     assert math.isnan(result.value)
     assert result.settings["undefined"] == why
     assert result.n == 2
-
-
-def test_risk_coverage_area_by_hand():
-    p, y = two_class([0.9, 0.8, 0.7, 0.6], [True, False, True, False])
-    result = risk_coverage_area(p, y)
-    assert result.value == pytest.approx((0 + 1 / 2 + 1 / 3 + 2 / 4) / 4)
-    assert result.settings["optimal"] == pytest.approx((0 + 0 + 1 / 3 + 2 / 4) / 4)
-    assert result.settings["random"] == 0.5
-
-
-@given(st.integers(0, 10_000), st.integers(2, 40))
-@settings(max_examples=30, deadline=None)
-def test_risk_coverage_area_is_bounded_and_ignores_the_order_of_tied_examples(seed, n):
-    p, y = draw(seed, n, 3)
-    p = p.round(decimals=1)
-    p = p / p.sum(1, keepdim=True)
-    result = risk_coverage_area(p, y)
-    shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    assert risk_coverage_area(p[shuffled], y[shuffled]).value == pytest.approx(result.value, abs=1e-12)
-    assert result.settings["optimal"] - 1e-12 <= result.value <= 1
-
-
-def test_temperature_one_is_the_identity_and_any_temperature_keeps_the_label():
-    logits = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(temperature_scale(logits, 1.0), logits)
-    cooled, warmed = temperature_scale(logits, 0.5).softmax(1), temperature_scale(logits, 2.0).softmax(1)
-    assert torch.equal(cooled.argmax(1), warmed.argmax(1))
-    assert (confidence(cooled) > confidence(warmed)).all()
-    with pytest.raises(ValueError, match="temperature"):
-        temperature_scale(logits, 0.0)

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from data.errors import UserError
 from data.examples import Examples
 from data.randomness import derive, generator
+from models.batches import lr_factor
 from models.logistic import Logistic
 from models.mlp import MLP
 from models.small_cnn import SmallCNN
-from models.training import Training, initialise, lr_factor, train
+from models.training import Training, initialise, train
 from models.victim import ModelStack, stack
 
 Build = Callable[[], nn.Module]

@@ -69,7 +69,7 @@ def three_or_eight() -> tuple[Task, Task, Victim, Victim, Tensor]:
     task = Task(Examples(x / x.norm(dim=1, keepdim=True), y), Binary, training)
     gone = torch.zeros(len(y), dtype=torch.float64)
     gone[torch.randperm(len(y), generator=generator(0, "removed"))[:20]] = 1
-    after = replace(task, gone=gone)
+    after = replace(task, forgotten=gone)
     return task, after, plain_learning(task, 0), plain_learning(after, 0), gone
 
 

@@ -66,7 +66,7 @@ def recorded(of: Task) -> Recorded:
         before.append(torch.cat([value.detach().clone().reshape(-1) for value in values]))
         batches.append(set(batch.positions.tolist()))
 
-    weights = None if of.gone is None else of.gone[None]
+    weights = None if of.forgotten is None else of.forgotten[None]
     train(of.build, of.records, of.training, [SEED], weights, watch=watch)
     return Recorded(before[0], [b - a for a, b in pairwise(before)], batches, before[-1])
 

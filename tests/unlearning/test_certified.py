@@ -20,8 +20,8 @@ from models.training import Training, initialise
 from models.victim import Victim, unflatten
 from tests.models.problems import flat_objective
 from tests.unlearning.certified_problems import DECAY, EXACT, HESSIAN, RECIPE, N, rows, small, three_or_eight
+from unlearning.certification.newton_bound import newton_bound
 from unlearning.certified import Certified
-from unlearning.newton_bound import newton_bound
 from unlearning.procedure import Request, Task, forget, plain_learning
 
 
@@ -95,12 +95,12 @@ def test_training_within_a_large_ball_is_plain_training() -> None:
 @pytest.mark.parametrize("radius", [1.2, 100.0])
 def test_the_step_by_dense_algebra(solver: Solver, damping: float, radius: float) -> None:
     """P(theta - (H_w + lambda I)^{-1} grad F(theta; w)), a record that is gone already left out too."""
-    task = replace(small(), gone=rows((7,))[0])
+    task = replace(small(), forgotten=rows((7,))[0])
     procedure = certified(radius=radius, convexification=damping, sigma=0.0, solver=solver)
     victim = procedure.learn(task, 0)
     deleted = rows((0, 1, 2), ())
     found = procedure.forget(task, victim, deleted, 0)
-    for model, row in zip((found[0], found[1]), torch.maximum(deleted, task.gone), strict=True):  # type: ignore[arg-type]
+    for model, row in zip((found[0], found[1]), torch.maximum(deleted, task.forgotten), strict=True):  # type: ignore[arg-type]
         objective = flat_objective(victim, task.records, row, DECAY)
         if solver.curvature == "hessian":
             matrix = torch.func.hessian(objective)(victim.flat())

@@ -16,9 +16,9 @@ from models.logistic import Logistic
 from models.small_cnn import SmallCNN
 from models.solver import Solver
 from tests.unlearning.certified_problems import EXACT, RECIPE, small
-from unlearning.certificate import Certifying
+from unlearning.certification.certificate import Certifying
+from unlearning.certification.newton_bound import newton_bound
 from unlearning.certified import Certified
-from unlearning.newton_bound import newton_bound
 from unlearning.procedure import Request, Task, forget
 
 

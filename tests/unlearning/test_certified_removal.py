@@ -21,9 +21,9 @@ from models.victim import Victim
 from tests.attacks.checks import bed
 from tests.testbed import LAMBDA, TRAINING
 from tests.unlearning.certified_problems import digits, first, one, perturbed_slope, removal
+from unlearning.certification.softmax_regression import design, remainder_bound, spectral_norm, worst_case_bound
 from unlearning.certified_removal import CertifiedRemoval, removal_step
 from unlearning.procedure import Request, Task, forget
-from unlearning.softmax_regression import design, remainder_bound, spectral_norm, worst_case_bound
 
 
 def curvature(task: Task, model: Victim, deleted: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def test_residual_bounds_and_distance_to_retraining(decay: float, sigma: float) 
         residual = perturbed_slope(task, found, deleted).norm()
         assert residual <= found.ledger["spent"] + 1e-12  # rounding in float64
         assert found.ledger["spent"] <= worst_case_bound(count, n - count, n, decay, longest) + 1e-9
-        again = procedure.learn(replace(task, gone=deleted[0]), 0)  # the same b, which is derived
+        again = procedure.learn(replace(task, forgotten=deleted[0]), 0)  # the same b, which is derived
         distance, before = (found.flat() - again.flat()).norm(), (victim.flat() - again.flat()).norm()
         assert distance <= (residual + again.ledger["spent"]) / (decay * n)
         if decay == 1e-2:

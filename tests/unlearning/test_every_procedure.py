@@ -18,8 +18,8 @@ from models.mlp import MLP
 from models.small_cnn import SmallCNN
 from models.training import Training
 from models.victim import ModelStack, Victim
-from unlearning.certificate import Certifying
-from unlearning.procedure import Differentiable, Procedure, Request, Task, architecture, forget
+from unlearning.certification.certificate import Certifying
+from unlearning.procedure import Differentiable, Procedure, Request, Task, forget
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "unlearning"
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "procedures.md").read_text(encoding="utf-8")
@@ -102,7 +102,7 @@ def test_what_it_says_of_itself_is_so(name: str) -> None:
     """A gradient exists where it is promised; the victims have the architecture that is named; secrets differ."""
     of, model = procedure(name), victim(name)
     assert isinstance(of, Procedure)
-    module = architecture(of, task(name))()
+    module = of.architecture(task(name))()
     assert {n for n, _ in module.named_parameters()} == model.parameters.keys()
     if of.differentiable:
         differentiable: Differentiable = of  # type: ignore[assignment]

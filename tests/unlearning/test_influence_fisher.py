@@ -30,7 +30,7 @@ def rows(*requests: tuple[int, ...]) -> Tensor:
 
 def written_out(procedure: InfluenceFisher, task: Task, victim: Victim, deleted: Tensor, sample: Tensor) -> Tensor:
     """theta + alpha F^{-1} v for one request, with sums over lists of positions and a dense F."""
-    gone = torch.zeros(N) if task.gone is None else task.gone
+    gone = torch.zeros(N) if task.forgotten is None else task.forgotten
     forgotten = [i for i in range(N) if deleted[i] == 1 and gone[i] == 0]
     retained = [i for i in range(N) if deleted[i] == 0 and gone[i] == 0]
     g = per_example_gradients(victim, task.records)

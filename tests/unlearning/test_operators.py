@@ -6,9 +6,9 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from attacks.functionals import LogitGap
-from attacks.objective import UncertaintyObjective
-from attacks.viewpoint import WhiteBoxObjective
+from attacks.crafting.functionals import LogitGap
+from attacks.crafting.objective import UncertaintyObjective
+from attacks.crafting.white_box import WhiteBoxObjective
 from data.randomness import generator
 from models.solver import Solver
 from tests.testbed import TRAINING, Testbed, testbed
@@ -29,7 +29,7 @@ def bed(request: pytest.FixtureRequest) -> Testbed:
 def loss_and_slopes(bed: Testbed, procedure, weights: torch.Tensor):
     service = OpenService(bed.task, procedure, (bed.victim,), (bed.seed,))
     objective = UncertaintyObjective(LogitGap(), keep=0.5, keep_reference=0.3, kappa=3.0)
-    view = WhiteBoxObjective(service, bed.aims(bed.targets(1)), bed.attacker().reference, generator(0, "t"), 1)
+    view = WhiteBoxObjective(service, bed.goals(bed.targets(1)), bed.attacker().reference, generator(0, "t"), 1)
 
     def loss(w: torch.Tensor) -> torch.Tensor:
         return objective.loss(view.after(w[None], torch.tensor([0])))[0]
@@ -52,7 +52,7 @@ def fractional_weights() -> torch.Tensor:
         SecondOrder(solver=Solver(tolerance=1e-12, curvature="hessian")),
         SecondOrder(solver=Solver(tolerance=1e-12, method="dense")),
     ],
-    ids=["O1", "O2", "O3", "O3-influence", "O3-hessian", "O3-dense"],
+    ids=["retrain", "first", "second", "influence", "hessian", "dense"],
 )
 def test_dw_equals_central_differences(bed: Testbed, procedure) -> None:
     """Of retraining and of both single steps: relative error below 1e-6."""
@@ -116,12 +116,14 @@ def test_influence_ranks_like_leave_one_out_retraining(bed: Testbed) -> None:
     rows = torch.eye(TRAINING, dtype=torch.float64)
     service = OpenService(bed.task, Retrain(), (bed.victim,), (bed.seed,))
     objective = UncertaintyObjective(LogitGap(), keep=0.5, keep_reference=0.3, kappa=3.0)
-    view = WhiteBoxObjective(service, bed.aims(bed.targets(1)), bed.attacker().reference, generator(0, "t"), 1)
+    view = WhiteBoxObjective(service, bed.goals(bed.targets(1)), bed.attacker().reference, generator(0, "t"), 1)
     true = objective.loss(view.after(rows, torch.zeros(TRAINING, dtype=torch.long))) - loss(zero)
     assert spearmanr(slopes.numpy(), true.numpy()).statistic >= 0.9
 
 
-@pytest.mark.parametrize("procedure", [FirstOrder(rate=1.0), SecondOrder(solver=EXACT)], ids=["O2", "O3"])
+@pytest.mark.parametrize(
+    "procedure", [FirstOrder(rate=1.0), SecondOrder(solver=EXACT)], ids=["first_order", "second_order"]
+)
 def test_dx_equals_central_differences(bed: Testbed, procedure) -> None:
     """dL/ddelta of the submitted copy, with L a fixed linear function of the unlearned parameters."""
     deleted = random_removals(bed, 0.05)[0]

@@ -6,16 +6,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from data.errors import UserError
 from data.examples import Examples
+from models.victim import ModelStack, Victim
 from tests.attacks.checks import bed
 from unlearning.fine_tune import FineTune
 from unlearning.first_order import FirstOrder
 from unlearning.gradient_ascent import GradientAscent
-from unlearning.procedure import Differentiable, Procedure, Request, as_weights, forget, submitted_copies
+from unlearning.learning import plain_learning
+from unlearning.procedure import Differentiable, Procedure, forget
 from unlearning.retrain import Retrain
 from unlearning.second_order import SecondOrder
+from unlearning.task import Request, Task, as_weights, submitted_copies
 
 ALL = [Retrain(), FineTune(), GradientAscent(), FirstOrder(), SecondOrder()]
 
@@ -55,14 +59,14 @@ def test_a_record_cannot_leave_twice() -> None:
     task = of.task.without(Request((4, 5)))
     with pytest.raises(UserError, match="deleted before"):
         forget(FirstOrder(), task, of.victim, Request((5, 6)), 0)
-    assert of.task.gone is None
+    assert of.task.forgotten is None
     again = task.without(Request((6,)))
-    assert again.gone is not None
-    assert again.gone.nonzero()[:, 0].tolist() == [4, 5, 6]
+    assert again.forgotten is not None
+    assert again.forgotten.nonzero()[:, 0].tolist() == [4, 5, 6]
 
 
 def test_total_counts_earlier_deletions() -> None:
-    task = replace(bed(0).task, gone=torch.arange(300) < 2)
+    task = replace(bed(0).task, forgotten=torch.arange(300) < 2)
     deleted = torch.zeros(2, 300, dtype=torch.float64)
     deleted[0, 1], deleted[1, 7] = 0.5, 0.25
     total = task.total(deleted)
@@ -86,5 +90,30 @@ def test_only_differentiable_procedures_have_a_gradient() -> None:
         assert isinstance(procedure, Procedure)
         assert isinstance(procedure, Differentiable) == procedure.differentiable
     assert [p.differentiable for p in ALL] == [True, False, True, True, True]
-    assert [p.uses_copy for p in ALL] == [False, False, True, True, True]
     assert [p.stochastic for p in ALL] == [True, True, False, False, False]
+
+
+class Leaves(Procedure):
+    """Writes what has to be written, and forgets nothing."""
+
+    def forget(
+        self, task: Task, victim: Victim, forget_weights: Tensor, seed: int, submitted: Examples | None = None
+    ) -> ModelStack:
+        return victim.copies(len(forget_weights))
+
+
+def test_what_a_procedure_does_not_say_is_the_cautious_answer() -> None:
+    """No gradient, judged with fresh seeds, not exact; it learns as the recipe says, and records nothing."""
+    of, leaves = bed(0), Leaves()
+    assert (leaves.differentiable, leaves.stochastic, leaves.exact, leaves.irreproducible) == (
+        False,
+        True,
+        False,
+        False,
+    )
+    assert torch.equal(leaves.learn(of.task, 3).flat(), plain_learning(of.task, 3).flat())
+    assert leaves.architecture(of.task) is of.task.build
+    assert leaves.recorded(of.task, 1000) == 0
+    assert "smaller" in leaves.remedy.format(leaves)
+    with pytest.raises(TypeError, match="forget"):
+        Procedure()  # type: ignore[abstract]

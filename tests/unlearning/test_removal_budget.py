@@ -13,11 +13,11 @@ from torch import Tensor
 from models.logistic import Logistic
 from models.victim import Victim
 from tests.unlearning.certified_problems import DELTA, EXACT, digits, first, one, perturbed_slope, removal
-from unlearning.certificate import Certifying
+from unlearning.certification.certificate import Certifying
+from unlearning.certification.gaussian_mechanism import sensitivity_for
+from unlearning.certification.softmax_regression import design, remainder_bound, spectral_norm
 from unlearning.certified_removal import CertifiedRemoval
-from unlearning.gaussian_mechanism import sensitivity_for
 from unlearning.procedure import Request, Task, forget
-from unlearning.softmax_regression import design, remainder_bound, spectral_norm
 
 
 @pytest.mark.parametrize("mechanism", ["analytic", "classical"])
@@ -71,7 +71,7 @@ def test_the_sum_over_requests_triggers() -> None:
             assert float(after.ledger["spent"]) == pytest.approx(spent + step, rel=1e-6)
         assert procedure.certificate(task, after).verdict == "certified"
         model, spent = after, float(after.ledger["spent"])
-        assert perturbed_slope(task, model, task.gone[None]).norm() <= spent + 1e-12  # type: ignore[index]
+        assert perturbed_slope(task, model, task.forgotten[None]).norm() <= spent + 1e-12  # type: ignore[index]
         assert spent <= procedure.budget
     assert 1 <= len(seen) < 40
 
@@ -80,13 +80,13 @@ def remainder_or_inf(task: Task, model: Victim, after: Victim) -> Tensor:
     step = (after.flat() - model.flat())[None]
     steps = torch.cat([step[:, :-2].reshape(1, 2, 64), step[:, -2:, None]], dim=2)
     x = design(model, task.records)
-    return remainder_bound(x, 1 - task.gone[None], steps, spectral_norm(x))[0]  # type: ignore[index]
+    return remainder_bound(x, 1 - task.forgotten[None], steps, spectral_norm(x))[0]  # type: ignore[index]
 
 
 def before(task: Task, record: int) -> Task:
-    gone = task.gone.clone()  # type: ignore[union-attr]
+    gone = task.forgotten.clone()  # type: ignore[union-attr]
     gone[record] = 0
-    return replace(task, gone=gone)
+    return replace(task, forgotten=gone)
 
 
 def test_certificates() -> None:

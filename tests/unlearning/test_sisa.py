@@ -24,7 +24,7 @@ from models.mlp import MLP
 from models.small_cnn import SmallCNN
 from models.training import Training, train
 from models.victim import Victim
-from unlearning.procedure import Request, Task, architecture, as_weights, forget
+from unlearning.procedure import Request, Task, as_weights, forget
 from unlearning.sisa import Sisa
 
 N, SEED = 43, 5  # no multiple of shards x slices
@@ -90,7 +90,7 @@ def test_the_assignment_depends_on_the_seed_and_not_on_the_content() -> None:
 
 def test_too_few_records_are_refused_before_training() -> None:
     sisa, of = Sisa(shards=11, slices=4), task()
-    for refused in (lambda: sisa.learn(of, 0), lambda: architecture(sisa, of)):
+    for refused in (lambda: sisa.learn(of, 0), lambda: sisa.architecture(of)):
         with pytest.raises(UserError, match=r"unlearning.shards=11 with unlearning.slices=4 needs at least 44 .* 43"):
             refused()
     assert Sisa(shards=43, slices=1).assignment(of, 0)
@@ -119,11 +119,11 @@ def test_a_victim_is_a_committee_in_eval_mode() -> None:
     victim = SISA.learn(of, SEED)
     assert isinstance(victim.module, Committee)
     assert not any(module.training for module in victim.module.modules())
-    built = architecture(SISA, of)()
+    built = SISA.architecture(of)()
     assert list(victim.parameters) == [name for name, _ in built.named_parameters()]
     assert set(victim.buffers) == {name for name, _ in built.named_buffers()}
     assert built.weights == (1, 1, 1)
-    assert architecture(Sisa(shards=3, weighted=True), of)().weights == (15, 14, 14)
+    assert Sisa(shards=3, weighted=True).architecture(of)().weights == (15, 14, 14)
 
 
 @pytest.mark.parametrize(("epochs", "slices", "each"), [(20, 4, 8), (20, 1, 20), (9, 2, 6), (5, 3, 2), (1, 9, 1)])

@@ -144,7 +144,7 @@ def bed(seed: int) -> Testbed:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_dw_equals_central_differences(seed: int) -> None:
-    """Under an attack's objective; relative error below 1e-6, as for O1 to O3."""
+    """Under an attack's objective; relative error below 1e-6."""
     weights, procedure = fractional_weights(), UnrollingSGD(rate=1 / TRAINING)
     loss, slopes = loss_and_slopes(bed(seed), procedure, weights)
     direction = torch.randn(TRAINING, generator=generator(2, "d"), dtype=torch.float64)

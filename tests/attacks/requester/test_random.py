@@ -6,13 +6,15 @@ import torch
 from attacks.requester.random import Random
 from data.errors import UserError
 from data.randomness import generator
-from tests.attacks.checks import bed
+from tests.attacks.checks import bed, closed
+from unlearning.fine_tune import FineTune
 
 
-def draw(seed: int, pool: torch.Tensor, budget: int = 10, aims: int = 5) -> list[tuple[int, ...]]:
+def draw(seed: int, pool: torch.Tensor, budget: int = 10, goals: int = 5) -> list[tuple[int, ...]]:
     of = bed(0)
-    targets = of.aims(of.targets(aims))
-    found = Random(budget=budget).craft([], targets, of.attacker(pool), generator(seed, "attack"))
+    targets = of.goals(of.targets(goals))
+    services = [closed(of, FineTune(), 1)[0] for _ in targets]
+    found = Random(budget=budget).craft(services, targets, of.attacker(pool), generator(seed, "attack"))
     return [each.request.indices for each in found]
 
 

@@ -11,20 +11,20 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from attacks.functionals import LogitGap, margins
+from attacks.crafting.functionals import LogitGap, margins
 from attacks.requester.one_shot_influence import OneShotInfluence
 from data.digits import Digits
 from data.errors import UserError
 from data.randomness import generator
 from defenses.defense import Calibration, Context
 from defenses.filters.influence import Influence
-from metrics.detection import auroc, robust_z
+from metrics.detection import auroc, robust_threshold
 from models.curvature import dense, gauss_newton
 from models.gradients import gradient_norms, per_example_gradients
 from models.influence import inverse_curvature
 from models.solver import Solver
 from models.victim import Victim, flatten
-from tests.attacks.checks import bed, crafted, labels, on_aims
+from tests.attacks.checks import bed, crafted, labels, on_goals
 from tests.testbed import LAMBDA, TRAINING, Testbed
 from unlearning.retrain import Retrain
 
@@ -137,7 +137,7 @@ def test_class_dissimilarity_leaves_out_the_request_and_what_is_gone() -> None:
         inside = rows([batch])[0].bool() | (already.bool() if already is not None else torch.tensor(False))
         means = torch.stack([g[(y == k) & ~inside].mean(0) for k in range(3)])[y[batch]]
         expected = 1 - (g[batch] * means).sum(1) / (g[batch].norm(dim=1) * means.norm(dim=1))
-        seen = replace(context(of, batch), task=replace(of.task, gone=already))
+        seen = replace(context(of, batch), task=replace(of.task, forgotten=already))
         assert (Influence(score="S6").scores(seen, batch) - expected).abs().max() < 1e-10
 
 
@@ -156,8 +156,8 @@ def test_stationarity_identity() -> None:
 def attacked(seed: int, cap: float | None, targets: int = 8) -> dict[str, object]:
     """Streams of 15 one-shot margin requests + 45 random ones: scores, truth and label flips before and after S1."""
     of = bed(seed)
-    aims = of.aims(of.targets(targets), 1)
-    requests = crafted(OneShotInfluence(budget=15, functional=LogitGap(), norm_cap=cap), of, aims)
+    goals = of.goals(of.targets(targets), 1)
+    requests = crafted(OneShotInfluence(budget=15, functional=LogitGap(), norm_cap=cap), of, goals)
     rng, streams, truth = generator(seed, "cover"), [], []
     for each in requests:
         malicious = torch.tensor(each.request.indices)
@@ -177,7 +177,7 @@ def attacked(seed: int, cap: float | None, targets: int = 8) -> dict[str, object
     after = Retrain().forget(of.task, of.victim, rows(left), seed)
 
     def flipped(models) -> Tensor:  # type: ignore[no-untyped-def]
-        return margins(on_aims(models, aims).log(), labels(aims)) < 0
+        return margins(on_goals(models, goals).log(), labels(goals)) < 0
 
     alone = Retrain().forget(of.task, of.victim, rows([torch.tensor(r.request.indices) for r in requests]), seed)
     return {
@@ -271,9 +271,15 @@ def test_calibrated_threshold_is_an_order_statistic(rate: float) -> None:
 
 def test_robust_rule_is_that_of_the_metric() -> None:
     seen, scores = small_calibration(bed(0))
-    assert len(scores) % 2 == 0  # the median is then between two scores
-    threshold = Influence(rule="robust_z", z=3.5).threshold(seen)
-    assert robust_z(torch.tensor([threshold], dtype=torch.float64), scores).item() == pytest.approx(3.5, abs=1e-9)
+    assert Influence(rule="robust_z", z=3.5).threshold(seen) == robust_threshold(scores, 3.5)
+
+
+def test_equal_benign_scores_have_no_robust_threshold() -> None:
+    """With no displacement every score S1 is 0."""
+    of, batches = bed(0), benign(0, "equal", 2, 20)
+    still = [Calibration(batch, of.victim) for batch in batches]
+    with pytest.raises(UserError, match=r"no scale\. Raise stream\.calibration_batches or use defense\.rule="):
+        Influence(rule="robust_z").threshold(Context(of.task, of.victim, of.victim, of.trusted, still))
 
 
 def test_too_few_benign_scores_are_refused() -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 
-from attacks.criterion import ConfidenceMoved, LabelFlipped, described
+from attacks.crafting.criterion import ConfidenceMoved, LabelFlipped, described
 from data.randomness import generator
-from games.request.effects import FRESH, STATES
-from games.request.metrics import FORGETTING, PER_MODEL
+from games.request.quantities import FRESH, OF_FORGETTING, OF_MODELS, STATES
+
+PER_MODEL = [each.name for each in OF_MODELS]
+FORGETTING = [each.name for each in OF_FORGETTING]
 
 SCORES = {"auroc": 0.9, "tpr_at_1": 0.2, "tpr_at_5": 0.5}
 
@@ -54,7 +56,8 @@ def record(
     }  # fmt: skip
     return {
         "seed": seed, "criterion": described(criterion),
-        "config": {"targets": {"mode": mode}, "attack": {"_target_": f"attacks.requester.{attack}.Attack"}},
+        "game": "request", "memory_mb": {"peak": 300.0},
+        "config": {"game": {"targets": {"mode": mode}}, "attack": {"_target_": f"attacks.requester.{attack}.Attack"}},
         "targets": {
             "position": list(range(10, 10 + count)), "label": [0] * count, "truth": [0] * count,
             "direction": [direction] * count, "aim": list(range(count)) if mode == "single" else [0] * count,

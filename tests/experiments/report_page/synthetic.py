@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from attacks.criterion import ConfidenceMoved, described
+from attacks.crafting.criterion import ConfidenceMoved, described
 from games.request.effects import STATES
 
 DATA = ("digits", "mnist")

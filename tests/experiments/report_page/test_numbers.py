@@ -13,7 +13,7 @@ import torch
 from scipy.stats import beta, norm
 from scipy.stats import t as student
 
-from attacks.criterion import ConfidenceMoved
+from attacks.crafting.criterion import ConfidenceMoved
 from experiments.report_page.columns import METRICS
 from experiments.report_page.encode import PROGRAM, command, link, ranges
 from experiments.report_page.heatmap import heatmap

@@ -143,7 +143,7 @@ def test_artifacts_are_listed_in_words(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["list", "--dir", str(store)]) == 0
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()[1:-1]]
     words = {tuple(line[:4]) for line in lines}
-    assert ("victim", "mlp of unlearning.first_order.FirstOrder", "digits", "3") in words
+    assert ("victim", "mlp of unlearning.learning.plain_learning", "digits", "3") in words
     assert ("attack", "requests of random against first_order, mlp", "digits", "3") in words
     assert ("game", "random against first_order, defense influence, mlp (request game)", "digits", "3") in words
     assert ("game", "damaged: it is not JSON", "?", "?") in words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,17 +16,26 @@ from experiments.versions import code_version
 from experiments.versions.code_version import ROOT, _stamp
 from experiments.versions.meaning import meaning
 from games.request import crafting
+from models.victim import Victim
 from tests.experiments.games import config
+from unlearning.learning import plain_learning
+from unlearning.procedure import Procedure, Task
 
 HERE = "tests.experiments.storage.test_identity"
 
 
-class Learning:
+@dataclass(frozen=True)
+class Learning(Procedure):
     """Learns with one of its settings; a procedure that derives from it forgets with another."""
 
     learns_with: ClassVar[tuple[str, ...] | None] = ("steps",)
+    steps: int = 3
+    rate: float = 0.1
 
-    def learn(self) -> None: ...
+    def learn(self, task: Task, seed: int) -> Victim:
+        return plain_learning(task, seed)
+
+    def forget(self, *_: Any, **__: Any) -> Any: ...
 
 
 class Quick(Learning):
@@ -39,7 +49,8 @@ class Slow(Learning):
 class Own(Quick):
     """Learns otherwise."""
 
-    def learn(self) -> None: ...
+    def learn(self, task: Task, seed: int) -> Victim:
+        return plain_learning(task, seed + 1)
 
 
 class Unsaid(Learning):
@@ -80,13 +91,15 @@ def test_retraining_is_the_same_whatever_the_procedure() -> None:
     assert "unlearning" not in keys("Quick", steps=3).trained()
 
 
-def test_every_procedure_of_ours_has_a_key(tmp_path: Path) -> None:
-    found = set()
-    for option in ("first_order", "second_order", "sisa"):
-        key = Keys(config(tmp_path, f"unlearning={option}"), "data", Machine("cpu", 1)).victim()
-        found.add(key["learner"]["_target_"])
-        assert "solver" not in key
-    assert len(found) == 3
+def test_procedures_that_train_plainly_share_a_victim_whatever_they_forget_with(tmp_path: Path) -> None:
+    def victim(*options: str) -> dict[str, Any]:
+        return Keys(config(tmp_path, *options), "data", Machine("cpu", 1)).victim()
+
+    plain = victim("unlearning=retrain")
+    for options in (["first_order"], ["first_order", "unlearning.rate=0.5"], ["second_order"], ["gradient_ascent"]):
+        assert victim(f"unlearning={options[0]}", *options[1:]) == plain
+    assert len({victim(f"unlearning={name}")["learner"]["_target_"] for name in ("sisa", "certified", "retrain")}) == 3
+    assert victim("unlearning=sisa", "unlearning.shards=2") != victim("unlearning=sisa", "unlearning.shards=3")
 
 
 Edit = Callable[[str, str, str], None]
@@ -115,7 +128,7 @@ def edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edit]:
 EDITS = {  # which keys an edit changes: of the victim, of crafted requests, of the game
     "an error in other words": ("games/request/targets.py", "No test example has", "There is no example with", ""),
     "a print": ("games/request/play.py", "    began = perf", "    print(seed)\n    began = perf", ""),
-    "a log line moved": ("games/request/play.py", 'log.info("AttackResult', 'log.debug("Result', ""),
+    "a log line moved": ("games/request/play.py", 'log.info("Crafted', 'log.debug("Made', ""),
     "the page": ("experiments/report_page/page.py", '"""', "X = 1\n", ""),
     "the table": ("games/request/table.py", "from __future__ import annotations\n", "X = 1\n", ""),
     "the figures": ("games/request/figures.py", "from __future__ import annotations\n", "X = 1\n", ""),
@@ -123,7 +136,7 @@ EDITS = {  # which keys an edit changes: of the victim, of crafted requests, of 
     "the filter": ("defenses/filters/influence.py", "= 0.05", "= 0.06", "game"),
     "the crafting": ("games/request/crafting.py", 'generator(seed, "attack")', 'generator(seed, "b")', "requests game"),
     "the attack": ("attacks/requester/uncertainty.py", "from __future__", "X = 1\nfrom __future__", "requests game"),
-    "the training": ("models/training.py", "1 - weights", "2 - weights", "victim requests game"),
+    "the training": ("models/training.py", "from __future__", "X = 1\nfrom __future__", "victim requests game"),
     "how victims are kept": ("games/victims.py", "setup.device)", "None)", "victim requests game"),
 }  # fmt: skip
 

@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
+from data.naming import AUTOMATIC
 from experiments.cli.reproduce import typed
-from experiments.play.access import resolve_access
-from games.request.row import AUTOMATIC
+from experiments.play.setup import resolved
 from tests.experiments.games import config
+
+
+def resolve_access(config: dict[str, Any]) -> dict[str, Any]:
+    return resolved(config)[1]
 
 
 def access(tmp_path: Path, *overrides: str) -> Any:
@@ -34,7 +38,7 @@ def test_sequential_feedback_is_black_box(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("attack", ["none", "random", "one_shot_influence"])
 def test_attacks_without_a_choice_are_left_as_they_are(tmp_path: Path, attack: str) -> None:
-    before = config(tmp_path, f"attack={attack}")
+    before = config(tmp_path, "game=request", f"attack={attack}")
     assert resolve_access(before) == before
 
 

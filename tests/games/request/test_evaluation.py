@@ -12,7 +12,6 @@ from torch import Tensor
 import games.request.evaluation
 from experiments.play.setup import prepare
 from games.request.evaluation import Judge, on_targets
-from games.request.targets import learn
 from metrics.classification import accuracy
 from metrics.uncertainty import ece
 from models.victim import ModelStack
@@ -21,7 +20,7 @@ from tests.experiments.games import config
 
 def test_rows_keep_their_order_and_empty_ones_the_victim(tmp_path: Path) -> None:
     setup = prepare(config(tmp_path, "unlearning=first_order"))
-    victim = learn(setup, 0)
+    victim = setup.victim(0)
     judge = Judge(setup.task, setup.procedure, setup.data)
     requests = [torch.tensor([1, 2]), torch.empty(0, dtype=torch.long), torch.tensor([5])]
     rows = judge.rows(requests)
@@ -37,7 +36,7 @@ def test_rows_keep_their_order_and_empty_ones_the_victim(tmp_path: Path) -> None
 
 def test_model_level_metrics_are_those_of_the_test_set(tmp_path: Path) -> None:
     setup = prepare(config(tmp_path))
-    victim = learn(setup, 0)
+    victim = setup.victim(0)
     judge = Judge(setup.task, setup.procedure, setup.data)
     p = judge.predict(judge.unlearn([victim], [0], judge.rows([torch.empty(0, dtype=torch.long)])))[0]
     n = len(setup.data.test)
@@ -63,7 +62,7 @@ def test_batches_of_any_size_give_what_all_requests_together_do(
     at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup = prepare(config(tmp_path, "unlearning=first_order"))
-    victim = learn(setup, 0)
+    victim = setup.victim(0)
     judge = Judge(setup.task, setup.procedure, setup.data)
     groups = {"after": [torch.tensor([i, i + 1]) for i in range(4)], "none": [], "random": [torch.empty(0).long()] * 3}
     monkeypatch.setattr(games.request.evaluation, "models_at_once", lambda _: at_once)
@@ -90,7 +89,7 @@ def test_batches_of_any_size_give_what_all_requests_together_do(
 
 def test_unseen_groups_are_looked_at_and_not_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup = prepare(config(tmp_path, "unlearning=first_order"))
-    victim = learn(setup, 0)
+    victim = setup.victim(0)
     judge, seen = Judge(setup.task, setup.procedure, setup.data), list[int]()
     monkeypatch.setattr(Judge, "predict", None)
     look = {"calibration": lambda models, which, p: seen.append(len(models[0]))}
@@ -101,7 +100,7 @@ def test_unseen_groups_are_looked_at_and_not_predicted(tmp_path: Path, monkeypat
 
 def test_a_request_of_nothing_draws_anew_with_another_seed(tmp_path: Path) -> None:
     setup = prepare(config(tmp_path, "unlearning=retrain"))
-    victim = learn(setup, 0)
+    victim = setup.victim(0)
     judge, nothing = Judge(setup.task, setup.procedure, setup.data), {"nothing": [torch.empty(0).long()]}
     before = judge.predict([victim.copies(1)])
     assert torch.equal(judge.after([victim], [1], nothing)["nothing"], before)

@@ -17,7 +17,13 @@ from experiments.play.setup import prepare
 from games.request.memory import Need, available, check_memory, need
 from tests.experiments.games import ROOT, config
 
-WIDE = ("judge=quick", "defense=none", "targets.over=[0.05,0.97]", "targets.under=[0.06,0.98]", "training.epochs=1")
+WIDE = (
+    "judge=quick",
+    "defense=none",
+    "game.targets.over=[0.05,0.97]",
+    "game.targets.under=[0.06,0.98]",
+    "training.epochs=1",
+)
 GAMES = {
     "many parameters": ("model.widths=[1024,1024]", "attack=random", "unlearning=first_order", *WIDE),
     "many activations": ("model=small_cnn", "attack=one_shot_influence", "unlearning=first_order", *WIDE),
@@ -56,8 +62,8 @@ def test_the_estimate_grows_with_what_it_is_made_of(tmp_path: Path) -> None:
     small = need(prepare(config(tmp_path)))
     assert need(prepare(config(tmp_path, "model.widths=[1024,1024]"))).models > 100 * small.models
     assert need(prepare(config(tmp_path, "model=small_cnn"))).passes > 3 * small.passes
-    assert need(prepare(config(tmp_path, "targets.count=50"))).predictions > 5 * small.predictions
-    assert need(prepare(config(tmp_path, "targets.count=50"))).records > 5 * small.records
+    assert need(prepare(config(tmp_path, "game.targets.count=50"))).predictions > 5 * small.predictions
+    assert need(prepare(config(tmp_path, "game.targets.count=50"))).records > 5 * small.records
 
 
 @pytest.mark.parametrize("procedure", ["amnesiac", "sisa"])
@@ -76,7 +82,7 @@ def test_a_game_that_cannot_fit_is_refused_before_anything_is_trained(
     monkeypatch.setattr(games.request.memory, "available", lambda device: need(setup).total)
     check_memory(setup)
     monkeypatch.setattr(games.request.memory, "available", lambda device: need(setup).total - 1)
-    monkeypatch.setattr("experiments.play.play.play_one", None)
+    monkeypatch.setattr("games.request.play.play_one", None)
     with pytest.raises(UserError, match=r"needs about .* GB of memory .* choose a smaller model"):
         record_of(setup, 0)
     monkeypatch.setattr(games.request.memory, "available", lambda device: None)

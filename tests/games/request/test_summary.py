@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from games.request.effects import FRESH, STATES
-from games.request.summary import score, summarise
-from games.request.table import show
+from experiments.play.play import show
+from games.request.game import RequestGame
+from games.request.quantities import FRESH, STATES
+from games.request.summary import summarise
 from metrics.wording import plus_minus, rate, signed
 
 GOAL = {"name": "confidence moved", "goal": "confidence moved far enough", "measure": "change", "directed": True}
@@ -26,7 +27,7 @@ def state(confidence: list[float], attained: list[float] | None = None, kept: li
     }  # fmt: skip
 
 
-def record(shift: float = 0.0, sizes: tuple[int, int] = (2, 1), aim: tuple[int, int] = (0, 1)) -> dict[str, Any]:
+def record(shift: float = 0.0, sizes: tuple[int, int] = (2, 1), goal: tuple[int, int] = (0, 1)) -> dict[str, Any]:
     before = [0.5, 0.6]
     own = {name: state(before) for name in STATES}
     own |= {
@@ -36,10 +37,10 @@ def record(shift: float = 0.0, sizes: tuple[int, int] = (2, 1), aim: tuple[int, 
     fresh: dict[str, Any] = {name: [state(before)] * 3 for name in FRESH}
     fresh |= {"nothing": [state([0.4, 0.7], kept=[1.0, 0.0])] * 3, "after": [state([0.7, 0.7], [0.2, 0.1])] * 3}
     fresh |= {"seeds": [1, 2, 3], "models": {name: state(before)["models"] for name in FRESH}}
-    requests = [{"indices": list(range(size)), "direction": "over"} for size in sizes[: len(set(aim))]]
+    requests = [{"indices": list(range(size)), "direction": "over"} for size in sizes[: len(set(goal))]]
     return {
-        "seed": 0, "criterion": GOAL,
-        "targets": {"direction": ["over", "over"], "aim": list(aim), "position": [0, 1], "label": [0, 0], "test": 10},
+        "seed": 0, "criterion": GOAL, "config": {"game": {"targets": {"over": [0.45, 0.65]}}},
+        "targets": {"direction": ["over", "over"], "aim": list(goal), "position": [0, 1], "label": [0, 0], "test": 10},
         "requests": requests, "victim_seed": own, "fresh_seeds": fresh, "queries": 0, "operator_calls": 4,
         "certificate": None, "left_out": [],
         "detection": {"over": None, "defense": "none", "benign_rejected": {"uniform": [0.0]}},
@@ -59,8 +60,8 @@ def test_a_request_of_nothing_has_an_effect_of_0() -> None:
     assert part["effect"]["victim_seed"]["mean"] == pytest.approx((0.0 + 0.1) / 2)
     assert part["effect"]["fresh_seeds"]["mean"] == pytest.approx((0.0 + 0.1) / 2)
     assert part["nothing_requested"] == 1
+    assert RequestGame().score([record(sizes=(0, 0))]) == 0
     nothing = summarise([record(sizes=(0, 0))], ["over"])
-    assert score(nothing) == 0
     assert nothing["over"]["effect_defended"]["victim_seed"]["mean"] == 0
 
 
@@ -88,7 +89,7 @@ def test_seeds_are_what_varies_where_there_are_several() -> None:
 
 
 def test_targets_of_one_request_count_as_one() -> None:
-    part = summarise([record(aim=(0, 0))], ["over"])["over"]
+    part = summarise([record(goal=(0, 0))], ["over"])["over"]
     assert part["requests"] == 1
     assert part["effect"]["victim_seed"]["mean"] == pytest.approx(0.2)
     assert math.isnan(part["effect"]["victim_seed"]["low"])
@@ -102,8 +103,7 @@ def test_the_accuracy_of_one_model_has_an_interval_over_test_examples() -> None:
 
 
 def test_score_is_positive_where_the_attacker_wins() -> None:
-    parts = {"over": {"effect": {"victim_seed": {"mean": 0.3}}}, "under": {"effect": {"victim_seed": {"mean": 0.1}}}}
-    assert score(parts) == pytest.approx(0.2)
+    assert RequestGame().score([record(), record(0.1)]) == pytest.approx((0.2 + 0.25) / 2)
 
 
 def test_numbers_read_well() -> None:
@@ -119,8 +119,7 @@ def test_numbers_read_well() -> None:
 
 
 def shown(games: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], width: int | None = None) -> str:
-    config = {"targets": {"over": [0.45, 0.65]}}
-    show({"config": config, "games": games, "summary": summarise(games, ["over"]), "title": "a game"})
+    show(RequestGame(), {"games": games, "title": "a game"})
     return capsys.readouterr().out
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from data.errors import UserError
-from experiments.play.settings import Targets
 from experiments.play.setup import prepare
-from games.request.targets import choose_attacker, choose_targets, learn, member_seeds, reserved_records
+from games.request.settings import TargetSettings
+from games.request.targets import choose_attacker, choose_targets, member_seeds, reserved_records
 from tests.experiments.games import config
 
 
@@ -24,43 +24,43 @@ P = predictions([0.5, 0.6, 0.64, 0.8, 0.9, 0.94, 0.99, 0.7])
 
 
 def test_targets_lie_in_their_band() -> None:
-    chosen = choose_targets(Targets(count=2), P, X, seed=0)
+    chosen = choose_targets(TargetSettings(count=2), P, X, seed=0)
     assert chosen.directions == ("over", "over", "under", "under")
     assert set(chosen.positions[:2].tolist()) <= {0, 1, 2}
     assert set(chosen.positions[2:].tolist()) <= {3, 4, 5}
-    assert len(chosen.aims) == 4
-    assert [aim.direction for aim in chosen.aims] == [-1, -1, 1, 1]
-    assert torch.equal(chosen.aims[3].x[0], X[chosen.positions[3]])
-    again = choose_targets(Targets(count=2), P, X, seed=0)
+    assert len(chosen.goals) == 4
+    assert [goal.direction for goal in chosen.goals] == [-1, -1, 1, 1]
+    assert torch.equal(chosen.goals[3].x[0], X[chosen.positions[3]])
+    again = choose_targets(TargetSettings(count=2), P, X, seed=0)
     assert torch.equal(chosen.positions, again.positions)
 
 
 def test_one_direction_does_not_change_the_other() -> None:
-    both = choose_targets(Targets(count=2), P, X, seed=0)
-    under = choose_targets(Targets(count=2, direction="under"), P, X, seed=0)
+    both = choose_targets(TargetSettings(count=2), P, X, seed=0)
+    under = choose_targets(TargetSettings(count=2, direction="under"), P, X, seed=0)
     assert torch.equal(both.positions[2:], under.positions)
 
 
 def test_set_mode_makes_one_aim_per_direction() -> None:
-    chosen = choose_targets(Targets(count=3, mode="set"), P, X, seed=0)
-    assert len(chosen.aims) == 2
-    assert chosen.aim_of.tolist() == [0, 0, 0, 1, 1, 1]
-    assert chosen.aims[1].x.flatten().tolist() == [3.0, 4.0, 5.0]
+    chosen = choose_targets(TargetSettings(count=3, mode="set"), P, X, seed=0)
+    assert len(chosen.goals) == 2
+    assert chosen.goal_of.tolist() == [0, 0, 0, 1, 1, 1]
+    assert chosen.goals[1].x.flatten().tolist() == [3.0, 4.0, 5.0]
 
 
 def test_set_mode_gives_both_aims_equally_many_targets() -> None:
-    chosen = choose_targets(Targets(count=12, mode="set", under=(0.75, 0.92)), P, X, seed=0)
-    assert [len(aim.labels) for aim in chosen.aims] == [2, 2]
+    chosen = choose_targets(TargetSettings(count=12, mode="set", under=(0.75, 0.92)), P, X, seed=0)
+    assert [len(goal.labels) for goal in chosen.goals] == [2, 2]
     assert chosen.directions == ("over", "over", "under", "under")
     assert set(chosen.positions[2:].tolist()) == {3, 4}
 
 
 def test_few_targets_are_said_and_none_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
-    chosen = choose_targets(Targets(count=12, direction="over"), P, X, seed=0)
+    chosen = choose_targets(TargetSettings(count=12, direction="over"), P, X, seed=0)
     assert len(chosen.positions) == 3
     assert "holds no more than 3" in caplog.text
     with pytest.raises(UserError, match="widen the band"):
-        choose_targets(Targets(direction="over", over=(0.1, 0.2)), P, X, seed=0)
+        choose_targets(TargetSettings(direction="over", over=(0.1, 0.2)), P, X, seed=0)
 
 
 def test_pool_is_owned(tmp_path: Path) -> None:
@@ -81,10 +81,10 @@ def test_pool_is_owned(tmp_path: Path) -> None:
 
 def test_victim_from_the_store_is_the_victim(tmp_path: Path) -> None:
     setup = prepare(config(tmp_path))
-    trained, stored = learn(setup, 0), learn(setup, 0)
+    trained, stored = setup.victim(0), setup.victim(0)
     assert torch.equal(trained.flat(), stored.flat())
     assert list(trained.parameters) == list(stored.parameters)
-    assert not torch.equal(trained.flat(), learn(setup, 1).flat())
+    assert not torch.equal(trained.flat(), setup.victim(1).flat())
 
 
 def test_an_ensemble_has_its_own_seeds(tmp_path: Path) -> None:

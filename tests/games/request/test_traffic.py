@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from data.errors import UserError
-from experiments.play.settings import Targets
-from experiments.play.setup import Setup, prepare
-from games.request.targets import choose_attacker, choose_targets, learn, reserved_records
+from experiments.play.setup import prepare
+from games.game import Setup
+from games.request.settings import TargetSettings
+from games.request.targets import choose_attacker, choose_targets, reserved_records
 from games.request.traffic import Traffic, benign_batches, stream_pair, traffic
 from tests.experiments.games import config
 
@@ -18,16 +20,18 @@ REQUESTS = [torch.tensor([3, 1, 2]), torch.empty(0, dtype=torch.long)]
 
 
 @pytest.fixture(scope="module")
-def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
-    overrides = ("stream.calibration_batches=4", "stream.benign_batches=3")
+def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup[Any]:
+    overrides = ("game.stream.calibration_batches=4", "game.stream.benign_batches=3")
     return prepare(config(tmp_path_factory.mktemp("traffic"), *overrides))
 
 
 @pytest.fixture(scope="module")
-def asked(setup: Setup) -> Traffic:
-    victim = learn(setup, 0)
+def asked(setup: Setup[Any]) -> Traffic:
+    victim = setup.victim(0)
     probabilities = victim.probabilities(setup.data.test.x)
-    chosen = choose_targets(Targets(count=1, over=(0.3, 0.65), under=(0.7, 0.97)), probabilities, setup.data.test.x, 0)
+    chosen = choose_targets(
+        TargetSettings(count=1, over=(0.3, 0.65), under=(0.7, 0.97)), probabilities, setup.data.test.x, 0
+    )
     pool = choose_attacker(setup, 0).pool
     return traffic(setup, 0, chosen, [pool[:3], torch.empty(0, dtype=torch.long)], [victim])
 
@@ -52,7 +56,7 @@ def test_calibration_is_disjoint_from_everything_that_is_judged(setup: Setup, as
     assert list(asked.benign) == ["uniform", "outlier"]
 
 
-def test_another_seed_reserves_other_records(setup: Setup) -> None:
+def test_another_seed_reserves_other_records(setup: Setup[Any]) -> None:
     assert not torch.equal(reserved_records(setup, 0), reserved_records(setup, 1))
 
 
@@ -65,14 +69,14 @@ def test_a_stream_and_that_of_its_control_share_their_benign_records(setup: Setu
     assert torch.equal(mine.positions[~mine.malicious], control.positions[~control.malicious])
 
 
-def test_an_empty_request_gives_a_benign_stream_of_full_size(setup: Setup) -> None:
+def test_an_empty_request_gives_a_benign_stream_of_full_size(setup: Setup[Any]) -> None:
     mine, control = stream_pair(setup, 0, 1, REQUESTS[1], REQUESTS[1])
     assert len(mine.positions) == 24
     assert not mine.malicious.any()
     assert torch.equal(mine.positions, control.positions)
 
 
-def test_benign_batches_differ_by_kind_and_number(setup: Setup) -> None:
+def test_benign_batches_differ_by_kind_and_number(setup: Setup[Any]) -> None:
     first, second = benign_batches(setup, 0, "uniform", 2, 20)
     assert len(first.unique()) == 20
     assert not torch.equal(first, second)
@@ -81,8 +85,8 @@ def test_benign_batches_differ_by_kind_and_number(setup: Setup) -> None:
 
 
 def test_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"raise stream\.reserved"):
-        prepare(config(tmp_path, "stream.reserved=0.05"))
-    prepare(config(tmp_path, "stream.reserved=0", "defense=none"))  # nothing is calibrated
+    with pytest.raises(UserError, match=r"raise game\.stream\.reserved"):
+        prepare(config(tmp_path, "game.stream.reserved=0.05"))
+    prepare(config(tmp_path, "game.stream.reserved=0", "defense=none"))  # nothing is calibrated
     with pytest.raises(UserError, match="that are not reserved"):
-        prepare(config(tmp_path, "stream.benign_per_malicious=50"))
+        prepare(config(tmp_path, "game.stream.benign_per_malicious=50"))

@@ -1,0 +1,47 @@
+"""What an attack may reach, and the sentences that refuse it more, or less, than it claims."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from data.errors import UserError
+from unlearning.procedure import Procedure
+from unlearning.service import OpenService, Service
+
+AccessMode = Literal["auto", "white_box", "black_box"]  # auto: white-box where the procedure has a gradient
+Access = OpenService | Service  # what an attack is given, by its mode
+
+
+def resolved_access(claimed: AccessMode, accesses: Sequence[Access]) -> AccessMode:
+    """The access that an attack has: what it claims, and for `auto` what it was given."""
+    if claimed != "auto":
+        return claimed
+    return "white_box" if accesses and isinstance(accesses[0], OpenService) else "black_box"
+
+
+def require_white_box(accesses: Sequence[Access], attack: str) -> OpenService:
+    """The one opened service of a white-box attack, whatever its procedure; a black box is refused."""
+    service = accesses[0] if accesses else None
+    if not isinstance(service, OpenService):
+        raise UserError(f"attack={attack} with attack.access=white_box needs an opened service, not a black box.")
+    return service
+
+
+def require_gradient(procedure: Procedure, attack: str) -> None:
+    """Raise UserError where an attack that differentiates the procedure meets one without a gradient."""
+    if not procedure.differentiable:
+        name = type(procedure).__name__
+        raise UserError(
+            f"A white-box {attack} attack needs the gradient of the unlearning procedure in the request; {name} has "
+            "none; use attack.access=black_box, or a procedure that has one, such as retrain or second_order."
+        )
+
+
+def require_black_box(access: Access) -> Service:
+    """The service of a black-box attack; an opened one is refused, since it gives more than the threat model allows."""
+    if isinstance(access, OpenService):
+        raise UserError(
+            "A black-box attack takes a Service, not an opened one; serve() closes a provider into a Service."
+        )
+    return access

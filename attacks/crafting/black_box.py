@@ -1,0 +1,154 @@
+"""Black-box selection of deletions: zeroth-order or evolutionary search on the answers of a service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from attacks.crafting import evolution, zeroth_order
+from attacks.crafting.attack import Attacker, AttackGoal, AttackResult, requests_from
+from attacks.crafting.objective import CandidatePredictions, Objective
+from data.errors import UserError
+from models.progress import progress
+from unlearning.procedure import Request
+from unlearning.service import Service
+
+UPDATES = {"sgd": zeroth_order.zo_sgd, "sign": zeroth_order.zo_sign, "adamm": zeroth_order.zo_adamm}
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+class ScoreSearch:
+    """Search over one score per candidate record; the `budget` highest scores are decoded into a request.
+
+    `zeroth_order` estimates the gradient of the objective in the scores (`estimator`) and steps with ZO-SGD, ZO-sign or
+    ZO-AdaMM (`update`, `lr`). `evolution` uses the nevergrad optimiser `optimiser`. Either way a whole generation of
+    candidates is asked for at once, and `queries` bounds how many are.
+    """
+
+    method: Literal["zeroth_order", "evolution"] = "zeroth_order"
+    estimator: zeroth_order.Estimator = Field(
+        default_factory=lambda: zeroth_order.Estimator(smoothing=1.0, ranked=True)
+    )
+    update: Literal["sgd", "sign", "adamm"] = "adamm"
+    lr: Annotated[float, Field(gt=0)] = 0.3
+    optimiser: str = evolution.DEFAULT
+    workers: Annotated[int, Field(ge=1)] = 20
+
+
+def check_search(search: ScoreSearch, pool: int, queries: int) -> None:
+    """Make sure that `search` over `pool` records can begin with `queries` queries.
+
+    Raises:
+        UserError: where not one gradient estimate is possible, and for an optimiser that nevergrad does not have.
+    """
+    if search.method == "evolution":
+        evolution.check_optimiser(search.optimiser)
+        return
+    per_step, estimator = zeroth_order.evaluations(search.estimator, pool), search.estimator
+    if per_step > queries:
+        raise UserError(
+            f"One gradient estimate takes {per_step} queries and the budget is attack.queries={queries}; "
+            "lower attack.search.estimator.directions or raise attack.queries."
+        )
+    if estimator.kind == "orthonormal" and estimator.directions > pool:
+        raise UserError(
+            f"There are no {estimator.directions} orthonormal directions among {pool} records; lower "
+            "attack.search.estimator.directions."
+        )
+
+
+class BlackBoxObjective:
+    """The objective of one goal as a black-box attacker can compute it, with a memory of the best feasible request."""
+
+    def __init__(self, service: Service, goal: AttackGoal, attacker: Attacker, objective: Objective) -> None:
+        self.service, self.goal, self.attacker, self.objective = service, goal, attacker, objective
+        self.inputs = torch.cat([goal.x, attacker.reference.x])
+        before = service.predict(attacker.reference.x)
+        self.reference_labels = before.argmax(-1)
+        chosen = before.gather(-1, attacker.reference.y[:, None])
+        self.reference_loss = -chosen.clamp_min(torch.finfo(before.dtype).tiny).log().mean()
+        self.value = float(objective.rank(self.predictions([service])))
+        self.request = Request(())
+        self.curve = [self.value]
+
+    def predictions(self, services: list[Service]) -> CandidatePredictions:
+        """What each of `services` predicts for the targets and the reference examples, as one sampled model each."""
+        answers = torch.stack([service.predict(self.inputs) for service in services])
+        log_p = answers.clamp_min(torch.finfo(answers.dtype).tiny).log()[:, None]
+        count, targets = len(services), len(self.goal.labels)
+        return CandidatePredictions(
+            log_p=log_p[:, :, :targets],
+            labels=self.goal.labels.expand(count, -1),
+            direction=log_p.new_full((count,), self.goal.direction),
+            reference=log_p[:, :, targets:],
+            reference_labels=self.reference_labels,
+            reference_truth=self.attacker.reference.y,
+            reference_loss=self.reference_loss,
+        )
+
+    def losses(self, masks: Tensor) -> Tensor:
+        """The regularised objective (m,) of requests given as masks (m, c) over the pool; one query each."""
+        requests = requests_from(masks, self.attacker)
+        return self.record(requests, self.service.forget_each(requests))
+
+    def record(self, requests: list[Request], services: list[Service]) -> Tensor:
+        """Remember the best feasible request among these, and return their losses (m,)."""
+        predictions = self.predictions(services)
+        ranks, feasible = self.objective.rank(predictions).tolist(), self.objective.feasible(predictions).tolist()
+        for request, rank, allowed in zip(requests, ranks, feasible, strict=True):
+            if allowed and rank < self.value:
+                self.value, self.request = rank, request
+            self.curve.append(self.value)
+        return self.objective.loss(predictions)
+
+    def result(self) -> AttackResult:
+        """What was found."""
+        return AttackResult(self.request, self.value, tuple(self.curve))
+
+
+def search_scores(black_box: BlackBoxObjective, search: ScoreSearch, budget: int, rng: torch.Generator) -> AttackResult:
+    """Spend the service's query budget on requests of exactly `budget` records; returns the best feasible one.
+
+    `zeroth_order` asks for whole gradient estimates, so fewer queries than one estimate takes may be left over.
+    """
+    with progress("asking the service", black_box.service.queries_left()) as tick:
+
+        def asked(masks: Tensor) -> Tensor:
+            found = black_box.losses(masks)
+            tick(len(masks))
+            return found
+
+        _search(black_box, search, budget, rng, asked)
+    return black_box.result()
+
+
+def _search(
+    black_box: BlackBoxObjective,
+    search: ScoreSearch,
+    budget: int,
+    rng: torch.Generator,
+    asked: Callable[[Tensor], Tensor],
+) -> None:
+    size, queries = len(black_box.attacker.pool), black_box.service.queries_left()
+    check_search(search, size, queries)
+    if search.method == "evolution":
+        workers = min(search.workers, queries)
+        evolution.search(asked, size, budget, queries, rng, search.optimiser, workers)
+        return
+    per_step = zeroth_order.evaluations(search.estimator, size)
+    scores = torch.zeros(size, dtype=black_box.goal.x.dtype)
+    state = zeroth_order.start(scores)
+
+    def objective(points: Tensor) -> Tensor:
+        return asked(zeroth_order.decode_top(points, budget)).cpu()
+
+    while black_box.service.queries_left() >= per_step:
+        gradient, _, _ = zeroth_order.estimate(search.estimator, objective, scores, rng)
+        scores, state = UPDATES[search.update](scores, gradient, state, search.lr, lambda s: s.clamp(-3, 3))
+        if black_box.service.queries_left() > 0:
+            asked(zeroth_order.decode_top(scores[None], budget))

@@ -1,0 +1,87 @@
+"""What counts as success of a requester attack: a criterion, which the attack carries and the record names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Criterion(Protocol):
+    """The role of a criterion, read by every table and figure.
+
+    `change` (T,) is how far the probability of the label predicted at first moved in the wanted direction, `kept` (T,)
+    whether that label is still predicted. `attained` (T,) in [-1, 1] is how much of its goal the attack reached under
+    its own constraint, by which attacks are ranked; `success` (T,) bool whether that counts. `directed` says whether
+    the direction (over, under) is part of the goal.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def goal(self) -> str: ...
+    @property
+    def measure(self) -> str: ...
+    @property
+    def directed(self) -> bool: ...
+    def attained(self, change: Tensor, kept: Tensor) -> Tensor: ...
+    def success(self, change: Tensor, kept: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class ConfidenceMoved:
+    """Confidence moved by at least `least` as wanted, and the label was kept: attacks on uncertainty.
+
+    attained = change where the label was kept, and where it was lost min(change, 0): a lost label breaks the attack's
+    promise, so that it cannot count as confidence gained, nor hide that it was moved the wrong way. The comparison
+    with `least` is exact.
+    """
+
+    least: float = 0.2
+    name: ClassVar[str] = "confidence moved"
+    measure: ClassVar[str] = "change of confidence as wanted, at most 0 where the label is lost"
+    directed: ClassVar[bool] = True
+
+    @property
+    def goal(self) -> str:
+        """The success in words."""
+        return f"confidence moved by at least {self.least:g} as wanted, label kept"
+
+    def attained(self, change: Tensor, kept: Tensor) -> Tensor:
+        """The change (T,) of each target, at most 0 where it lost its label."""
+        return torch.where(kept.bool(), change, change.clamp_max(0))
+
+    def success(self, change: Tensor, kept: Tensor) -> Tensor:
+        """Whether each target (T,) moved far enough and kept its label."""
+        return (change >= self.least) & kept.bool()
+
+
+@dataclass(frozen=True)
+class LabelFlipped:
+    """The predicted label is no longer that of the victim: attacks that misclassify. attained is 1 or 0."""
+
+    name: ClassVar[str] = "label flipped"
+    goal: ClassVar[str] = "predicted label changed"
+    measure: ClassVar[str] = "1 where the label changed, else 0"
+    directed: ClassVar[bool] = False
+
+    def attained(self, change: Tensor, kept: Tensor) -> Tensor:
+        """1 where the label (T,) changed."""
+        return 1 - kept.to(change.dtype)
+
+    def success(self, change: Tensor, kept: Tensor) -> Tensor:
+        """Whether the label (T,) changed."""
+        return ~kept.bool()
+
+
+def criterion_of(attack: object) -> Criterion:
+    """The criterion of an attack: its `criterion`, or `ConfidenceMoved()` where it carries none."""
+    found: Criterion = getattr(attack, "criterion", None) or ConfidenceMoved()
+    return found
+
+
+def described(criterion: Criterion) -> dict[str, Any]:
+    """The criterion as a record names it."""
+    return {name: getattr(criterion, name) for name in ("name", "goal", "measure", "directed")}

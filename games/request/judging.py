@@ -1,0 +1,180 @@
+"""The judgement of a request game: every state with the victim's own seed, what the filter did, and fresh seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from data.randomness import derive
+from games.request.detection import Review
+from games.request.evaluation import Judge, Look
+from games.request.forgetting import Forgetting, Lists
+from games.request.objective import AttackedObjective
+from games.request.states import Observer, mean_of_models
+from games.request.targets import Targets, member_seeds
+from games.request.traffic import Stream, Traffic
+from models.victim import ModelStack, Victim
+from unlearning.procedure import Request
+from unlearning.retrain import Retrain
+
+if TYPE_CHECKING:
+    from games.request.targets import RequestSetup
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Who is attacked and who judges: the victims with their seeds, and what describes the targets."""
+
+    setup: RequestSetup
+    seed: int
+    victims: Sequence[Victim]
+    seeds: Sequence[int]
+    judge: Judge
+    observer: Observer
+    brought: Sequence[Request | None]  # the requests that bring copies, by their number
+
+    @property
+    def chosen(self) -> Targets:
+        """The targets."""
+        return self.observer.chosen
+
+
+Accepted = Mapping[str, Sequence[Tensor]]  # what the filter accepted of the streams of the requests and of the controls
+
+
+def judge_with_own_seed(
+    scene: Scene, forgetting: Forgetting, objective: AttackedObjective, asked: Traffic
+) -> tuple[dict[str, Any], dict[str, Any], Accepted]:
+    """Every state with the victim's own seed (common random numbers), what the filter did, and what it accepted."""
+    judge, observer, kinds = scene.judge, scene.observer, list(asked.benign)
+    positions = {"stream": _positions(asked.streams), "stream_random": _positions(asked.random_streams)}
+    benign = {f"benign_{kind}": batches for kind, batches in asked.benign.items()}
+    review = Review(scene.setup, scene.victims[0], asked.calibration, {**positions, **benign})
+    groups: dict[str, Sequence[Tensor]] = {
+        "calibration": asked.calibration, "after": asked.requests, "random": asked.random, "nearest": asked.nearest,
+        **positions, **benign,
+    }  # fmt: skip
+    forgot: dict[str, Lists] = {"after": {}, "random": {}}
+    looks: dict[str, Look] = {"calibration": review.calibrate} | {name: review.look(name) for name in review.groups}
+    looks |= {name: _measuring(scene, forgetting, groups[name], found) for name, found in forgot.items()}
+    objective.before(scene.victims)
+    if objective.measured:
+        every = range(len(scene.chosen.goals))
+        of_aims = ("after", "random", "nearest", "stream", "stream_random")
+        looks |= {name: _both(looks.get(name), objective.look(name, every)) for name in of_aims}
+    label = "judging with the victim's seed"
+    brought = dict.fromkeys(("after", "stream"), scene.brought)
+    found = judge.after(scene.victims, scene.seeds, groups, looks, label, unseen=("calibration",), brought=brought)
+    accepted = {"defended": review.accepted("stream"), "defended_random": review.accepted("stream_random")}
+    found |= _defended(scene, objective, positions, accepted, found)
+    found["processed"] = processed(scene, asked.streams, accepted["defended"], found["stream"])
+    outcome: dict[str, Any] = {"before": observer.before()}
+    whole = ("after", "random", "nearest", "stream", "defended", "processed")
+    outcome |= {name: observer.state(found[name]) for name in whole}
+    outcome |= {name: observer.targets(found[name]) for name in ("stream_random", "defended_random")}
+    for name, lists in forgot.items():
+        outcome[name]["models"] |= lists
+    for name, values in objective.values.items():
+        outcome[name]["functional"] = values
+    outcome["benign"] = observer.averaged(found[f"benign_{kinds[0]}"])
+    outcome["reliability"] = {"before": judge.reliability([observer.start])} | {
+        d: judge.reliability(
+            [p for p, each in zip(found["after"], scene.chosen.goal_directions, strict=True) if each == d]
+        )
+        for d in scene.setup.game.targets.directions
+    }
+    detection = review.report(scene.chosen, asked.streams, {kind: f"benign_{kind}" for kind in kinds})
+    return outcome, detection, accepted
+
+
+def _positions(streams: Sequence[Stream]) -> list[Tensor]:
+    return [stream.positions for stream in streams]
+
+
+def _measuring(scene: Scene, forgetting: Forgetting, requests: Sequence[Tensor], found: Lists) -> Look:
+    """A look that measures how well the models forgot their requests, and adds it to `found`."""
+    test = len(scene.setup.data.test)
+
+    def measure(models: Sequence[ModelStack], which: slice, predictions: Tensor) -> None:
+        on_test = predictions[:, :test] if len(scene.victims) == 1 else None
+        for metric, values in forgetting.measure(models[0], scene.judge.rows(requests[which]), on_test).items():
+            found.setdefault(metric, []).extend(values)
+
+    return measure
+
+
+def _both(first: Look | None, second: Look) -> Look:
+    def look(models: Sequence[ModelStack], which: slice, predictions: Tensor) -> None:
+        if first is not None:
+            first(models, which, predictions)
+        second(models, which, predictions)
+
+    return look
+
+
+def _defended(
+    scene: Scene, objective: AttackedObjective, streams: Mapping[str, Sequence[Tensor]], accepted: Accepted,
+    found: Mapping[str, Tensor],
+) -> dict[str, Tensor]:  # fmt: skip
+    """Predictions after what was accepted; a stream that was accepted whole is not unlearned once more."""
+    whole = {"defended": "stream", "defended_random": "stream_random"}
+    left = {
+        name: [i for i, each in enumerate(parts) if len(each) < len(streams[whole[name]][i])]
+        for name, parts in accepted.items()
+    }
+    groups = {name: [accepted[name][i] for i in rows] for name, rows in left.items()}
+    looks: dict[str, Look] = {}
+    if objective.measured:
+        for name in groups:
+            objective.values[name] = list(objective.values[whole[name]])
+        looks = {name: objective.look(name, rows) for name, rows in left.items()}
+    brought = {"defended": [scene.brought[i] for i in left["defended"]]}
+    judged = scene.judge.after(scene.victims, scene.seeds, groups, looks, "judging the defense", brought=brought)
+    result = {}
+    for name, rows in left.items():
+        result[name] = found[whole[name]].clone()
+        result[name][rows] = judged[name]
+    return result
+
+
+def processed(scene: Scene, streams: Sequence[Stream], accepted: Sequence[Tensor], undefended: Tensor) -> Tensor:
+    """Predictions after the quarantined requests were processed too: exact retraining without the whole stream.
+
+    A stream of which nothing was quarantined stays as it is, and with an exact procedure every one.
+    """
+    held = [i for i, stream in enumerate(streams) if len(accepted[i]) < len(stream.positions)]
+    if scene.setup.procedure.exact or not held:
+        return undefended
+    exact, result = Judge(scene.setup.task, Retrain(), scene.setup.data), undefended.clone()
+    groups = {"processed": [streams[i].positions for i in held]}
+    result[held] = exact.after(scene.victims, scene.seeds, groups, label="processing the quarantine")["processed"]
+    return result
+
+
+def judge_with_fresh_seeds(scene: Scene, asked: Traffic, accepted: Accepted) -> dict[str, Any] | None:
+    """The same judged with seeds that a real provider might draw, averaged over them, beside deleting nothing.
+
+    Per target every seed is kept; the metrics of a model are averaged over the seeds.
+    The spread of `nothing` is the noise floor: what retraining alone does to the targets. None for a procedure that
+    draws nothing, whose result does not depend on its seed.
+    """
+    setup, observer = scene.setup, scene.observer
+    if not scene.judge.procedure.stochastic:
+        return None
+    fresh = [derive(scene.seed, "fresh", i) for i in range(setup.game.fresh_seeds)]
+    groups: dict[str, Sequence[Tensor]] = {
+        "nothing": [torch.empty(0, dtype=torch.long)], "after": asked.requests, "random": asked.random, **accepted
+    }  # fmt: skip
+    brought = dict.fromkeys(("after", "defended"), scene.brought)
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in groups}
+    for number, each in enumerate(fresh, 1):
+        label, seeds = f"judging with fresh seed {number} of {len(fresh)}", member_seeds(setup, each)
+        judged = scene.judge.after(scene.victims, seeds, groups, label=label, empty_too=True, brought=brought)
+        for name, p in judged.items():
+            found[name].append(observer.state(p, [0] * len(scene.chosen.goals) if name == "nothing" else None))
+    averaged = {name: mean_of_models([each.pop("models") for each in states]) for name, states in found.items()}
+    return {"seeds": fresh, **found, "models": averaged}

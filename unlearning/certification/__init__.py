@@ -1,0 +1,1 @@
+"""What certificates need: mechanisms, bounds, released noise, and the certificate itself."""
