@@ -12,15 +12,14 @@ from omegaconf import OmegaConf
 
 from data.errors import UserError
 from data.naming import without_choices
-from experiments.play.access import resolve_access
-from experiments.play.setup import prepare, store_of
-from experiments.storage.identity import Machine
+from experiments.play.setup import prepare, resolved, store_of
+from experiments.storage.identity import Machine, fingerprint
 from experiments.sweeps.cells import CONF, expand, paths
 from tests.experiments.games import config
 
 SWEEP = (
-    "attack=uncertainty,random", "attack.budget=5,6", "seed=range(2)", "targets.over=[0.3,0.6]", "~targets.mode",
-    "+targets.mode=set", "defense=influence", "defense.score=S1,S8",
+    "attack=uncertainty,random", "attack.budget=5,6", "seed=range(2)", "game.targets.over=[0.3,0.6]", "~game.targets.mode",
+    "+game.targets.mode=set", "defense=influence", "defense.score=S1,S8",
 )  # fmt: skip
 
 
@@ -40,9 +39,8 @@ def test_cells_are_what_hydra_composes() -> None:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             alone = OmegaConf.to_container(compose("run", list(cell.overrides)), resolve=True)
         assert isinstance(alone, dict)
-        assert without_choices(cell.config) == resolve_access(
-            {str(key): value for key, value in alone.items()} | {"figures": False}
-        )
+        _, expected = resolved({str(key): value for key, value in alone.items()} | {"figures": False})
+        assert without_choices(cell.config) == expected
 
 
 def test_equal_cells_are_one() -> None:
@@ -72,8 +70,8 @@ def test_figures_only_where_they_are_asked_for() -> None:
 def test_a_mistake_in_any_cell_is_found_before_the_first_is_played() -> None:
     with pytest.raises(HydraException):
         expand(["attack=random,randm"])
-    with pytest.raises(UserError, match=r"targets\.count"):
-        expand(["targets.count=1,many"])
+    with pytest.raises(UserError, match=r"game\.targets\.count"):
+        expand(["game.targets.count=1,many"])
     with pytest.raises(UserError, match="no finite list"):
         expand(["training.lr=interval(0,1)"])
 
@@ -82,8 +80,8 @@ def test_paths_are_those_that_a_game_is_kept_under(tmp_path: Path) -> None:
     setup = prepare(config(tmp_path, "seed=3", "repetitions=2"))
     [cell] = expand([])
     cell = type(cell)("cell", (), setup.config)
-    found = paths(cell, store_of(setup.config), Machine("cpu", 1), setup.fingerprint)
-    keys = [{**setup.game_key(), "seed": seed} for seed in (3, 4)]
+    found = paths(cell, store_of(setup.config), Machine("cpu", 1), fingerprint(setup.data))
+    keys = [{**setup.keys.game(), "seed": seed} for seed in (3, 4)]
     assert found == [setup.store.record_path("game", key) for key in keys]
 
 

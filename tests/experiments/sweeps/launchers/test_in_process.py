@@ -3,7 +3,7 @@ import os
 import pytest
 
 from experiments.sweeps.launchers.in_process import InProcess
-from tests.experiments.launchers.plays import jobs, play, starts
+from tests.experiments.sweeps.launchers.plays import jobs, play, starts
 
 
 def test_jobs_are_played_here_one_after_another_in_order(tmp_path):

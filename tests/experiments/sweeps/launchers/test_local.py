@@ -12,9 +12,9 @@ import pytest
 from pydantic import ValidationError
 
 from experiments.sweeps.launchers.local import ENVIRONMENT, Local
-from tests.experiments.launchers.plays import jobs, play, starts
+from tests.experiments.sweeps.launchers.plays import jobs, play, starts
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def children() -> set[int]:
@@ -61,7 +61,7 @@ def parent(tmp_path):
     """A parent that has just begun to launch jobs of a minute on two workers, and the mark of its descendants."""
     marker = f"LAUNCH_TEST={uuid.uuid4()}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **dict([marker.split("=")])}
-    command = [sys.executable, "-m", "tests.experiments.launchers.parent", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.experiments.sweeps.launchers.parent", str(tmp_path)]
     process = subprocess.Popen(
         command, env=environment, cwd=tmp_path, start_new_session=True, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -11,7 +11,7 @@ import pytest
 from experiments.sweeps.launchers import slurm_queue
 from experiments.sweeps.launchers.launcher import Outcome
 from experiments.sweeps.launchers.slurm_queue import FORGOTTEN, Queue, Submitted, array_limit, watch
-from tests.experiments.launchers.plays import jobs
+from tests.experiments.sweeps.launchers.plays import jobs
 
 
 @pytest.fixture
