@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from data.errors import UserError
 from experiments.cli import folders
 from experiments.cli.arguments import Arguments
-from experiments.sweeps.cells import Cell, expand
+from experiments.sweeps.cells import Cell, expand, search_path
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -66,12 +66,9 @@ def hydra_node(arguments: Arguments, config_name: str, config_path: Path) -> Dic
     from omegaconf import OmegaConf
 
     folders.register()
-    mine = [each for each in arguments.overrides if each.lstrip("+~").startswith(("hydra.", "hydra/"))]
-    search = ",".join(f'"file://{folder.resolve()}"' for folder in arguments.folders)
+    of_hydra = [text for text in arguments.overrides if text.lstrip("+~").startswith(("hydra.", "hydra/"))]
     with initialize_config_dir(str(config_path.resolve()), version_base="1.3"):
-        cfg = compose(
-            config_name, [*mine, *([f"hydra.searchpath=[{search}]"] if search else [])], return_hydra_config=True
-        )
+        cfg = compose(config_name, [*of_hydra, *search_path(arguments.folders)], return_hydra_config=True)
     node: DictConfig = cfg.hydra
     OmegaConf.resolve(node.launcher)
     return node
@@ -111,7 +108,7 @@ def common_store(cells: Sequence[Cell]) -> Store:
 
 def show_plan(todo: Plan, cells: Sequence[Cell], store: Store) -> None:
     """What a sweep would do, cell by cell."""
-    finished = {each.cell.name for each in todo.finished}
+    finished = {status.cell.name for status in todo.finished}
     for cell in cells:
         if cell.name in todo.refused:
             state = f"cannot be played: {todo.refused[cell.name].error}"

@@ -111,7 +111,7 @@ def _outcome(future: "Future[Outcome]", run: _Running) -> Outcome | None:
     if error is None:
         return future.result()
     if not isinstance(error, BrokenProcessPool):
-        return failed(run.job, error, run.seconds)
+        return failed(run.job.name, error, run.seconds)
     run.worker.stop()
     if not run.again:
         return None
@@ -196,10 +196,10 @@ def _begin(parent: int) -> None:
     """What a worker does first: leave Ctrl-C to the parent, and watch that the parent lives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    threading.Thread(target=_watch, args=(parent,), name="watch-parent", daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), name="watch-parent", daemon=True).start()
 
 
-def _watch(parent: int) -> None:
+def _end_with(parent: int) -> None:
     while os.getppid() == parent:  # an orphan is adopted by another process
         time.sleep(WATCH_S)
     os._exit(1)

@@ -22,7 +22,7 @@ from pydantic.dataclasses import dataclass
 
 from data.errors import UserError
 from experiments.sweeps.launchers.launcher import Job, Outcome, Work
-from experiments.sweeps.launchers.slurm_queue import Submitted, array_limit, watch
+from experiments.sweeps.launchers.slurm_queue import Submitted, array_limit, outcomes
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -63,11 +63,6 @@ class Slurm:
             )
         return self
 
-    @property
-    def workers(self) -> int:
-        """How many jobs of a launch may run at a time."""
-        return self.parallel
-
     def launch(self, jobs: Sequence[Job], work: Work) -> Iterator[Outcome]:
         """Check that there is a SLURM, and return the iterator that submits the jobs and yields their outcomes."""
         check()
@@ -82,7 +77,7 @@ class Slurm:
         submitted = self._submit(jobs, work, folder)
         left = {job.number for job in submitted}
         try:
-            for number, outcome in watch(submitted, self.poll_s, self.result_wait_s):
+            for number, outcome in outcomes(submitted, self.poll_s, self.result_wait_s):
                 left.discard(number)
                 yield outcome
         except (KeyboardInterrupt, GeneratorExit):

@@ -37,7 +37,7 @@ class Submitted:
     messages: Path
 
 
-def watch(submitted: Sequence[Submitted], poll_s: float, wait_s: float) -> Iterator[tuple[str, Outcome]]:
+def outcomes(submitted: Sequence[Submitted], poll_s: float, wait_s: float) -> Iterator[tuple[str, Outcome]]:
     """Yield (number, outcome) of every job as it ends; a job that died without an outcome has failed.
 
     Args:
@@ -51,7 +51,7 @@ def watch(submitted: Sequence[Submitted], poll_s: float, wait_s: float) -> Itera
     while waiting:
         looks += 1
         dead = queue.dead(waiting) if looks % QUEUE_EVERY == 0 else {}
-        for number, outcome in _outcomes(waiting):  # after SLURM was asked: what it ended has written before
+        for number, outcome in _written(waiting):  # after SLURM was asked: what it ended has written before
             del waiting[number]
             yield number, outcome
         for number, state in dead.items():
@@ -126,7 +126,7 @@ def _ask(*command: str) -> str | None:
     return "" if "Invalid job id" in done.stderr else None
 
 
-def _outcomes(waiting: dict[str, Submitted]) -> Iterator[tuple[str, Outcome]]:
+def _written(waiting: dict[str, Submitted]) -> Iterator[tuple[str, Outcome]]:
     """The outcomes that have appeared; a folder is listed, since that shows new files on a network, where stat lags."""
     there: set[Path] = set()
     for folder in {job.result.parent for job in waiting.values()}:

@@ -1,4 +1,4 @@
-"""The parent of a crowd of workers, as a process of its own: `python -m tests.experiments.sweeps.launchers.parent FOLDER`."""
+"""The parent of a crowd of workers, a process of its own: `python -m tests.experiments.sweeps.launchers.parent DIR`."""
 
 import signal
 import sys
