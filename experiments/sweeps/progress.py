@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 from experiments.sweeps.launchers.launcher import Outcome
@@ -61,7 +62,8 @@ class Progress:
         left = self.total - self.ended_cells
         parts = [f"{self.done} done", f"{self.running()} running", f"{self.cached} cached", f"{self.failed} failed"]
         if self._played and left:
-            parts.append(f"{_duration(left * (time.monotonic() - self._began) / self._played)} left")
+            seconds = left * (time.monotonic() - self._began) / self._played
+            parts.append(f"{timedelta(seconds=round(seconds))} left")
         return f"{self.ended_cells}/{self.total} cells: {', '.join(parts)}"
 
 
@@ -92,11 +94,3 @@ def shown(label: str, progress: Progress) -> Iterator[None]:
     with Live(get_renderable=line, console=console, refresh_per_second=2, transient=True):
         yield
     console.print(line())
-
-
-def _duration(seconds: float) -> str:
-    """A time in words: 40 s, 12 min, 3 h 20 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
