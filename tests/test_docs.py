@@ -17,8 +17,9 @@ PAGE, PROCEDURES, ATTACKS, READING, TRUST = (
     for name in ("sweeps", "procedures", "attacks", "reading", "trust")
 )
 SMALL = (
-    "targets.count=1", "training.epochs=10", "attack.budget=6", "stream.calibration_batches=2", "data.train=300",
-    "data.test=1197", "stream.benign_batches=1", "targets.over=[0.3,0.65]", "targets.under=[0.7,0.97]",
+    "training.epochs=10", "attack.budget=6", "data.train=300", "data.test=1197", "game.targets.count=1",
+    "game.stream.calibration_batches=2", "game.stream.benign_batches=1",
+    "game.targets.over=[0.3,0.65]", "game.targets.under=[0.7,0.97]",
 )  # fmt: skip
 
 

@@ -1,12 +1,15 @@
-"""The cells of a sweep: every combination of its overrides, resolved, and where its games are kept."""
+"""The cells of a sweep: every combination of its overrides, resolved, each one once."""
 
 from __future__ import annotations
 
 import copy
 import itertools
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +20,14 @@ from experiments.cli.options import CONF, Options, composed
 from experiments.play.setup import resolved
 from experiments.play.surroundings import check_surroundings
 from experiments.storage.records import canonical_json, sha256
-from experiments.sweeps.size import check_count
 
 if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
-    from experiments.storage.identity import Machine
-    from experiments.storage.store import Store
-
 LONGEST = 100  # characters of a cell's name, which is also a folder's
+MOST = 100_000  # cells of a sweep
+SEED = "seed"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Cell:
     @property
     def seeds(self) -> list[int]:
         """The seeds of the cell's games; each game is one record in the store."""
-        return [self.config["seed"] + i for i in range(self.config["repetitions"])]
+        return [self.config[SEED] + i for i in range(self.config["repetitions"])]
 
 
 def expand(
@@ -48,8 +50,9 @@ def expand(
     """The cells of `overrides` in Hydra's sweep syntax (`a=b,c`, `seed=range(5)`): their product, in its order.
 
     A combination of config groups is composed once; values that are swept over are then set in a copy of it, which is
-    what Hydra does with them too. Cells whose resolved configurations are equal are one cell. Overrides of `hydra` are
-    left out. Figures are drawn in a sweep only where `figures=true` asks for them.
+    what Hydra does with them too. What differs in its seed alone is resolved once. Cells whose resolved configurations
+    are equal are one cell. Overrides of `hydra` are left out. Figures are drawn in a sweep only where `figures=true`
+    asks for them.
 
     Args:
         overrides: as on the command line.
@@ -65,58 +68,122 @@ def expand(
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     schema = known_keys(config_path, config_name)
-    search = ",".join(f'"file://{Path(folder).resolve()}"' for folder in folders)
-    extra = [f"hydra.searchpath=[{search}]"] if search else []
     with initialize_config_dir(str(Path(config_path).resolve()), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides([*overrides, *extra])
-        hydra_overrides = [each.input_line for each in parsed if each.is_hydra_override()]
-        choices: dict[str, list[str]] = {}
-        check_count(parsed)
-        for each in (each for each in parsed if not each.is_hydra_override()):
-            if each.is_sweep_override() and not each.is_discrete_sweep():
-                raise UserError(f"{each.input_line} has no finite list of values; write key=a,b,c or key=range(5).")
-            key, typed = each.get_key_element(), str(each.input_line)
-            swept = each.is_sweep_override()
-            choices[key] = [f"{key}={value}" for value in each.sweep_string_iterator()] if swept else [typed]
-            if not choices[key]:
-                raise UserError(f"{typed} gives no value at all; write key=a,b,c or key=range(5).")
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        parsed = parser.parse_overrides([*overrides, *search_path(folders)])
+        of_hydra = [str(override.input_line) for override in parsed if override.is_hydra_override()]
+        choices = _choices([override for override in parsed if not override.is_hydra_override()])
         options = Options((Path(config_path), *map(Path, folders)))
-        return _product(choices, [str(each) for each in hydra_overrides], config_name, schema, options)
+        return _product(choices, lambda words: composed(config_name, [*words, *of_hydra], options), schema)
+
+
+def search_path(folders: Sequence[Path]) -> list[str]:
+    """The override that lets Hydra find options in further folders; none without any."""
+    places = ",".join(f'"file://{Path(folder).resolve()}"' for folder in folders)
+    return [f"hydra.searchpath=[{places}]"] if places else []
+
+
+def _choices(overrides: Sequence[Override]) -> dict[str, list[str]]:
+    """The overrides without a sweep that each one stands for, by key; raises UserError before too many are made."""
+    for override in overrides:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise UserError(f"{override.input_line} has no finite list of values; write key=a,b,c or key=range(5).")
+    count = math.prod(_length(override) for override in overrides)
+    if count > MOST:
+        raise UserError(
+            f"This is a sweep of {count:,} cells, and {MOST:,} are the most, since all are planned before the first is "
+            "played; sweep over fewer values."
+        )
+    choices: dict[str, list[str]] = {}
+    for override in overrides:
+        key, typed, swept = override.get_key_element(), str(override.input_line), override.is_sweep_override()
+        choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()] if swept else [typed]
+        if not choices[key]:
+            raise UserError(f"{typed} gives no value at all; write key=a,b,c or key=range(5).")
+    return choices
+
+
+def _length(override: Override) -> int:
+    """How many values an override has, before any is made; at least 1, since an empty one is refused where it is made.
+
+    Raises UserError for a range that never ends, and for one in a list.
+    """
+    from hydra.core.override_parser.types import ChoiceSweep, RangeSweep, Sweep
+
+    values = override.value()
+    if isinstance(values, ChoiceSweep):
+        if any(isinstance(value, Sweep) for value in values.list):
+            raise UserError(f"{override.input_line} mixes a list with a range; write all values, or one range.")
+        return max(1, len(values.list))
+    if not isinstance(values, RangeSweep):
+        return 1
+    try:
+        start, stop, step = (Fraction(number or 0) for number in (values.start, values.stop, values.step))
+        return max(1, math.ceil((stop - start) / step))
+    except (ZeroDivisionError, OverflowError, ValueError) as error:  # a step of 0, infinity, not a number
+        raise UserError(
+            f"{override.input_line} never ends; write range(START,STOP,STEP) with finite numbers and a step that is "
+            "not 0."
+        ) from error
+
+
+Composed = tuple["DictConfig", Mapping[str, Any]]  # a configuration, and what was chosen from each group
 
 
 def _product(
-    choices: Mapping[str, list[str]], hydra_overrides: list[str], config_name: str, schema: Mapping[str, Any],
-    options: Options,
-) -> list[Cell]:  # fmt: skip
-    from omegaconf import OmegaConf
-
+    choices: Mapping[str, list[str]], compose: Callable[[Sequence[str]], Composed], schema: Mapping[str, Any]
+) -> list[Cell]:
     swept = [key for key, values in choices.items() if len(values) > 1]
-    initial = [values[0] for values in choices.values()]
-    first = composed(config_name, [*initial, *hydra_overrides], options)
-    simple = {key for key in swept if _is_value(first[0], key)}
-    made = {tuple(t for key, t in zip(choices, initial, strict=True) if key not in simple): first}
-    cells: dict[str, Cell] = {}
+    first = {key: values[0] for key, values in choices.items()}
+    initial = compose(list(first.values()))
+    simple = {key for key in swept if _is_value(initial[0], key)}
+    made = {tuple(text for key, text in first.items() if key not in simple): initial}
+    settled: dict[tuple[str, ...], _Settled] = {}
+    cells: dict[tuple[str, int], Cell] = {}
     for combination in itertools.product(*choices.values()):
         chosen = dict(zip(choices, combination, strict=True))
-        slow = tuple(text for key, text in chosen.items() if key not in simple)
-        if slow not in made:
-            made[slow] = composed(config_name, [*slow, *hydra_overrides], options)
-        cfg, typed = copy.deepcopy(made[slow][0]), made[slow][1]
-        for key in choices:  # in the order typed
-            if key in simple:
-                _set(cfg, key, chosen[key])
-        check_keys(cfg, schema)
-        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-        assert isinstance(config, dict)
-        _, cell = resolved({str(key): value for key, value in config.items()})
-        check_surroundings(cell)
-        cell["figures"] = cell["figures"] is True
-        same = canonical_json(cell)
-        cell = named(cell, typed, combination)
+        words = tuple(text for key, text in chosen.items() if key not in simple)
+        if words not in made:
+            made[words] = compose(words)
+        seedless = tuple(text for key, text in chosen.items() if key != SEED)
+        alike = settled.get(seedless)
+        if alike is None or alike.follows_seed:
+            values = [text for key, text in chosen.items() if key in simple]  # in the order typed
+            alike = settled[seedless] = _settled(made[words], values, combination, schema)
+        config = alike.config
+        if SEED in simple:
+            config = {**config, SEED: _parsed(chosen[SEED])[1]}
+            check_keys({SEED: config[SEED]}, {SEED: schema[SEED]})
         name = _name([chosen[key] for key in swept] or list(combination))
-        cells.setdefault(same, Cell(name, combination, cell))
+        cells.setdefault((alike.text, config[SEED]), Cell(name, combination, config))
     return list(cells.values())
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """A checked configuration, all but its seed as `text`, and whether a value in it may follow from the seed."""
+
+    config: dict[str, Any]
+    text: str
+    follows_seed: bool
+
+
+def _settled(composition: Composed, values: Sequence[str], words: Sequence[str], schema: Mapping[str, Any]) -> _Settled:
+    """What was composed with the `values` set in a copy of it, resolved and checked; `words` are all overrides."""
+    from omegaconf import OmegaConf
+
+    cfg = copy.deepcopy(composition[0])
+    for text in values:
+        OmegaConf.update(cfg, *_parsed(text), merge=True)
+    check_keys(cfg, schema)
+    config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(config, dict)
+    _, cell = resolved({str(key): value for key, value in config.items()})
+    check_surroundings(cell)
+    cell["figures"] = cell["figures"] is True
+    seedless = canonical_json({key: value for key, value in cell.items() if key != SEED})
+    interpolates = "${" in str(OmegaConf.to_container(cfg, resolve=False))
+    return _Settled(named(cell, composition[1], words), seedless, interpolates)
 
 
 def _is_value(cfg: DictConfig, key: str) -> bool:
@@ -129,12 +196,13 @@ def _is_value(cfg: DictConfig, key: str) -> bool:
     return not OmegaConf.is_config(node)
 
 
-def _set(cfg: DictConfig, key: str, text: str) -> None:
+@cache
+def _parsed(text: str) -> tuple[str, Any]:
+    """Key and value of an override that sets a value."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from omegaconf import OmegaConf
 
     [override] = OverridesParser.create().parse_overrides([text])
-    OmegaConf.update(cfg, key, override.value(), merge=True)
+    return override.get_key_element(), override.value()
 
 
 def _name(texts: Sequence[str]) -> str:
@@ -146,11 +214,3 @@ def _name(texts: Sequence[str]) -> str:
     if safe == text and len(safe) <= LONGEST:
         return safe
     return f"{safe[: LONGEST - 9]}-{sha256(text)[:8]}"
-
-
-def paths(cell: Cell, store: Store, machine: Machine, fingerprint: str) -> list[Path]:
-    """The files of the cell's games in the store, one per seed, whether they exist or not."""
-    from experiments.storage.identity import Keys
-
-    key = Keys(cell.config, fingerprint, machine).game()
-    return [store.record_path("game", {**key, "seed": seed}) for seed in cell.seeds]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from data.errors import UserError
 from experiments.cli import folders
 from experiments.cli.arguments import Arguments
-from experiments.sweeps.cells import Cell, expand
+from experiments.storage.records import write_atomic
+from experiments.sweeps.cells import Cell, expand, search_path
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -49,12 +50,11 @@ def main(arguments: Arguments, config_name: str, config_path: Path) -> int:
         if todo.refused:
             print(f"Error: {next(iter(todo.refused.values())).error}", file=sys.stderr)
         return 2 if todo.refused else 0
+    reasons = {str(outcome.error) for outcome in todo.refused.values()}
+    if len(todo.refused) == len(cells) and len(reasons) == 1:
+        raise UserError(reasons.pop())
     folder = Path(str(node.sweep.dir)).absolute()  # which makes it, unless the user has named one
     outcomes = sweep.play(todo, cells, launcher, store, folder)
-    if all(outcome.state == "failed" for outcome in outcomes.values()):
-        reasons = {str(outcome.error) for outcome in outcomes.values()}
-        if len(reasons) == 1 and not (folder / cells[0].name).exists():  # refused before anything was launched
-            raise UserError(reasons.pop())
     show([todo.located[name] for name, outcome in outcomes.items() if outcome.state == "done"], store)
     print(f"Cells and logs: {folder}")
     return show_failures(outcomes, folder)
@@ -66,12 +66,9 @@ def hydra_node(arguments: Arguments, config_name: str, config_path: Path) -> Dic
     from omegaconf import OmegaConf
 
     folders.register()
-    mine = [each for each in arguments.overrides if each.lstrip("+~").startswith(("hydra.", "hydra/"))]
-    search = ",".join(f'"file://{folder.resolve()}"' for folder in arguments.folders)
+    of_hydra = [text for text in arguments.overrides if text.lstrip("+~").startswith(("hydra.", "hydra/"))]
     with initialize_config_dir(str(config_path.resolve()), version_base="1.3"):
-        cfg = compose(
-            config_name, [*mine, *([f"hydra.searchpath=[{search}]"] if search else [])], return_hydra_config=True
-        )
+        cfg = compose(config_name, [*of_hydra, *search_path(arguments.folders)], return_hydra_config=True)
     node: DictConfig = cfg.hydra
     OmegaConf.resolve(node.launcher)
     return node
@@ -111,15 +108,16 @@ def common_store(cells: Sequence[Cell]) -> Store:
 
 def show_plan(todo: Plan, cells: Sequence[Cell], store: Store) -> None:
     """What a sweep would do, cell by cell."""
-    finished = {each.cell.name for each in todo.finished}
+    finished = {status.cell.name for status in todo.finished}
     for cell in cells:
         if cell.name in todo.refused:
             state = f"cannot be played: {todo.refused[cell.name].error}"
         elif cell.name in finished:
             state = "done"
+        elif any(store.is_locked(file) for file in todo.located[cell.name].files):
+            state = "being played by another process"
         else:
-            elsewhere = any(store.is_locked(file) for file in todo.located[cell.name].files)
-            state = "being played by another process" if elsewhere else "to play"
+            state = "to play"
         print(f"{cell.name}: {state}")
     total = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
     print(f"{total}: {len(finished)} done, {len(todo.to_play)} to play, {len(todo.refused)} cannot be played.")
@@ -127,17 +125,16 @@ def show_plan(todo: Plan, cells: Sequence[Cell], store: Store) -> None:
 
 def show_failures(outcomes: Mapping[str, Outcome], folder: Path) -> int:
     """Every cell that failed, and why, on standard error; returns the exit code."""
-    failed = [outcome for outcome in outcomes.values() if outcome.state == "failed"]
-    for outcome in failed:
+    failures = [outcome for outcome in outcomes.values() if outcome.state == "failed"]
+    for outcome in failures:
         print(f"Failed: {outcome.name}: {outcome.error}", file=sys.stderr)
         if outcome.traceback is not None:
             log = folder / outcome.name / "traceback.txt"
             try:
-                log.parent.mkdir(parents=True, exist_ok=True)
-                log.write_text(outcome.traceback, encoding="utf-8")
+                write_atomic(log, outcome.traceback.encode())
                 print(f"        see {log}", file=sys.stderr)
             except OSError as error:
                 print(f"        (its traceback cannot be written: {error.strerror})", file=sys.stderr)
-    if failed:
-        print(f"{len(failed)} of {len(outcomes)} cells failed; the others are kept.", file=sys.stderr)
-    return 1 if failed else 0
+    if failures:
+        print(f"{len(failures)} of {len(outcomes)} cells failed; the others are kept.", file=sys.stderr)
+    return 1 if failures else 0

@@ -7,20 +7,22 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
 from data.naming import KEY
 from experiments.cli.folders import keep_other_sweep
-from experiments.storage.identity import Machine, fingerprint
+from experiments.storage.identity import Keys, Machine, fingerprint
 from experiments.storage.records import canonical_json, write_json_atomic
-from experiments.sweeps.cells import Cell, paths
-from experiments.sweeps.launchers.launcher import Job, Launcher, Outcome
-from experiments.sweeps.progress import Watch, watching
+from experiments.sweeps.cells import SEED, Cell
+from experiments.sweeps.launchers.launcher import Job, Launcher, Outcome, failed
+from experiments.sweeps.progress import Progress, shown
 from experiments.sweeps.work import data_of, work
 
 if TYPE_CHECKING:
+    from experiments.play.settings import Settings
     from experiments.storage.store import Store
 
 PAUSE = 0.5  # seconds between two looks at cells that another process computes
@@ -35,6 +37,10 @@ class CellStatus:
     files: tuple[Path, ...]
     undefended: str
 
+    def is_finished(self, store: Store) -> bool:
+        """Whether all its games are in the store, undamaged."""
+        return all(store.find_record(file) is not None for file in self.files)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -44,75 +50,82 @@ class Plan:
     to_play: tuple[CellStatus, ...]
     refused: Mapping[str, Outcome] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def located(self) -> dict[str, CellStatus]:
         """The cells that can be played or are, by name."""
-        return {each.cell.name: each for each in (*self.finished, *self.to_play)}
+        return {status.cell.name: status for status in (*self.finished, *self.to_play)}
 
 
 def plan(cells: Sequence[Cell], store: Store) -> Plan:
     """Look every cell up in the store, and check those that are missing as far as possible without training."""
     from experiments.play.settings import settings_from
-    from experiments.play.setup import prepare
 
     finished, missing, refused = [], [], {}
-    prints: dict[str, str] = {}
-    checked: dict[str, Exception | None] = {}
+    series: dict[str, _Series] = {}
+    fingerprints: dict[str, str] = {}
     for cell in cells:
         try:
             settings = settings_from(cell.config)
-            data = canonical_json(cell.config["data"])
-            if data not in prints:
-                prints[data] = fingerprint(data_of(cell.config))
-            located = locate(cell, store, prints[data], machine_of(settings))
-            if all(store.find_record(file) is not None for file in located.files):
-                finished.append(located)
+            text = canonical_json({key: value for key, value in cell.config.items() if key != SEED})
+            if text not in series:
+                series[text] = _series(cell, settings, fingerprints)
+            status = series[text].status(cell, store)
+            if status.is_finished(store):
+                finished.append(status)
                 continue
-            but_seed = canonical_json({k: v for k, v in cell.config.items() if k != "seed"})
-            if but_seed not in checked:  # what is wrong with one seed is wrong with all
-                checked[but_seed] = None
-                checked[but_seed] = _raised(prepare, cell.config, data_of(cell.config))
-            if (error := checked[but_seed]) is not None:
-                raise error
-            missing.append(located)
+            if (mistake := series[text].mistake) is not None:
+                raise mistake
+            missing.append(status)
         except Exception as error:
-            refused[cell.name] = _refused(cell, error)
+            refused[cell.name] = failed(cell.name, error)
     return Plan(tuple(finished), tuple(spread(missing)), refused)
 
 
-def machine_of(settings: Any) -> Machine:
-    """The part of this machine that takes part in the keys, from the settings of a cell; nothing is switched."""
+@dataclass(frozen=True)
+class _Series:
+    """What cells have in common that differ in their seeds alone: the key of their games, and what is wrong."""
+
+    first: Cell
+    key: Mapping[str, Any]
+    undefended: str
+
+    @cached_property
+    def mistake(self) -> Exception | None:
+        """Why none of them can be played, as far as that is known without training."""
+        from experiments.play.setup import prepare
+
+        try:
+            prepare(self.first.config, data_of(self.first.config))
+        except Exception as error:
+            return error
+        return None
+
+    def status(self, cell: Cell, store: Store) -> CellStatus:
+        """A cell of the series with the files of its games."""
+        files = tuple(store.record_path("game", {**self.key, SEED: seed}) for seed in cell.seeds)
+        return CellStatus(cell, files, f"{cell.config[SEED]} {self.undefended}")
+
+
+def _series(cell: Cell, settings: Settings, fingerprints: dict[str, str]) -> _Series:
+    """The series of a cell; `fingerprints` are those of data sets by their configuration, and grow."""
     from data.machine import use_device
 
-    return Machine(use_device(settings.device).type, 1 if settings.threads == "auto" else settings.threads)
-
-
-def locate(cell: Cell, store: Store, data: str, machine: Machine) -> CellStatus:
-    """The cell with its files; `data` is the fingerprint of its data set."""
-    undefended = canonical_json({key: value for key, value in cell.config.items() if key not in ("defense", KEY)})
-    return CellStatus(cell, tuple(paths(cell, store, machine, data)), undefended)
+    data = canonical_json(cell.config["data"])
+    if data not in fingerprints:
+        fingerprints[data] = fingerprint(data_of(cell.config))
+    machine = Machine(use_device(settings.device).type, 1 if settings.threads == "auto" else settings.threads)
+    attacked = {key: value for key, value in cell.config.items() if key not in ("defense", SEED, KEY)}
+    return _Series(cell, Keys(cell.config, fingerprints[data], machine).game(), canonical_json(attacked))
 
 
 def spread(cells: Sequence[CellStatus]) -> list[CellStatus]:
     """Cells that share an attack far from each other: the first to be played keeps its requests for the others."""
-    seen: dict[str, int] = {}
+    before: dict[str, int] = {}
     turns = []
-    for each in cells:
-        turns.append(seen.get(each.undefended, 0))
-        seen[each.undefended] = turns[-1] + 1
-    return [each for _, each in sorted(zip(turns, cells, strict=True), key=lambda pair: pair[0])]
-
-
-def play_cells(
-    cells: Sequence[Cell], launcher: Launcher, store: Store, folder: Path, label: str = "sweep"
-) -> dict[str, Outcome]:
-    """Play every cell that is not finished; returns the outcome of all, by name, in the order given: plan and play.
-
-    Raises:
-        UserError: when the store cannot be written, or the launcher cannot launch here.
-    """
-    store.check()
-    return play(plan(cells, store), cells, launcher, store, folder, label)
+    for status in cells:
+        turns.append(before.get(status.undefended, 0))
+        before[status.undefended] = turns[-1] + 1
+    return [status for _, status in sorted(zip(turns, cells, strict=True), key=lambda pair: pair[0])]
 
 
 def play(
@@ -126,8 +139,7 @@ def play(
     Raises:
         UserError: when the launcher cannot launch here, or the store can no longer be written.
     """
-    outcomes: dict[str, Outcome] = {each.cell.name: Outcome(each.cell.name, "done") for each in todo.finished}
-    outcomes |= todo.refused
+    outcomes = {status.cell.name: Outcome(status.cell.name, "done") for status in todo.finished} | dict(todo.refused)
     try:
         keep_other_sweep(folder, [cell.name for cell in cells])
         _write(folder, cells, todo, outcomes)
@@ -135,14 +147,16 @@ def play(
         raise UserError(
             f"The sweep's folder {folder} cannot be written ({error.strerror}); set hydra.sweep.dir=FOLDER."
         ) from error
-    pending = list(todo.to_play)
-    for each in pending:
-        (folder / each.cell.name / "status.json").unlink(missing_ok=True)  # of a sweep that was killed here
-    names = {each.cell.name for each in pending}
-    written = time.monotonic()
-    with watching(label, Watch(folder, len(cells), len(todo.finished), len(todo.refused), open=names)) as watch:
+    for status in todo.to_play:
+        (folder / status.cell.name / "status.json").unlink(missing_ok=True)  # of a sweep that was killed here
+    names = {status.cell.name for status in todo.to_play}
+    progress = Progress(folder, len(cells), len(todo.finished), len(todo.refused), open=names)
+    pending, written = list(todo.to_play), time.monotonic()
+    with shown(label, progress):
         while pending:
-            jobs = [Job(each.cell.name, _config(each.cell, folder), folder / each.cell.name) for each in pending]
+            jobs = [
+                Job(status.cell.name, _config(status.cell, folder), folder / status.cell.name) for status in pending
+            ]
             busy = []
             with closing(launcher.launch(jobs, work)) as ended:  # type: ignore[type-var]
                 for outcome in ended:
@@ -152,36 +166,34 @@ def play(
                         busy.append(todo.located[outcome.name])
                         continue
                     outcomes[outcome.name] = outcome
-                    watch.ended(outcome)
+                    progress.ended(outcome)
                     if time.monotonic() - written > REST:
                         with suppress(OSError):  # a full disk: the games themselves say so
                             _write(folder, cells, todo, outcomes)
                         written = time.monotonic()
-            pending = await_others(busy, store, outcomes, watch)
+            pending = await_others(busy, store, outcomes, progress)
     with suppress(OSError):
         _write(folder, cells, todo, outcomes)
     return {cell.name: outcomes[cell.name] for cell in cells}
 
 
 def await_others(
-    busy: Sequence[CellStatus], store: Store, outcomes: dict[str, Outcome], watch: Watch
+    busy: Sequence[CellStatus], store: Store, outcomes: dict[str, Outcome], progress: Progress
 ) -> list[CellStatus]:
     """Wait until another process has finished some of the `busy` cells, or let go of them; returns the latter."""
-    waiting = list(busy)
+    waiting = {status.cell.name: status for status in busy}
     while waiting:
-        free = [each for each in waiting if not any(store.is_locked(file) for file in each.files)]
-        for each in list(free):
-            if all(store.find_record(file) is not None for file in each.files):
-                outcomes[each.cell.name] = Outcome(each.cell.name, "done")
-                watch.served(each.cell.name)
-                free.remove(each)
-                waiting.remove(each)
-        if free:
-            time.sleep(PAUSE)  # what it waits for inside (an attack, say) may still be under way elsewhere
-            return waiting
+        free = [status for status in waiting.values() if not any(store.is_locked(file) for file in status.files)]
+        finished = [status.cell.name for status in free if status.is_finished(store)]
+        for name in finished:
+            outcomes[name] = Outcome(name, "done")
+            progress.served(name)
+            del waiting[name]
         if waiting:
             time.sleep(PAUSE)
-    return []
+        if len(free) > len(finished):  # what these wait for inside (an attack, say) may still be under way elsewhere
+            break
+    return list(waiting.values())
 
 
 def _config(cell: Cell, folder: Path) -> dict[str, Any]:
@@ -189,33 +201,12 @@ def _config(cell: Cell, folder: Path) -> dict[str, Any]:
     return {**cell.config, "wandb": {**tracking, "group": tracking["group"] or folder.name}}
 
 
-def _raised(function: Any, *arguments: Any) -> Exception | None:
-    try:
-        function(*arguments)
-    except Exception as error:
-        return error
-    return None
-
-
-def _refused(cell: Cell, error: Exception) -> Outcome:
-    from experiments.cli.explain import sentence
-    from experiments.sweeps.launchers.launcher import failed
-
-    job = Job(cell.name, cell.config, Path())
-    text = sentence(error)
-    return failed(job, error) if text is None else Outcome(cell.name, "failed", error=text)
-
-
 def _write(folder: Path, cells: Sequence[Cell], todo: Plan, outcomes: Mapping[str, Outcome]) -> None:
-    located = todo.located
-    entries = [
-        {
-            "name": cell.name, "overrides": cell.overrides,
-            "state": outcomes[cell.name].state if cell.name in outcomes else "open",
-            "error": outcomes[cell.name].error if cell.name in outcomes else None,
-            "games": located[cell.name].files if cell.name in located else [],
-        }
-        for cell in cells
-    ]  # fmt: skip
+    entries = []
+    for cell in cells:
+        outcome, located = outcomes.get(cell.name), todo.located.get(cell.name)
+        state, error = (outcome.state, outcome.error) if outcome else ("open", None)
+        games = located.files if located else []
+        entries.append({"name": cell.name, "overrides": cell.overrides, "state": state, "error": error, "games": games})
     date = datetime.now(UTC).isoformat(timespec="seconds")
     write_json_atomic(folder / "sweep.json", {"schema": 1, "date": date, "cells": entries})

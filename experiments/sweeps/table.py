@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from experiments.cli.fitted import Head, console
-from experiments.cli.fitted import show as fitted
+from experiments.cli.fitted import show as show_fitted
 from experiments.storage.row import Row, contributed, rows
 from games.game import Game, Metric
 from metrics.wording import plus_minus
@@ -16,62 +17,70 @@ if TYPE_CHECKING:
     from experiments.storage.store import Store
     from experiments.sweeps.sweep import CellStatus
 
-SEED = ("seed", "repetitions")
+SEEDS = ("seed", "repetitions")
 
 
 def show(cells: Sequence[CellStatus], store: Store) -> None:
     """Print the tables of the finished `cells` to standard output, one for each game that was played."""
     from experiments.cli.roles import game_of
 
-    by_game: dict[str, tuple[Game, list[CellStatus]]] = {}
-    for each in cells:
-        game = game_of(each.cell.config)
-        by_game.setdefault(game.name, (game, []))[1].append(each)
-    for game, mine in by_game.values():
-        _show(game, mine, store)
+    played: dict[str, list[CellStatus]] = {}
+    for status in cells:
+        played.setdefault(status.cell.config["game"]["_target_"], []).append(status)
+    for alike in played.values():
+        _show(game_of(alike[0].cell.config), alike, store)
 
 
 def _show(game: Game, cells: Sequence[CellStatus], store: Store) -> None:
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for each in cells:
-        texts = [text for text in each.cell.overrides if text.partition("=")[0] not in SEED]
-        for file in each.files:
+    """The table of the cells of one game, with the sentence of every metric in it."""
+    lines = _lines(game, cells, store)
+    if not lines:
+        return
+    common = set.intersection(*(set(overrides) for overrides, _ in lines))
+    metrics = [metric for metric in game.metrics() if "sweep" in metric.shown]
+    metrics = [metric for metric in metrics if any(cell(games, metric) for games in lines.values())]
+    labels = Counter(metric.label for metric in metrics)
+    headings = [m.label if labels[m.label] == 1 else m.name.replace("_", " ") for m in metrics]
+    heads = [
+        Head("cell", False),
+        Head("part", False),
+        Head("n"),
+        *(Head(text.replace(" ", "\n", 1)) for text in headings),
+    ]
+    table = [
+        [" ".join(text for text in overrides if text not in common), part, str(len(games))]
+        + [cell(games, metric) for metric in metrics]
+        for (overrides, part), games in lines.items()
+    ]
+    terminal = console()
+    show_fitted(terminal, heads, table, keys=3, title="Mean and 95% interval over games (seeds)")
+    for heading, metric in zip(headings, metrics, strict=True):
+        terminal.print(f"{heading}: {metric.help}", soft_wrap=True)
+    terminal.print("n: games (seeds); intervals are over them, so that one game has none.", soft_wrap=True)
+
+
+def _lines(game: Game, cells: Sequence[CellStatus], store: Store) -> dict[tuple[tuple[str, ...], str], list[Row]]:
+    """The rows of the games by the overrides of their cell, without those of seeds, and by part."""
+    lines: dict[tuple[tuple[str, ...], str], list[Row]] = {}
+    for status in cells:
+        overrides = tuple(text for text in status.cell.overrides if text.partition("=")[0] not in SEEDS)
+        for file in status.files:
             record = store.find_record(file)
             if record is None:
                 store.notify(f"The record {file} was finished, and cannot be read now; it is not in the table.")
                 continue
             for row in rows(game, record):
-                groups.setdefault((" ".join(texts), row["part"]), []).append(row)
-    if not groups:
-        return
-    common = set.intersection(*(set(name.split(" ")) for name, _ in groups))
-    metrics = [metric for metric in game.metrics() if "sweep" in metric.shown]
-    lines, names = [], []
-    for (name, part), found in groups.items():
-        shown = " ".join(text for text in name.split(" ") if text not in common)
-        names.append((shown, part, str(len(found))))
-        lines.append([cell(found, metric) for metric in metrics])
-    there = [i for i in range(len(metrics)) if any(line[i] for line in lines)]
-    heads = [Head("cell", False), Head("part", False), Head("n"), *(Head(_heading(metrics[i])) for i in there)]
-    table = [[*name, *(line[i] for i in there)] for name, line in zip(names, lines, strict=True)]
-    terminal = console()
-    fitted(terminal, heads, table, keys=3, title="Mean and 95% interval over games (seeds)")
-    for i in there:
-        terminal.print(f"{metrics[i].name}: {metrics[i].help}", soft_wrap=True)
-    terminal.print("n: games (seeds); intervals are over them, so that one game has none.", soft_wrap=True)
+                lines.setdefault((overrides, row["part"]), []).append(row)
+    return lines
 
 
-def _heading(metric: Metric) -> str:
-    return metric.name.replace("_", "\n", 1).replace("_", " ")
-
-
-def cell(found: Sequence[Row], metric: Metric) -> str:
+def cell(games: Sequence[Row], metric: Metric) -> str:
     """A mean over games with its 95% interval over seeds; empty where it is not defined."""
-    values = [contributed(row, metric) for row in found if row.get(metric.name) is not None]
+    values = [contributed(row, metric) for row in games if row.get(metric.name) is not None]
     if not values:
         return ""
-    made = asdict(metric.interval(values))
+    interval = asdict(metric.interval(values))
     factor = 1.0 if metric.scale == "plain" else 100.0
-    if len(values) == 1 or made["high"] == made["low"]:
-        return f"{factor * made['mean']:.{metric.digits}f}"
-    return plus_minus(made, metric.digits, factor)
+    if len(values) == 1 or interval["high"] == interval["low"]:
+        return f"{factor * interval['mean']:.{metric.digits}f}"
+    return plus_minus(interval, metric.digits, factor)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from experiments.storage.records import canonical_json, write_json_atomic
-from experiments.sweeps.launchers.launcher import Job, Outcome
+from experiments.sweeps.launchers.launcher import Job, Outcome, failed
 
 if TYPE_CHECKING:
     from data.examples import Data
@@ -28,11 +28,10 @@ def work(job: Job) -> Outcome:
     `run.log` what happened.
     """
     began = perf_counter()
-    _status(job.folder, state="running")
+    _write_status(job.folder, {"state": "running"})
     with _logged(job.folder):
-        outcome = _play(job)
-    outcome = Outcome(outcome.name, outcome.state, perf_counter() - began, outcome.error, outcome.traceback)
-    _status(job.folder, state=outcome.state, seconds=outcome.seconds, error=outcome.error, traceback=outcome.traceback)
+        outcome = replace(_play(job), seconds=perf_counter() - began)
+    _write_status(job.folder, asdict(outcome))
     return outcome
 
 
@@ -47,24 +46,18 @@ def _player() -> Callable[..., Any]:
 
 
 def _play(job: Job) -> Outcome:
-    from experiments.cli.explain import sentence
     from experiments.storage.store import LockedElsewhere
 
     try:
         _player()(job.config, job.folder, data_of(job.config), NON_BLOCKING)
-        return Outcome(job.name, "done")
     except LockedElsewhere:
         return Outcome(job.name, "busy")
     except Exception as error:
-        text = sentence(error)
-        if text is not None:
-            return Outcome(job.name, "failed", error=text)
-        first = str(error).strip().partition("\n")[0]
-        named = f"{type(error).__name__}: {first}".removesuffix(": ")
-        return Outcome(job.name, "failed", error=named, traceback=traceback.format_exc())
+        return failed(job.name, error)
+    return Outcome(job.name, "done")
 
 
-def data_of(config: dict[str, Any]) -> Data:
+def data_of(config: Mapping[str, Any]) -> Data:
     """The data set of a configuration; the last one is kept, since the cells of a sweep mostly share it."""
     from experiments.play.setup import load
 
@@ -99,6 +92,6 @@ def _logged(folder: Path) -> Iterator[None]:
             handler.close()
 
 
-def _status(folder: Path, **entries: Any) -> None:
+def _write_status(folder: Path, status: Mapping[str, Any]) -> None:
     with suppress(OSError):  # a full disk: the outcome itself reaches the sweep by another way
-        write_json_atomic(folder / "status.json", entries)
+        write_json_atomic(folder / "status.json", status)

@@ -129,7 +129,7 @@ def test_two_workers_against_one_process(benchmark: Any, tmp_path: Path, report:
     """
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("one core cannot show it")
-    grid = ("attack=uncertainty", "targets.count=4", "seed=range(16)")  # some seconds each
+    grid = ("attack=uncertainty", "game.targets.count=4", "seed=range(16)")  # some seconds each
     seen: dict[str, list[float]] = {"basic": [], "local": []}
     possible: list[float] = []
     for round_ in range(3):

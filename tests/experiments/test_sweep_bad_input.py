@@ -84,7 +84,10 @@ def test_a_component_that_no_longer_exists(tmp_path: Path) -> None:
     """In a sweep the cell fails and the others are played; what it left in the store can still be read."""
     folder = tmp_path / "options" / "attack"
     folder.mkdir(parents=True)
-    (folder / "gone.yaml").write_text("_target_: attacks.requester.gone.Gone\nbudget: 6\nowned: 1.0\npool: null\n")
+    game = "defaults:\n  - _self_\n  - override /game@_global_.game: request\n"
+    (folder / "gone.yaml").write_text(
+        f"{game}_target_: attacks.requester.gone.Gone\nbudget: 6\nowned: 1.0\npool: null\n"
+    )
     words = (*options(tmp_path), "attack=random,gone", "defense=none")
     done = run("-m", "--config-dir", str(tmp_path / "options"), *words, cwd=tmp_path)
     assert done.returncode == 1

@@ -2,21 +2,14 @@
 
 import time
 from collections.abc import Iterator, Sequence
-
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
+from dataclasses import dataclass
 
 from experiments.sweeps.launchers.launcher import Job, Outcome, Work, failed
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+@dataclass(frozen=True)
 class InProcess:
     """One job after another, in the order given. A crash of the interpreter is the end of all."""
-
-    @property
-    def workers(self) -> int:
-        """One."""
-        return 1
 
     def launch(self, jobs: Sequence[Job], work: Work) -> Iterator[Outcome]:
         """Yield each outcome when its job has ended."""
@@ -25,5 +18,5 @@ class InProcess:
             try:
                 outcome = work(job)
             except Exception as error:
-                outcome = failed(job, error, time.monotonic() - started)
+                outcome = failed(job.name, error, time.monotonic() - started)
             yield outcome

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from data.errors import UserError
-
 
 @dataclass(frozen=True)
 class Job:
@@ -36,12 +34,7 @@ Work = Callable[[Job], Outcome]
 
 
 class Launcher(Protocol):
-    """Plays jobs with at most `workers` of them at a time."""
-
-    @property
-    def workers(self) -> int:
-        """How many jobs run at a time, at most."""
-        ...
+    """Plays jobs, some of them at a time."""
 
     def launch(self, jobs: Sequence[Job], work: Work) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends, each once, in the order of ending.
@@ -54,8 +47,12 @@ class Launcher(Protocol):
         ...
 
 
-def failed(job: Job, error: BaseException, seconds: float = 0.0) -> Outcome:
-    """The outcome of a job whose work raised `error`."""
-    text = str(error).strip().partition("\n")[0]
-    sentence = text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".removesuffix(": ")
-    return Outcome(job.name, "failed", seconds, sentence, "".join(traceback.format_exception(error)))
+def failed(name: str, error: BaseException, seconds: float = 0.0) -> Outcome:
+    """The outcome of the job `name` that `error` ended; with a traceback where it is no mistake of the user's."""
+    from experiments.cli.explain import sentence
+
+    if (mistake := sentence(error)) is not None:
+        return Outcome(name, "failed", seconds, mistake)
+    first = str(error).strip().partition("\n")[0]
+    text = f"{type(error).__name__}: {first}".removesuffix(": ")
+    return Outcome(name, "failed", seconds, text, "".join(traceback.format_exception(error)))

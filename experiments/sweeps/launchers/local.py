@@ -10,12 +10,11 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass as plain_dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from data.bounds import at_most
@@ -31,92 +30,66 @@ WATCH_S = 0.5  # seconds between two looks of a worker at its parent
 FILES = 8  # what the pipes of one worker take of the process's limit on open files, with one to spare
 
 
-def _cores(value: Any) -> Any:
-    """The cores that this process may use, after affinity and the container's quota, where the value is `auto`."""
-    if isinstance(value, str) and value != "auto":
-        raise ValueError(f"the number of workers or auto is needed, got {value!r}")
-    if value != "auto":
-        return value
-    from joblib import cpu_count
-
-    return cpu_count()
-
-
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Local:
-    """`workers` processes on this machine (`auto`: one per core), with one thread each unless a job sets its own.
+    """`workers` processes on this machine, with one thread each unless a job sets its own.
+
+    `auto` is one per core that this process may use, after affinity and the container's quota.
 
     A job whose process dies (no memory left, a fault in a library) is played again when all others have ended, alone,
     and is given up when its process dies a second time.
     """
 
-    workers: Annotated[int, BeforeValidator(_cores), Field(ge=1), at_most(1024, "each is a process")] = Field(
-        default="auto", validate_default=True
-    )
+    workers: Literal["auto"] | Annotated[int, Field(ge=1), at_most(1024, "each is a process")] = "auto"
 
     def launch(self, jobs: Sequence[Job], work: Work) -> Iterator[Outcome]:
         """Yield outcomes as jobs end; at the end, or when the iterator is closed, the workers are killed at once."""
-        crew = [_Worker() for _ in range(min(self.workers, len(jobs)))]
+        from joblib import cpu_count
+
+        workers = cpu_count() if self.workers == "auto" else self.workers
+        crew = [_Worker() for _ in range(min(workers, len(jobs)))]
         _allow_files(128 + FILES * len(crew))
         try:
-            yield from _play(jobs, work, crew)
+            for job, _ in (yield from _play(jobs, work, crew)):
+                _stop(crew)  # their memory may be what the dead job lacked
+                for _, outcome in (yield from _play([job], work, crew[:1])):
+                    yield outcome
         finally:
             _stop(crew)
 
 
-@plain_dataclass(frozen=True)
-class _Running:
-    job: Job
-    worker: "_Worker"
-    started: float
-    again: bool
+def _play(
+    jobs: Sequence[Job], work: Work, crew: Sequence["_Worker"]
+) -> Generator[Outcome, None, list[tuple[Job, Outcome]]]:
+    """Yield the outcomes of jobs as they end; returns those whose processes died, with what that is the second time."""
+    from concurrent.futures import FIRST_COMPLETED, Future, wait
 
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.started
+    from joblib.externals.loky import BrokenProcessPool
 
-
-def _play(jobs: Sequence[Job], work: Work, crew: list["_Worker"]) -> Iterator[Outcome]:
-    from concurrent.futures import FIRST_COMPLETED, wait
-
-    waiting, died, idle = deque(jobs), deque[Job](), list(crew)
-    running: dict[Future[Outcome], _Running] = {}
+    waiting, idle = deque(jobs), list(crew)
+    running: dict[Future[Outcome], tuple[Job, _Worker, float]] = {}
     ended: list[Outcome] = []
-    while waiting or died or running:
-        if not waiting and not running:
-            _stop(crew)  # their memory may be what the dead job lacked
-            job, worker = died.popleft(), idle.pop()
-            running[worker.start(job, work)] = _Running(job, worker, time.monotonic(), again=True)
+    died: list[tuple[Job, Outcome]] = []
+    while waiting or running:
         while waiting and idle:
             job, worker = waiting.popleft(), idle.pop()
-            running[worker.start(job, work)] = _Running(job, worker, time.monotonic(), again=False)
+            running[worker.start(job, work)] = (job, worker, time.monotonic())
         yield from ended  # now that all workers are busy again
         ended.clear()
         for future in wait(running, return_when=FIRST_COMPLETED).done:
-            run = running.pop(future)
-            idle.append(run.worker)
-            outcome = _outcome(future, run)
-            if outcome is None:
-                died.append(run.job)
+            job, worker, began = running.pop(future)
+            idle.append(worker)
+            error, seconds = future.exception(), time.monotonic() - began
+            if error is None:
+                ended.append(future.result())
+            elif isinstance(error, BrokenProcessPool):
+                worker.stop()
+                text = f"Its process died twice, the second time with no other beside it ({_cause(error)})."
+                died.append((job, Outcome(job.name, "failed", seconds, text)))
             else:
-                ended.append(outcome)
+                ended.append(failed(job.name, error, seconds))
     yield from ended
-
-
-def _outcome(future: "Future[Outcome]", run: _Running) -> Outcome | None:
-    """The outcome of an ended job; None for one whose process died and that deserves a second try."""
-    from joblib.externals.loky import BrokenProcessPool
-
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if not isinstance(error, BrokenProcessPool):
-        return failed(run.job, error, run.seconds)
-    run.worker.stop()
-    if not run.again:
-        return None
-    text = f"Its process died twice, the second time with no other beside it ({_cause(error)})."
-    return Outcome(run.job.name, "failed", run.seconds, text)
+    return died
 
 
 def _cause(error: BaseException) -> str:
@@ -196,10 +169,10 @@ def _begin(parent: int) -> None:
     """What a worker does first: leave Ctrl-C to the parent, and watch that the parent lives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    threading.Thread(target=_watch, args=(parent,), name="watch-parent", daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), name="watch-parent", daemon=True).start()
 
 
-def _watch(parent: int) -> None:
+def _end_with(parent: int) -> None:
     while os.getppid() == parent:  # an orphan is adopted by another process
         time.sleep(WATCH_S)
     os._exit(1)

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass as plain_dataclass
 from datetime import datetime
@@ -22,7 +22,7 @@ from pydantic.dataclasses import dataclass
 
 from data.errors import UserError
 from experiments.sweeps.launchers.launcher import Job, Outcome, Work
-from experiments.sweeps.launchers.slurm_queue import Submitted, array_limit, watch
+from experiments.sweeps.launchers.slurm_queue import Submitted, array_limit, outcomes
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -63,11 +63,6 @@ class Slurm:
             )
         return self
 
-    @property
-    def workers(self) -> int:
-        """How many jobs of a launch may run at a time."""
-        return self.parallel
-
     def launch(self, jobs: Sequence[Job], work: Work) -> Iterator[Outcome]:
         """Check that there is a SLURM, and return the iterator that submits the jobs and yields their outcomes."""
         check()
@@ -79,18 +74,15 @@ class Slurm:
         common = Path(os.path.commonpath([job.folder.resolve().parent for job in jobs]))
         # a folder of its own: the numbers of jobs begin again when a cluster is set up anew
         folder = common / ".slurm" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{os.getpid()}"
-        submitted = self._submit(jobs, work, folder)
-        left = {job.number for job in submitted}
+        waiting = self._submit(jobs, work, folder)
         try:
-            for number, outcome in watch(submitted, self.poll_s, self.result_wait_s):
-                left.discard(number)
-                yield outcome
+            yield from outcomes(waiting, self.poll_s, self.result_wait_s)
         except (KeyboardInterrupt, GeneratorExit):
-            if left:
-                print(_left_behind(left), file=sys.stderr)
+            if waiting:
+                print(_left_behind(waiting), file=sys.stderr)
             raise
 
-    def _submit(self, jobs: Sequence[Job], work: Work, folder: Path) -> list[Submitted]:
+    def _submit(self, jobs: Sequence[Job], work: Work, folder: Path) -> dict[str, Submitted]:
         """Send the jobs off as one array, or as several where SLURM's limit on the size of an array demands it."""
         import submitit
 
@@ -98,20 +90,22 @@ class Slurm:
         size = array_limit()
         arrays = [jobs[i : i + size] for i in range(0, len(jobs), size)]
         executor.update_parameters(**self._parameters(max(1, self.parallel // len(arrays))))
-        submitted: list[Submitted] = []
+        submitted: dict[str, Submitted] = {}
         for array in arrays:
             try:
                 with _outside_of_a_job():
                     handles = executor.submit_array([self._task(job, work) for job in array])
             except submitit.core.utils.FailedJobError as error:
-                _cancel({job.number for job in submitted})
+                if submitted:
+                    subprocess.run(["scancel", *_arrays(submitted)], check=False, timeout=60)
                 reason = str(error).strip().splitlines()[-1:] or ["no reason given"]
                 raise UserError(
                     f"SLURM refuses the jobs ({reason[0].removeprefix('sbatch: ')}); "
                     "check what hydra.launcher requests: partition, account, time_min, memory_gb, gpus."
                 ) from error
             for job, handle in zip(array, handles, strict=True):
-                submitted.append(Submitted(job, handle.job_id, handle.paths.result_pickle, handle.paths.stderr))
+                paths = handle.paths
+                submitted[handle.job_id] = Submitted(job, handle.job_id, paths.result_pickle, paths.stderr)
         return submitted
 
     def _task(self, job: Job, work: Work) -> Callable[[], Outcome]:
@@ -181,11 +175,9 @@ def check() -> None:
 @contextmanager
 def _outside_of_a_job() -> Iterator[None]:
     """Hide the variables of the SLURM job that we run in, if any: sbatch would read requests of the new one in them."""
-    hidden: Mapping[str, str] = {}
-    if "SLURM_JOB_ID" in os.environ:
-        kept = ("SLURM_CONF", "SLURM_CLUSTERS")
-        prefixes = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")
-        hidden = {n: v for n, v in os.environ.items() if n.startswith(prefixes) and n not in kept}
+    kept, prefixes = ("SLURM_CONF", "SLURM_CLUSTERS"), ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")
+    inside = "SLURM_JOB_ID" in os.environ
+    hidden = {n: v for n, v in os.environ.items() if inside and n.startswith(prefixes) and n not in kept}
     for name in hidden:
         del os.environ[name]
     try:
@@ -194,16 +186,11 @@ def _outside_of_a_job() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-def _arrays(numbers: set[str]) -> list[str]:
+def _arrays(numbers: Collection[str]) -> list[str]:
     return sorted({number.partition("_")[0] for number in numbers})
 
 
-def _cancel(numbers: set[str]) -> None:
-    if numbers:
-        subprocess.run(["scancel", *_arrays(numbers)], check=False, timeout=60)
-
-
-def _left_behind(numbers: set[str]) -> str:
+def _left_behind(numbers: Collection[str]) -> str:
     count = f"{len(numbers)} jobs remain" if len(numbers) > 1 else "1 job remains"
     return (
         f"{count} in SLURM's queue, and the same sweep, started again, picks up what they finish; "

@@ -1,12 +1,13 @@
 """What becomes of jobs that were sent to SLURM: their outcomes from files, their deaths from `squeue`."""
 
+import itertools
 import logging
 import os
 import pickle
 import re
 import subprocess
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,28 +38,26 @@ class Submitted:
     messages: Path
 
 
-def watch(submitted: Sequence[Submitted], poll_s: float, wait_s: float) -> Iterator[tuple[str, Outcome]]:
-    """Yield (number, outcome) of every job as it ends; a job that died without an outcome has failed.
+def outcomes(waiting: dict[str, Submitted], poll_s: float, wait_s: float) -> Iterator[Outcome]:
+    """Yield the outcome of every job as it ends; a job that died without one has failed.
 
     Args:
-        submitted: the jobs.
+        waiting: the jobs by number; those that have ended are taken out.
         poll_s: seconds between two looks for outcomes; SLURM is asked `QUEUE_EVERY` times as rarely.
         wait_s: seconds that the outcome of an ended job may take to appear on a shared file system.
     """
-    waiting = {job.number: job for job in submitted}
     queue = Queue(wait_s)
-    looks = 0
-    while waiting:
-        looks += 1
-        dead = queue.dead(waiting) if looks % QUEUE_EVERY == 0 else {}
-        for number, outcome in _outcomes(waiting):  # after SLURM was asked: what it ended has written before
+    for look in itertools.count(1):
+        dead = queue.dead(waiting) if look % QUEUE_EVERY == 0 else {}
+        for number, outcome in _written(waiting):  # after SLURM was asked: what it ended has written before
             del waiting[number]
-            yield number, outcome
+            yield outcome
         for number, state in dead.items():
             if number in waiting:
-                yield number, _failed(waiting.pop(number), state)
-        if waiting:
-            time.sleep(poll_s)
+                yield _failed(waiting.pop(number), state)
+        if not waiting:
+            return
+        time.sleep(poll_s)
 
 
 def array_limit() -> int:
@@ -126,7 +125,7 @@ def _ask(*command: str) -> str | None:
     return "" if "Invalid job id" in done.stderr else None
 
 
-def _outcomes(waiting: dict[str, Submitted]) -> Iterator[tuple[str, Outcome]]:
+def _written(waiting: dict[str, Submitted]) -> Iterator[tuple[str, Outcome]]:
     """The outcomes that have appeared; a folder is listed, since that shows new files on a network, where stat lags."""
     there: set[Path] = set()
     for folder in {job.result.parent for job in waiting.values()}:

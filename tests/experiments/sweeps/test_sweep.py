@@ -30,19 +30,20 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     import experiments.play.play as game
 
     calls: list[tuple[str, int]] = []
-    original = game.play_one
+    original = game.record_of
 
     def counting(setup: Any, seed: int) -> Any:
         calls.append((setup.attack.name, seed))
         return original(setup, seed)
 
-    monkeypatch.setattr(game, "play_one", counting)
+    monkeypatch.setattr(game, "record_of", counting)
     return calls
 
 
 def play(folder: Path, *overrides: str) -> dict[str, str]:
     cells = cells_of(folder, *overrides)
-    outcomes = sweep.play_cells(cells, InProcess(), store_of(cells[0].config), folder / "sweep")
+    store = store_of(cells[0].config)
+    outcomes = sweep.play(sweep.plan(cells, store), cells, InProcess(), store, folder / "sweep")
     return {name: outcome.state for name, outcome in outcomes.items()}
 
 
@@ -52,7 +53,9 @@ def test_finished_cells_are_not_played_again(tmp_path: Path, played: list[tuple[
     assert len(first) == len(played) == 8
     assert play(tmp_path, *GRID) == first
     assert len(played) == 8
-    more = play(tmp_path, "attack=random,one_shot_influence,none", "defense=none,influence", "seed=range(3)")
+    more = play(
+        tmp_path, "attack=random,one_shot_influence,none", "game=request", "defense=none,influence", "seed=range(3)"
+    )
     assert len(more) == 18
     assert len(played) == 8 + 4 + 6  # one more seed of what was there, and a new attack with three
 
@@ -74,7 +77,9 @@ def test_other_code_or_data_is_another_cell(tmp_path: Path, played: list[tuple[s
 
 
 def test_a_failing_cell_stops_nothing(tmp_path: Path) -> None:
-    states = play(tmp_path, "attack=random", "attack.budget=6,0", "targets.over=[0.3,0.65],[0.998,0.999]", "seed=0,1")
+    states = play(
+        tmp_path, "attack=random", "attack.budget=6,0", "game.targets.over=[0.3,0.65],[0.998,0.999]", "seed=0,1"
+    )
     assert sorted(states.values()).count("done") == 2
     listed = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["cells"]
     errors = {cell["error"] for cell in listed if cell["state"] == "failed"}
@@ -84,11 +89,11 @@ def test_a_failing_cell_stops_nothing(tmp_path: Path) -> None:
 
 def test_cells_that_share_an_attack_are_spread() -> None:
     cells = [sweep.CellStatus(None, (), attack) for attack in "aabbc"]  # type: ignore[arg-type]
-    assert [each.attack for each in sweep.spread(cells)] == ["a", "b", "c", "a", "b"]
+    assert [each.undefended for each in sweep.spread(cells)] == ["a", "b", "c", "a", "b"]
 
 
 def test_every_failure_is_listed_and_the_code_is_1(tmp_path: Path) -> None:
-    bad = ("targets.over=[0.3,0.65],[0.998,0.999]", "attack=random", "defense=none", "seed=0,1")
+    bad = ("game.targets.over=[0.3,0.65],[0.998,0.999]", "attack=random", "defense=none", "seed=0,1")
     done = run("-m", *options(tmp_path), *bad, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.count("Failed: ") == 2

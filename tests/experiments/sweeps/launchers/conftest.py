@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.experiments.launchers.cluster import cluster, why_not
+from tests.experiments.sweeps.launchers.cluster import cluster, why_not
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The parent of a crowd of workers, as a process of its own: `python -m tests.experiments.launchers.parent FOLDER`."""
+"""The parent of a crowd of workers, a process of its own: `python -m tests.experiments.sweeps.launchers.parent DIR`."""
 
 import signal
 import sys
@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from experiments.sweeps.launchers.local import Local
-from tests.experiments.launchers.plays import jobs, play
+from tests.experiments.sweeps.launchers.plays import jobs, play
 
 
 def main(folder: Path) -> int:

@@ -1,11 +1,11 @@
-"""A launch on SLURM in a process of its own: `python -m tests.experiments.launchers.slurm_parent FOLDER`."""
+"""A launch on SLURM in a process of its own: `python -m tests.experiments.sweeps.launchers.slurm_parent FOLDER`."""
 
 import signal
 import sys
 from pathlib import Path
 
 from experiments.sweeps.launchers.slurm import Slurm
-from tests.experiments.launchers.plays import jobs, play
+from tests.experiments.sweeps.launchers.plays import jobs, play
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what the tests run in may ignore it

@@ -12,9 +12,9 @@ import pytest
 from pydantic import ValidationError
 
 from experiments.sweeps.launchers.local import ENVIRONMENT, Local
-from tests.experiments.launchers.plays import jobs, play, starts
+from tests.experiments.sweeps.launchers.plays import jobs, play, starts
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def children() -> set[int]:
@@ -61,7 +61,7 @@ def parent(tmp_path):
     """A parent that has just begun to launch jobs of a minute on two workers, and the mark of its descendants."""
     marker = f"LAUNCH_TEST={uuid.uuid4()}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **dict([marker.split("=")])}
-    command = [sys.executable, "-m", "tests.experiments.launchers.parent", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.experiments.sweeps.launchers.parent", str(tmp_path)]
     process = subprocess.Popen(
         command, env=environment, cwd=tmp_path, start_new_session=True, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -110,14 +110,15 @@ def test_every_library_gets_one_thread(tmp_path):
     assert {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"} <= set(ENVIRONMENT)
 
 
-def test_auto_is_the_cores_of_this_process():
-    available = len(os.sched_getaffinity(0))
-    assert 1 <= Local().workers <= available
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+def test_auto_is_the_cores_of_this_process(tmp_path):
+    available = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(available)})
     try:
-        assert Local(workers="auto").workers == 1  # type: ignore[arg-type]
+        planned = jobs(tmp_path, {}, {}, {})
+        assert [o.state for o in Local(workers="auto").launch(planned, play)] == ["done"] * 3
     finally:
-        os.sched_setaffinity(0, range(available))
+        os.sched_setaffinity(0, available)
+    assert len({starts(job)[0] for job in planned}) == 1
 
 
 def test_many_workers_do_not_run_out_of_open_files(tmp_path):

@@ -16,10 +16,10 @@ from pydantic import ValidationError
 from data.errors import UserError
 from experiments.sweeps.launchers import slurm as module
 from experiments.sweeps.launchers.slurm import Slurm
-from tests.experiments.launchers.cluster import start_again
-from tests.experiments.launchers.plays import jobs, play, starts
+from tests.experiments.sweeps.launchers.cluster import start_again
+from tests.experiments.sweeps.launchers.plays import jobs, play, starts
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 SMALL = {"memory_gb": 0.2, "poll_s": 0.1, "result_wait_s": 0.5}
 CLIMB = {"end": "steps", "steps": 20, "step": 0.2}
 
@@ -129,7 +129,7 @@ def test_a_job_that_may_not_be_queued_again_fails_when_it_is_told_to_stop(slurm,
 def test_ctrl_c_leaves_the_jobs_in_the_queue_and_says_so(slurm, tmp_path):
     planned = jobs(tmp_path, {}, {}, {})
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.experiments.launchers.slurm_parent", str(tmp_path)], text=True,
+        [sys.executable, "-m", "tests.experiments.sweeps.launchers.slurm_parent", str(tmp_path)], text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:

@@ -10,8 +10,8 @@ import pytest
 
 from experiments.sweeps.launchers import slurm_queue
 from experiments.sweeps.launchers.launcher import Outcome
-from experiments.sweeps.launchers.slurm_queue import FORGOTTEN, Queue, Submitted, array_limit, watch
-from tests.experiments.launchers.plays import jobs
+from experiments.sweeps.launchers.slurm_queue import FORGOTTEN, Queue, Submitted, array_limit, outcomes
+from tests.experiments.sweeps.launchers.plays import jobs
 
 
 @pytest.fixture
@@ -39,6 +39,10 @@ def submitted(folder: Path, count: int = 1) -> list[Submitted]:
         Submitted(job, f"7_{i}", folder / f"7_{i}_0_result.pkl", folder / f"7_{i}_0_log.err")
         for i, job in enumerate(made)
     ]
+
+
+def by_number(planned: list[Submitted]) -> dict[str, Submitted]:
+    return {job.number: job for job in planned}
 
 
 def test_a_job_is_dead_when_slurm_says_twice_that_it_ended(answer):
@@ -92,11 +96,13 @@ def test_an_outcome_counts_more_than_an_end_and_a_torn_one_waits(answer, tmp_pat
     second.result.write_bytes(pickle.dumps(("success", Outcome("job1", "done")))[:-9])
     third.result.write_bytes(pickle.dumps(("error", "Traceback:\n  File\npackage.Problem: so\nand so")))
     second.messages.write_text("\n".join(f"line {i}" for i in range(100)))
-    outcomes = {o.name: (number, o) for number, o in watch(planned, poll_s=0.01, wait_s=0.1)}
-    assert outcomes["job0"] == ("7_0", Outcome("job0", "done", 1.5))
-    assert outcomes["job1"][1].state == "failed"
-    assert outcomes["job1"][1].traceback.splitlines() == [f"line {i}" for i in range(60, 100)]
-    assert outcomes["job2"][1].error == "package.Problem: so"
+    waiting = by_number(planned)
+    told = {o.name: o for o in outcomes(waiting, poll_s=0.01, wait_s=0.1)}
+    assert waiting == {}
+    assert told["job0"] == Outcome("job0", "done", 1.5)
+    assert told["job1"].state == "failed"
+    assert told["job1"].traceback.splitlines() == [f"line {i}" for i in range(60, 100)]
+    assert told["job2"].error == "package.Problem: so"
 
 
 def test_a_folder_that_is_away_for_a_while_is_told_and_waited_for(answer, tmp_path, caplog):
@@ -112,7 +118,7 @@ def test_a_folder_that_is_away_for_a_while_is_told_and_waited_for(answer, tmp_pa
 
     slurm_queue_notify, slurm_queue.notify = slurm_queue.notify, come_back
     try:
-        assert [o.state for _, o in watch([planned], poll_s=0.01, wait_s=60)] == ["done"]
+        assert [o.state for o in outcomes(by_number([planned]), poll_s=0.01, wait_s=60)] == ["done"]
     finally:
         slurm_queue.notify = slurm_queue_notify
 
