@@ -48,10 +48,10 @@ def content(name: str, size: str) -> Content:
     number = Number(-0.875, -0.995, -0.125, 5, 60)
     numbers = tuple(number for _ in table.columns)
     sections = {
-        direction: [Line(row, direction, "5 × 20", numbers) for row in table.rows(size)]
-        for direction in (["over"] if table.headings else ["over", "under"])
+        part: [Line(row, part, "5 × 20", numbers) for row in table.rows(size)]
+        for part in (["over"] if table.headings else ["over", "under"])
     }
-    return Content(table, size, f"python experiments/tables.py table={name}", sections, [], [])
+    return Content(table, size, f"python experiments/tables.py table={name}", sections, {"over": "Over-confidence", "under": "Under-confidence"}, [], [])
 
 
 def columns(body: str) -> list[list[str]]:

@@ -20,39 +20,44 @@ from experiments.paper_table.content import Content, Number, cell, line, number
 from experiments.paper_table.latex import escape, latex
 from experiments.paper_table.render import comma_separated, markdown, pipes, show
 from experiments.paper_table.specification import Column
-from games.request.part import Values
+from games.game import Values, metric_of
+from games.request.game import RequestGame
 from tests.experiments.paper_table.tables import table
 
+GAME = RequestGame()
+LABELS = {"over": "Over-confidence", "under": "Under-confidence"}
 NASTY = r"50% of $x_1$ & {y} # ~ ^ \end{tabular} <a> “b”"
 
 
 def content(rows: int = 1, **entries: Any) -> Content:
     """The small table with made-up numbers: a row that is there, one that is not defined, one that failed."""
     found: dict[tuple[str, str, str], Mapping[int, Values]] = {}
-    for direction in ("over", "under"):
+    for part in LABELS:
         for row, gain in (("single.mine", 0.3), ("single.random", 0.0)):
-            found[row, "gain", direction] = {s: {"1": gain + 0.01 * s, "2": gain} for s in range(3)}
-            found[row, "kept_after", direction] = {s: {"1": 1.0, "2": float(s > 0)} for s in range(3)}
-            found[row, "accuracy_change_after", direction] = {s: {} for s in range(3)}
+            found[row, "gain", part] = found[row, "effect", part] = {
+                s: {"1": gain + 0.01 * s, "2": gain} for s in range(3)
+            }
+            found[row, "kept_after", part] = {s: {"1": 1.0, "2": float(s > 0)} for s in range(3)}
+            found[row, "accuracy_change_after", part] = {s: {} for s in range(3)}
     specification = table(**entries)
     sections = {
-        direction: [
-            line(row, direction, specification.columns, lambda *side: found.get(side, "failed"))
+        part: [
+            line(row, part, specification.columns, lambda *side: found.get(side, "failed"), GAME)
             for row in specification.rows("tiny") * rows
         ]
-        for direction in ("over", "under")
+        for part in LABELS
     }
-    verdicts = judge(specification.claims, lambda *side: found.get(side, "failed"), "small")
-    ours = number(found["single.mine", "gain", "over"], "gain")
+    verdicts = judge(specification.claims, lambda *side: found.get(side, "failed"), "small", GAME)
+    ours = number(found["single.mine", "gain", "over"], metric_of(GAME, "gain"))
     beside = [(each, ours) for each in specification.beside]
     return Content(
-        specification, "tiny", "python experiments/tables.py table=small", sections, verdicts, beside, ["x: y"]
+        specification, "tiny", "python experiments/tables.py table=small", sections, LABELS, verdicts, beside, ["x: y"]
     )
 
 
 def test_a_number_is_the_mean_over_seeds_with_students_interval() -> None:
     means = [0.1, 0.4, 0.3]
-    found = number({s: {"1": m - 0.05, "2": m + 0.05} for s, m in enumerate(means)}, "gain")
+    found = number({s: {"1": m - 0.05, "2": m + 0.05} for s, m in enumerate(means)}, metric_of(GAME, "gain"))
     expected = scipy.stats.ttest_1samp(means, 0.0).confidence_interval(0.95)
     assert found.mean == pytest.approx(sum(means) / 3)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
@@ -96,7 +101,7 @@ def test_markdown_has_tables_claims_and_provenance() -> None:
 
 def test_csv_can_be_read_back() -> None:
     rows = list(csv.DictReader(io.StringIO(comma_separated(content()))))
-    assert [(row["row"], row["direction"]) for row in rows[:2]] == [("single.mine", "over"), ("single.random", "over")]
+    assert [(row["row"], row["part"]) for row in rows[:2]] == [("single.mine", "over"), ("single.random", "over")]
     assert float(rows[0]["gain"]) == pytest.approx(0.305)
     assert float(rows[0]["gain_low"]) < 0.305 < float(rows[0]["gain_high"])
     assert rows[0]["gain_seeds"] == "3"
