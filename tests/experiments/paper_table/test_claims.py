@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from experiments.paper_table.claims import Verdict, judge, pairs
+from experiments.paper_table.claims import Finding, judge, pairs
 from experiments.paper_table.specification import Baseline, Claim
 from games.game import Values
 from games.request.game import RequestGame
@@ -33,7 +33,7 @@ def claim(comparison: str = "greater", against: Any = None, **entries: Any) -> C
     return Claim(**{**default, **entries})
 
 
-def verdict(one: Claim, found: Mapping[tuple[str, str, str], Any]) -> Verdict:
+def verdict(one: Claim, found: Mapping[tuple[str, str, str], Any]) -> Finding:
     [answer] = judge([one], lambda *side: found.get(side, f"no {side[0]}"), "table", RequestGame())
     return answer
 
@@ -157,7 +157,9 @@ def test_many_claims_make_each_harder() -> None:
     borderline = {A: values("borderline", 0.021, spread=0.05)}
     one = verdict(claim(), borderline)
     many = judge(
-        [claim(), *(claim(id=f"x{i}", row="missing") for i in range(9))], lambda *s: borderline.get(s, "no"), "table",
+        [claim(), *(claim(id=f"x{i}", row="missing") for i in range(9))],
+        lambda *s: borderline.get(s, "no"),
+        "table",
         RequestGame(),
     )
     assert one.p_adjusted == pytest.approx(2 * one.p)

@@ -6,12 +6,12 @@ import pytest
 
 from data.errors import UserError
 from experiments.paper_table.games import cells_of, together
-from experiments.paper_table.specification import Row
+from experiments.paper_table.specification import TableRow
 from experiments.sweeps.cells import expand
 
 
-def row(name: str, *overrides: str) -> Row:
-    return Row(name, (name,), overrides)
+def row(name: str, *overrides: str) -> TableRow:
+    return TableRow(name, (name,), overrides)
 
 
 ROWS = [

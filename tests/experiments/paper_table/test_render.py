@@ -8,7 +8,6 @@ import math
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ import pytest
 import scipy.stats
 
 from experiments.paper_table.claims import judge
-from experiments.paper_table.content import Content, Number, cell, line, number
+from experiments.paper_table.content import Content, Number, beside, cell, number, sections
 from experiments.paper_table.latex import escape, latex
 from experiments.paper_table.render import comma_separated, markdown, pipes, show
-from experiments.paper_table.specification import Column
-from games.game import Values, metric_of
+from experiments.paper_table.results import MeasuredPart, Results
+from experiments.paper_table.specification import TableColumn
+from games.game import metric_of
 from games.request.game import RequestGame
 from tests.experiments.paper_table.tables import table
 
@@ -31,27 +31,27 @@ NASTY = r"50% of $x_1$ & {y} # ~ ^ \end{tabular} <a> “b”"
 
 def content(rows: int = 1, **entries: Any) -> Content:
     """The small table with made-up numbers: a row that is there, one that is not defined, one that failed."""
-    found: dict[tuple[str, str, str], Mapping[int, Values]] = {}
-    for part in LABELS:
-        for row, gain in (("single.mine", 0.3), ("single.random", 0.0)):
-            found[row, "gain", part] = found[row, "effect", part] = {
-                s: {"1": gain + 0.01 * s, "2": gain} for s in range(3)
-            }
-            found[row, "kept_after", part] = {s: {"1": 1.0, "2": float(s > 0)} for s in range(3)}
-            found[row, "accuracy_change_after", part] = {s: {} for s in range(3)}
+
+    def game(gain: float, seed: int) -> dict[str, MeasuredPart]:
+        moved = {"1": gain + 0.01 * seed, "2": gain}
+        values = {"gain": moved, "effect": moved, "kept_after": {"1": 1.0, "2": float(seed > 0)}}
+        return {name: MeasuredPart(label, {**values, "accuracy_change_after": {}}) for name, label in LABELS.items()}
+
     specification = table(**entries)
-    sections = {
-        part: [
-            line(row, part, specification.columns, lambda *side: found.get(side, "failed"), GAME)
-            for row in specification.rows("tiny") * rows
-        ]
-        for part in LABELS
-    }
-    verdicts = judge(specification.claims, lambda *side: found.get(side, "failed"), "small", GAME)
-    ours = number(found["single.mine", "gain", "over"], metric_of(GAME, "gain"))
-    beside = [(each, ours) for each in specification.beside]
+    gains = {"single.mine": 0.3, "single.random": 0.0}
+    games = {row: {seed: game(gain, seed) for seed in range(3)} for row, gain in gains.items()}
+    results = Results({**games, "set.mine": {}}, 3, "tiny")
+    columns = [column.shown(metric_of(GAME, column.metric)) for column in specification.columns]
     return Content(
-        specification, "tiny", "python experiments/tables.py table=small", sections, LABELS, verdicts, beside, ["x: y"]
+        specification,
+        "tiny",
+        "python experiments/tables.py table=small",
+        columns,
+        sections(specification.rows("tiny") * rows, columns, results, GAME),
+        results.labels,
+        judge(specification.claims, results.complete, "small", GAME),
+        beside(specification, columns, results, GAME),
+        ["x: y"],
     )
 
 
@@ -78,7 +78,7 @@ def test_a_number_is_the_mean_over_seeds_with_students_interval() -> None:
     ],
 )
 def test_cells(found: Number, column: dict[str, Any], text: str) -> None:
-    assert cell(found, Column(metric="gain", label="gain", **column)) == text
+    assert cell(found, TableColumn(metric="gain", **column).shown(metric_of(GAME, "gain"))) == text
 
 
 def test_what_is_missing_is_a_dash() -> None:
