@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 from data.randomness import generator
 from experiments.paper_table.results import BySeed
-from experiments.paper_table.significance import Evidence, holm, paired_bootstrap, sign_test
 from experiments.paper_table.specification import Claim
 from games.game import WHOLE, Game, Values, metric_of
+from metrics.significance import Evidence, holm, paired_bootstrap, sign_test
 
 TESTS = {
     "paired_bootstrap": (
@@ -69,14 +70,7 @@ class Pairs:
     offset: float = 0.0
 
 
-@dataclass(frozen=True)
-class Tested:
-    """What a test says of a claim: the p-values of the claim and of its opposite."""
-
-    pairs: Pairs
-    evidence: Evidence
-    claim: float
-    opposite: float
+Tested = tuple[Pairs, Evidence, tuple[float, float]]  # with the p-values of the claim and of its opposite
 
 
 def judge(claims: Sequence[Claim], measured: Measured, table: str, game: Game) -> list[Finding]:
@@ -92,21 +86,12 @@ def judge(claims: Sequence[Claim], measured: Measured, table: str, game: Game) -
         table: its name, from which the draws of the bootstrap are derived.
         game: the game that it is about, which says what kind of number a metric is.
     """
-    tested = [_tested(claim, pairs(claim, measured), table) for claim in claims]
-    raw = [(1.0, 1.0) if isinstance(each, str) else (each.claim, each.opposite) for each in tested]
-    adjusted = holm([p for both in raw for p in both])
-    found = []
-    for i, (claim, each) in enumerate(zip(claims, tested, strict=True)):
-        holds, fails = (p <= claim.level for p in adjusted[2 * i : 2 * i + 2])
-        verdict = "holds" if holds else "does not hold" if fails else "not decided"
-        name = TESTS[claim.test][1]
-        detail = each if isinstance(each, str) else _detail(claim, each, len(claims))
-        finding = Finding(id=claim.id, text=claim.text, verdict=verdict, unit=claim.unit, test=name, detail=detail)
-        said = int(verdict == "does not hold")
-        if not isinstance(each, str):
-            finding = _measured(replace(finding, p=raw[i][said], p_adjusted=adjusted[2 * i + said]), claim, each, game)
-        found.append(finding)
-    return found
+    tested = [_tested(claim, measured, table) for claim in claims]
+    adjusted = holm([p for each in tested for p in ((1.0, 1.0) if isinstance(each, str) else each[2])])
+    return [
+        _finding(claim, each, (adjusted[2 * i], adjusted[2 * i + 1]), len(claims), game)
+        for i, (claim, each) in enumerate(zip(claims, tested, strict=True))
+    ]
 
 
 def pairs(claim: Claim, measured: Measured) -> Pairs | str:
@@ -141,38 +126,43 @@ def pairs(claim: Claim, measured: Measured) -> Pairs | str:
     return Pairs(differences, *means, "paired by seed")
 
 
-def _tested(claim: Claim, found: Pairs | str, table: str) -> Tested | str:
-    """The p-values of the claim and of its opposite, or the reason why there are none."""
+def _tested(claim: Claim, measured: Measured, table: str) -> Tested | str:
+    """What the test of a claim says, or the reason why it cannot be tested."""
+    found = pairs(claim, measured)
     if isinstance(found, str):
         return found
     upper, lower = found.offset + claim.margin, found.offset - claim.margin
     evidence = TESTS[claim.test][0](found.differences, [upper, lower], generator(0, "claim", table, claim.id))
     above, below = evidence.above, evidence.below
     if claim.comparison == "greater":
-        return Tested(found, evidence, above[upper], below[upper])
+        return found, evidence, (above[upper], below[upper])
     if claim.comparison == "less":
-        return Tested(found, evidence, below[lower], above[lower])
+        return found, evidence, (below[lower], above[lower])
     outside = min(above[upper], below[lower])  # within: two one-sided tests against both ends of the margin
-    return Tested(found, evidence, max(above[lower], below[upper]), min(1.0, 2 * outside))
+    return found, evidence, (max(above[lower], below[upper]), min(1.0, 2 * outside))
 
 
-def _measured(finding: Finding, claim: Claim, tested: Tested, game: Game) -> Finding:
-    """The finding with its numbers; an interval of shares or AUROCs is cut at -1 and 1, or where the constant lies."""
-    found, evidence = tested.pairs, tested.evidence
+def _finding(claim: Claim, tested: Tested | str, adjusted: tuple[float, float], claims: int, game: Game) -> Finding:
+    holds, fails = (p <= claim.level for p in adjusted)
+    verdict = "holds" if holds else "does not hold" if fails else "not decided"
+    said: dict[str, Any] = {"id": claim.id, "text": claim.text, "unit": claim.unit, "test": TESTS[claim.test][1]}
+    if isinstance(tested, str):
+        return Finding(**said, verdict=verdict, detail=tested)
+    found, evidence, p_values = tested
     effect, low, high = (x - found.offset for x in (evidence.effect, evidence.low, evidence.high))
-    if metric_of(game, claim.metric).share and not math.isnan(low):
+    if metric_of(game, claim.metric).share and not math.isnan(low):  # a difference of shares keeps within its bounds
         constant = claim.against.constant
         ends = (-1.0, 1.0) if constant is None else (-constant, 1.0 - constant)
         low, high = max(low, ends[0]), min(high, ends[1])
-    return replace(
-        finding, effect=effect, low=low, high=high, measured=found.measured, baseline=found.baseline,
-        n_seeds=evidence.seeds, n=evidence.n,
+    return Finding(
+        **said, verdict=verdict, effect=effect, low=low, high=high, measured=found.measured, baseline=found.baseline,
+        p=p_values[fails and not holds], p_adjusted=adjusted[fails and not holds], n_seeds=evidence.seeds,
+        n=evidence.n, detail=_detail(claim, found, evidence, claims),
     )  # fmt: skip
 
 
-def _detail(claim: Claim, tested: Tested, claims: int) -> str:
+def _detail(claim: Claim, found: Pairs, evidence: Evidence, claims: int) -> str:
     """What was asked, what was measured, and how it was tested."""
-    found, evidence = tested.pairs, tested.evidence
     bound = -claim.margin if claim.comparison == "less" and claim.margin else claim.margin
     parts = [
         _asked(claim),

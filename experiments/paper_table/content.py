@@ -108,10 +108,9 @@ def sections(
 def finished(row: TableRow, part: str, columns: Sequence[Metric], results: Results, game: Game) -> FinishedRow:
     """A row in a part, with a number for every column."""
     numbers = tuple(number(results.present(row.name, column.name, part), column) for column in columns)
-    units = sorted({len(values) for values in results.present(row.name, game.headline, part).values()})
-    most = f"-{units[-1]}" if len(units) > 1 else ""
-    seeds = len(results.present(row.name, game.headline, part))
-    return FinishedRow(row, part, f"{seeds} × {units[0]}{most}" if units else ABSENT, numbers)
+    sizes = sorted(len(values) for values in results.present(row.name, game.headline, part).values())
+    units = "-".join(map(str, dict.fromkeys((sizes[0], sizes[-1])))) if sizes else ""
+    return FinishedRow(row, part, f"{len(sizes)} × {units}" if sizes else ABSENT, numbers)
 
 
 def number(values: BySeed, metric: Metric) -> Number:

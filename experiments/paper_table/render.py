@@ -24,23 +24,20 @@ def show(content: Content) -> None:
         fitted(terminal, heads, lines, keys=left, title=f"\n{title}")
 
     terminal.print(f"\n{content.specification.title}", style="bold", markup=False)
-    left = len(content.specification.axes)
-    for part, lines in content.sections.items():
-        drawn(content.heading(part), content.headings, [content.cells(line) for line in lines], left)
-    for text in content.footer():
-        terminal.print(text, markup=False, soft_wrap=True)
+    for part, rows in content.sections.items():
+        lines = [content.cells(row) for row in rows]
+        drawn(content.heading(part), content.headings, lines, len(content.specification.axes))
+    said = content.footer()
     if content.beside:
-        terminal.print("\nNumbers from elsewhere:", markup=False)
-        for text in content.elsewhere():
-            terminal.print(f"  {text}", markup=False, soft_wrap=True)
-    for text in content.problems:
-        terminal.print(f"Missing: {text}", markup=False, soft_wrap=True)
+        said += ["\nNumbers from elsewhere:", *(f"  {text}" for text in content.elsewhere())]
+    said += [f"Missing: {text}" for text in content.problems]
+    for text in said:
+        terminal.print(text, markup=False, soft_wrap=True)
     if content.findings:
         drawn("Claims", FINDING_HEADINGS, [finding_cells(finding) for finding in content.findings], 3)
-        for finding in content.findings:
-            terminal.print(f"{finding.id}: {finding.detail}.", markup=False, soft_wrap=True)
-        for test in dict.fromkeys(finding.test for finding in content.findings):
-            terminal.print(f"Test: {test}.", markup=False, soft_wrap=True)
+        tests = dict.fromkeys(f"Test: {finding.test}." for finding in content.findings)
+        for text in (*(f"{finding.id}: {finding.detail}." for finding in content.findings), *tests):
+            terminal.print(text, markup=False, soft_wrap=True)
 
 
 def markdown(content: Content) -> str:

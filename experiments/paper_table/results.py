@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from experiments.paper_table.specification import Specification
 from experiments.sweeps.cells import Cell
-from games.game import Game, Part, Values, metric_of
+from games.game import Game, Values, metric_of
 
 if TYPE_CHECKING:
     from experiments.storage.store import Store
@@ -18,26 +18,16 @@ BySeed = Mapping[int, Values]
 
 
 @dataclass(frozen=True)
-class MeasuredPart:
-    """What was measured in a part of a game: its label, and the values of every metric that the table needs."""
-
-    label: str
-    values: Mapping[str, Values]
-
-
-@dataclass(frozen=True)
 class Results:
-    """What was measured at a size: of every row, by seed and part. Games that could not be played are not there."""
+    """What was measured at a size: of every row, by seed, part and metric, and the parts with their `labels`.
 
-    games: Mapping[str, Mapping[int, Mapping[str, MeasuredPart]]]
+    Games that could not be played are not there.
+    """
+
+    games: Mapping[str, Mapping[int, Mapping[str, Mapping[str, Values]]]]
+    labels: Mapping[str, str]
     seeds: int
     size: str
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """The parts of all rows, with their labels."""
-        every = (game for games in self.games.values() for game in games.values())
-        return {name: part.label for game in every for name, part in game.items()}
 
     def parts(self, row: str) -> list[str]:
         """The parts of a row; none where no game of it could be played."""
@@ -46,9 +36,8 @@ class Results:
     def present(self, row: str, metric: str, part: str | None) -> BySeed:
         """What there is, by seed: nothing for games that could not be played; without `part`, of the only one."""
         there = self.parts(row)
-        name = there[0] if part is None and len(there) == 1 else part
-        games = self.games.get(row, {})
-        return {seed: game[name].values[metric] for seed, game in games.items() if name is not None and name in game}
+        name = there[0] if part is None and len(there) == 1 else part or ""
+        return {seed: game[name][metric] for seed, game in self.games.get(row, {}).items() if name in game}
 
     def complete(self, row: str, metric: str, part: str | None) -> BySeed | str:
         """The same for a claim, which needs every game; otherwise the reason why there is none."""
@@ -85,17 +74,16 @@ def measure_all(
     needed = {game.headline, *(column.metric for column in table.columns), *(each.metric for each in table.beside)}
     needed |= {metric for claim in table.claims for _, metric, _ in claim.sides}
     metrics = [metric_of(game, name) for name in needed]
-
-    def measured(part: Part) -> MeasuredPart:
-        return MeasuredPart(part.label, {metric.name: metric.values(part) for metric in metrics})
-
-    played: dict[str, Mapping[str, MeasuredPart]] = {}
-    for name in {cell.name for cell in cells.values()} & files.keys():
-        record = store.find_record(files[name])
+    played: dict[str, Mapping[str, Mapping[str, Values]]] = {}
+    labels: dict[str, str] = {}
+    for name in dict.fromkeys(cell.name for cell in cells.values()):
+        record = store.find_record(files[name]) if name in files else None
         if record is not None:
-            played[name] = {part.name: measured(part) for part in game.parts(record)}
-    games: dict[str, dict[int, Mapping[str, MeasuredPart]]] = {row: {} for row, _ in cells}
+            parts = game.parts(record)
+            labels |= {part.name: part.label for part in parts}
+            played[name] = {part.name: {metric.name: metric.values(part) for metric in metrics} for part in parts}
+    games: dict[str, dict[int, Any]] = {row: {} for row, _ in cells}
     for (row, seed), cell in cells.items():
         if cell.name in played:
             games[row][seed] = played[cell.name]
-    return Results(games, len({seed for _, seed in cells}), size)
+    return Results(games, labels, len({seed for _, seed in cells}), size)

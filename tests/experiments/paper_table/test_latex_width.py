@@ -19,6 +19,7 @@ from games.game import metric_of
 from games.request.game import RequestGame
 
 GAME = RequestGame()
+LABELS = {"over": "Over-confidence", "under": "Under-confidence"}
 CONF = Path(__file__).resolve().parents[3] / "conf" / "table"
 TABLES = sorted(path.stem for path in CONF.glob("*.yaml"))
 PAGE = (345.0, 550.0)  # points of \textwidth and \textheight of the article class
@@ -53,7 +54,7 @@ def content(name: str, size: str) -> Content:
     numbers = tuple(number for _ in columns)
     sections = {
         part: [FinishedRow(row, part, "5 × 20", numbers) for row in table.rows(size)]
-        for part in (["over"] if table.headings else ["over", "under"])
+        for part in (table.headings or LABELS)
     }
     return Content(
         table,

@@ -18,9 +18,9 @@ from experiments.paper_table.claims import judge
 from experiments.paper_table.content import Content, Number, beside, cell, number, sections
 from experiments.paper_table.latex import escape, latex
 from experiments.paper_table.render import comma_separated, markdown, pipes, show
-from experiments.paper_table.results import MeasuredPart, Results
+from experiments.paper_table.results import Results
 from experiments.paper_table.specification import TableColumn
-from games.game import metric_of
+from games.game import Values, metric_of
 from games.request.game import RequestGame
 from tests.experiments.paper_table.tables import table
 
@@ -32,15 +32,15 @@ NASTY = r"50% of $x_1$ & {y} # ~ ^ \end{tabular} <a> “b”"
 def content(rows: int = 1, **entries: Any) -> Content:
     """The small table with made-up numbers: a row that is there, one that is not defined, one that failed."""
 
-    def game(gain: float, seed: int) -> dict[str, MeasuredPart]:
+    def game(gain: float, seed: int) -> dict[str, dict[str, Values]]:
         moved = {"1": gain + 0.01 * seed, "2": gain}
-        values = {"gain": moved, "effect": moved, "kept_after": {"1": 1.0, "2": float(seed > 0)}}
-        return {name: MeasuredPart(label, {**values, "accuracy_change_after": {}}) for name, label in LABELS.items()}
+        values: dict[str, Values] = {"gain": moved, "effect": moved, "kept_after": {"1": 1.0, "2": float(seed > 0)}}
+        return {part: {**values, "accuracy_change_after": {}} for part in LABELS}
 
     specification = table(**entries)
     gains = {"single.mine": 0.3, "single.random": 0.0}
     games = {row: {seed: game(gain, seed) for seed in range(3)} for row, gain in gains.items()}
-    results = Results({**games, "set.mine": {}}, 3, "tiny")
+    results = Results({**games, "set.mine": {}}, LABELS, 3, "tiny")
     columns = [column.shown(metric_of(GAME, column.metric)) for column in specification.columns]
     return Content(
         specification,
