@@ -76,5 +76,5 @@ def test_the_commands_are_played(repository: Path) -> None:
     out = run([sys.executable, *together, *SMALL, *STREAM], repository)
     assert "newest attack against keep with defense crowd" in out
     assert "Filter: AUROC" in out
-    out = run([sys.executable, *metric, *SMALL, "unlearning=first_order"], repository)
+    out = run([sys.executable, *metric, *SMALL, *STREAM, "unlearning=first_order", "defense=none"], repository)
     assert "entropy_rise: entropy after the attack less before, in nats; higher is less certain." in out
