@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE, PROCEDURES, ATTACKS, READING, TRUST = (
+PAGE, PROCEDURES, ATTACKS, READING, TRUST, GAMES = (
     (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("sweeps", "procedures", "attacks", "reading", "trust")
+    for name in ("sweeps", "procedures", "attacks", "reading", "trust", "games")
 )
 SMALL = (
-    "training.epochs=10", "attack.budget=6", "data.train=300", "data.test=1197", "game.targets.count=1",
-    "game.stream.calibration_batches=2", "game.stream.benign_batches=1",
-    "game.targets.over=[0.3,0.65]", "game.targets.under=[0.7,0.97]",
+    "game.targets.count=1", "training.epochs=10", "attack.budget=6", "game.stream.calibration_batches=2",
+    "data.train=300", "data.test=1197", "game.stream.benign_batches=1", "game.targets.over=[0.3,0.65]",
+    "game.targets.under=[0.7,0.97]",
 )  # fmt: skip
 
 
@@ -68,15 +68,22 @@ def test_every_command_of_the_page(folder: Path) -> None:
     assert "second_order" in run([sys.executable, "-c", example], folder)
 
 
-def test_the_page_names_every_procedure_and_its_tables_compose(folder: Path) -> None:
-    procedures = {path.stem for path in (ROOT / "conf" / "unlearning").glob("*.yaml")}
-    assert set(re.findall(r"^\| `(\w+)` \|", PROCEDURES, flags=re.MULTILINE)) == procedures
+@pytest.mark.parametrize(
+    ("page", "groups"),
+    [(PROCEDURES, ["unlearning"]), (ATTACKS, ["attack"]), (GAMES, ["game", "defense", "experiment"])],
+    ids=["procedures", "attacks", "games"],
+)
+def test_a_page_names_every_option_and_none_that_is_not_there(page: str, groups: list[str]) -> None:
+    options = {path.stem for group in groups for path in (ROOT / "conf" / group).glob("*.yaml")}
+    assert set(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == options
+
+
+def test_the_page_of_procedures_has_tables_that_compose(folder: Path) -> None:
     assert all("0 cannot be played" in run(small(line), folder) for line in commands(PROCEDURES))
 
 
-def test_the_page_names_every_attack_and_its_sweep_is_played(folder: Path) -> None:
+def test_the_page_of_attacks_has_a_sweep_that_is_played(folder: Path) -> None:
     attacks = {path.stem for path in (ROOT / "conf" / "attack").glob("*.yaml")}
-    assert set(re.findall(r"^\| `(\w+)` \|", ATTACKS, flags=re.MULTILINE)) == attacks
     [line] = commands(ATTACKS)
     printed = run([*small(line), "unlearning=first_order"], folder)  # as printed it takes minutes
     assert all(f"attack={name}" in printed for name in attacks - {"misclassification", "none"})
@@ -89,6 +96,27 @@ def test_the_boundaries_of_trust_are_named_and_the_commands_run(folder: Path) ->
     assert len(commands(TRUST)) == 2
     for line in commands(TRUST):
         run(small(line), folder)
+
+
+def test_the_page_of_games_says_what_the_commands_play(folder: Path) -> None:
+    whole, control, sweep = (run(small(line), folder) for line in commands(GAMES))
+    assert "attack against retrain with defense influence" in whole  # the attack alone brings game and defense
+    assert "none attack against retrain with defense influence" in control
+    assert "4 cells: " in sweep
+
+
+def test_the_page_of_games_has_the_numbers_of_the_code() -> None:
+    """Its criteria, controls and settings are those that the code has."""
+    from attacks.criterion import ConfidenceMoved, LabelFlipped
+    from games.request.game import RequestGame
+
+    for criterion in (ConfidenceMoved(), LabelFlipped()):
+        assert f"| {criterion.name} |" in GAMES
+    assert f"g >= {ConfidenceMoved().least:g}" in GAMES
+    settings = set(re.findall(r"`game\.([a-z_.]+)", GAMES))
+    known = set(RequestGame.__dataclass_fields__)
+    known |= {f"{name}.{key}" for name in ("targets", "stream") for key in vars(getattr(RequestGame(), name))}
+    assert settings <= known
 
 
 def test_the_cluster_commands_can_be_read() -> None:

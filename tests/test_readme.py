@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # The same commands on a smaller game, so that the tests stay short; everything else is as printed.
 SMALL = (
-    "targets.count=2", "training.epochs=6", "attack.budget=6", "stream.calibration_batches=2",
-    "stream.benign_batches=1", "targets.over=[0.3,0.65]", "targets.under=[0.7,0.97]",
+    "game.targets.count=2", "training.epochs=6", "attack.budget=6", "game.stream.calibration_batches=2",
+    "game.stream.benign_batches=1", "game.targets.over=[0.3,0.65]", "game.targets.under=[0.7,0.97]",
 )  # fmt: skip
 
 
@@ -78,9 +78,20 @@ def test_python_example() -> None:
     assert re.search(r"accepted \d+ of 20", done.stdout)
 
 
+def test_every_row_and_column_of_the_table_is_explained() -> None:
+    from games.request.table import ALONE, ROWS, STREAM
+
+    for _, _, heading in (*ALONE, *STREAM):
+        assert f"| {heading} |" in README, heading
+    for quantity in ROWS:
+        first, _, rest = quantity.label.partition(": ")
+        assert f"| {first}" in README, quantity.label
+        assert rest in README, quantity.label
+
+
 def test_choices_are_those_of_the_configuration() -> None:
     """Every option of every group stands in the table, and none that is not there."""
-    for group in ("data", "model", "training", "unlearning", "attack", "attack/functional", "defense"):
+    for group in ("game", "data", "model", "training", "unlearning", "attack", "attack/functional", "defense"):
         options = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}
         [row] = [line for line in README.splitlines() if line.startswith(f"| `{group}=`")]
         named = set(re.findall(r"`([a-z0-9_]+)`", row))

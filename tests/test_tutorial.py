@@ -25,8 +25,8 @@ COMMANDS = [
     line for block in re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL) for line in block.splitlines() if line
 ]
 SMALL = (
-    "targets.count=2", "targets.over=[0.3,0.75]", "targets.under=[0.55,0.97]", "training.epochs=10", "judge=quick",
-    "stream.calibration_batches=2", "stream.benign_batches=1", "figures=false",
+    "game.targets.count=2", "game.targets.over=[0.3,0.75]", "game.targets.under=[0.55,0.97]", "training.epochs=10",
+    "judge=quick", "game.stream.calibration_batches=2", "game.stream.benign_batches=1", "figures=false",
 )  # fmt: skip
 DIGITS = ("data.train=300", "data.test=1197")
 MODULES = {Path(name).stem for name in FILES if name.endswith(".py")}

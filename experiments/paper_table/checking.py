@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
 from data.errors import UserError
 from experiments.paper_table.specification import Specification
 from games.game import Game
+
+
+class Mention(NamedTuple):
+    """A name that a table mentions somewhere: the name of a row, a size or a metric, and which ones there are."""
+
+    where: str
+    what: str
+    name: str
+    known: Iterable[str]
 
 
 def specification(name: str, content: Mapping[str, Any]) -> Specification:
@@ -24,24 +33,11 @@ def specification(name: str, content: Mapping[str, Any]) -> Specification:
         table: Specification = TypeAdapter(Specification).validate_python(content)
     except ValidationError as error:
         raise UserError(_first_mistake(name, error)) from error
-    where = f"The table {name}"
-    rows, claims = table.row_names, [claim.id for claim in table.claims]
-    for axis in table.axes:
-        _unique(f"{where}: the options of {axis.label!r}", [option.name for option in axis.options])
-        for option in axis.options:
-            for size in (*option.at, *(option.sizes or ())):
-                _check(size, table.sizes, f"{where}, option {option.name}", "size")
-    _unique(f"{where}: the claims", claims)
-    for pattern in table.without:
-        if not any(fnmatchcase(row, pattern) for row in table.combinations):
-            _check(pattern, table.combinations, f"{where}, without", "row")
-    for row in table.overrides:
-        _check(row, rows, f"{where}, overrides", "row")
-    for claim in table.claims:
-        for row, _, _ in claim.sides:
-            _check(row, rows, f"{where}, claim {claim.id}", "row")
-    for number in table.beside:
-        _check(number.row, rows, f"{where}, beside", "row")
+    named = {f"the options of {axis.label!r}": [option.name for option in axis.options] for axis in table.axes}
+    for what, names in {**named, "the claims": [claim.id for claim in table.claims]}.items():
+        if twice := sorted({each for each in names if names.count(each) > 1}):
+            raise UserError(f"The table {name}: {what} use the name {twice[0]!r} twice; give each its own.")
+    _check(name, _rows_and_sizes(table))
     return table
 
 
@@ -51,29 +47,36 @@ def check_metrics(name: str, table: Specification, game: Game) -> None:
     Raises:
         UserError: for a metric that it does not have.
     """
-    known, where = [metric.name for metric in game.metrics()], f"The table {name}"
-    for column in table.columns:
-        _check(column.metric, known, f"{where}, columns", "metric")
+    known = [metric.name for metric in game.metrics()]
+    claimed = [(f"claim {claim.id}", metric) for claim in table.claims for _, metric, _ in claim.sides]
+    named = [("columns", column.metric) for column in table.columns] + claimed
+    named += [("beside", number.metric) for number in table.beside]
+    _check(name, (Mention(where, "metric", metric, known) for where, metric in named))
+
+
+def _rows_and_sizes(table: Specification) -> Iterator[Mention]:
+    rows = table.row_names
+    for option in (option for axis in table.axes for option in axis.options):
+        for size in (*option.at, *(option.sizes or ())):
+            yield Mention(f"option {option.name}", "size", size, table.sizes)
+    for pattern in table.without:
+        if not any(fnmatchcase(row, pattern) for row in table.combinations):
+            yield Mention("without", "row", pattern, table.combinations)
+    for row in table.overrides:
+        yield Mention("overrides", "row", row, rows)
     for claim in table.claims:
-        for _, metric, _ in claim.sides:
-            _check(metric, known, f"{where}, claim {claim.id}", "metric")
+        for row, _, _ in claim.sides:
+            yield Mention(f"claim {claim.id}", "row", row, rows)
     for number in table.beside:
-        _check(number.metric, known, f"{where}, beside", "metric")
+        yield Mention("beside", "row", number.row, rows)
 
 
-def _check(name: str, among: Iterable[str], where: str, what: str) -> None:
-    among = list(among)
-    if name in among:
-        return
-    near = difflib.get_close_matches(name, among, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(among[:12])}."
-    raise UserError(f"{where}: there is no {what} {name!r}{hint}")
-
-
-def _unique(where: str, names: list[str]) -> None:
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise UserError(f"{where} use the name {sorted(twice)[0]!r} twice; give each its own.")
+def _check(table: str, mentions: Iterable[Mention]) -> None:
+    for where, what, name, known in mentions:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(list(known)[:12])}."
+            raise UserError(f"The table {table}, {where}: there is no {what} {name!r}{hint}")
 
 
 def _first_mistake(name: str, error: ValidationError) -> str:

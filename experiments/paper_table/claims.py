@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from data.randomness import generator
-from experiments.paper_table.significance import Evidence, holm, paired_bootstrap, sign_test
+from experiments.paper_table.results import BySeed
 from experiments.paper_table.specification import Claim
 from games.game import WHOLE, Game, Values, metric_of
+from metrics.significance import Evidence, holm, paired_bootstrap, sign_test
 
 TESTS = {
     "paired_bootstrap": (
@@ -25,13 +26,12 @@ SUPPORTS = {
     "less": "a difference below {:g} supports the claim",
     "within": "a difference within {:g} of 0 supports the claim",
 }
-BySeed = Mapping[int, Values]
-Measured = Callable[[str, str, str], "BySeed | str"]  # row, metric, part -> values, or why there are none
+Measured = Callable[[str, str, str | None], BySeed | str]  # row, metric, part -> values, or why there are none
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The answer to a claim.
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """The answer to a claim, its `verdict`.
 
     `effect` is the mean of quantity - baseline with its 95% interval; `measured` and `baseline` are the two means. `p`
     is one-sided: that of the opposite claim where the verdict is `does not hold`, else that of the claim; `p_adjusted`
@@ -42,15 +42,15 @@ class Verdict:
     id: str
     text: str
     verdict: str
-    effect: float
-    low: float
-    high: float
-    measured: float
-    baseline: float
-    p: float
-    p_adjusted: float
-    n_seeds: int
-    n: int
+    effect: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    measured: float = math.nan
+    baseline: float = math.nan
+    p: float = math.nan
+    p_adjusted: float = math.nan
+    n_seeds: int = 0
+    n: int = 0
     unit: str
     test: str
     detail: str
@@ -66,11 +66,14 @@ class Pairs:
     differences: tuple[tuple[float, ...], ...]
     measured: float
     baseline: float
-    paired: str
+    paired: str = ""
     offset: float = 0.0
 
 
-def judge(claims: Sequence[Claim], measured: Measured, table: str, game: Game) -> list[Verdict]:
+Tested = tuple[Pairs, Evidence, tuple[float, float]]  # with the p-values of the claim and of its opposite
+
+
+def judge(claims: Sequence[Claim], measured: Measured, table: str, game: Game) -> list[Finding]:
     """Test every claim of a table.
 
     Each claim is tested in both directions, so m claims are 2m one-sided tests, and Holm's rule goes over all of them:
@@ -83,12 +86,11 @@ def judge(claims: Sequence[Claim], measured: Measured, table: str, game: Game) -
         table: its name, from which the draws of the bootstrap are derived.
         game: the game that it is about, which says what kind of number a metric is.
     """
-    found = [_evidence(claim, measured, table) for claim in claims]
-    both = [_p_values(claim, pairs, evidence) for claim, (pairs, evidence, _) in zip(claims, found, strict=True)]
-    adjusted = holm([p for each in both for p in each])
+    tested = [_tested(claim, measured, table) for claim in claims]
+    adjusted = holm([p for each in tested for p in ((1.0, 1.0) if isinstance(each, str) else each[2])])
     return [
-        _verdict(claim, game, *each, raw, (adjusted[2 * i], adjusted[2 * i + 1]), len(claims))
-        for i, (claim, each, raw) in enumerate(zip(claims, found, both, strict=True))
+        _finding(claim, each, (adjusted[2 * i], adjusted[2 * i + 1]), len(claims), game)
+        for i, (claim, each) in enumerate(zip(claims, tested, strict=True))
     ]
 
 
@@ -98,19 +100,22 @@ def pairs(claim: Claim, measured: Measured) -> Pairs | str:
     Both sides of a seed are paired by target where they have the same targets in every seed, else by seed: the mean of
     one less the mean of the other. Seeds where a side is not defined are left out.
     """
-    sides = [measured(*side) for side in claim.sides]
-    for side in sides:
-        if isinstance(side, str):
-            return side
-    own = {seed: values for seed, values in sides[0].items() if values}  # type: ignore[union-attr]
-    if claim.against.constant is not None:
-        constant = claim.against.constant
+    sides = []
+    for row, metric, part in claim.sides:
+        values = measured(row, metric, part)
+        if isinstance(values, str):
+            return values
+        sides.append({seed: units for seed, units in values.items() if units})
+    own, constant, factor = sides[0], claim.against.constant, claim.against.factor
+    if constant is not None:
         if not own:
             return f"{claim.metric} of {claim.row} is not defined in any game"
-        values = tuple(tuple(own[seed].values()) for seed in sorted(own))
-        return Pairs(values, _mean_of_means(own.values()), constant, "", constant)
-    other = {seed: values for seed, values in sides[1].items() if values}  # type: ignore[union-attr]
-    seeds, factor = sorted(own.keys() & other.keys()), claim.against.factor
+        return Pairs(
+            tuple(tuple(own[seed].values()) for seed in sorted(own)), _mean_of_means(own.values()), constant,
+            offset=constant,
+        )  # fmt: skip
+    other = sides[1]
+    seeds = sorted(own.keys() & other.keys())
     if not seeds:
         return f"{claim.metric} of {claim.row} and what it is compared with are not defined in the same seeds"
     means = _mean_of_means(own[s] for s in seeds), factor * _mean_of_means(other[s] for s in seeds)
@@ -121,77 +126,57 @@ def pairs(claim: Claim, measured: Measured) -> Pairs | str:
     return Pairs(differences, *means, "paired by seed")
 
 
-def _evidence(claim: Claim, measured: Measured, table: str) -> tuple[Pairs | None, Evidence | None, str]:
+def _tested(claim: Claim, measured: Measured, table: str) -> Tested | str:
+    """What the test of a claim says, or the reason why it cannot be tested."""
     found = pairs(claim, measured)
     if isinstance(found, str):
-        return None, None, found
-    margins = [found.offset + margin for margin in (claim.margin, -claim.margin)]
-    evidence = TESTS[claim.test][0](found.differences, margins, generator(0, "claim", table, claim.id))
-    return found, evidence, ""
-
-
-def _p_values(claim: Claim, found: Pairs | None, evidence: Evidence | None) -> tuple[float, float]:
-    """The p-values of the claim and of its opposite."""
-    if found is None or evidence is None:
-        return 1.0, 1.0
-    above, below = evidence.above, evidence.below
+        return found
     upper, lower = found.offset + claim.margin, found.offset - claim.margin
+    evidence = TESTS[claim.test][0](found.differences, [upper, lower], generator(0, "claim", table, claim.id))
+    above, below = evidence.above, evidence.below
     if claim.comparison == "greater":
-        return above[upper], below[upper]
+        return found, evidence, (above[upper], below[upper])
     if claim.comparison == "less":
-        return below[lower], above[lower]
+        return found, evidence, (below[lower], above[lower])
     outside = min(above[upper], below[lower])  # within: two one-sided tests against both ends of the margin
-    return max(above[lower], below[upper]), min(1.0, 2 * outside)
+    return found, evidence, (max(above[lower], below[upper]), min(1.0, 2 * outside))
 
 
-def _verdict(
-    claim: Claim, game: Game, found: Pairs | None, evidence: Evidence | None, reason: str, raw: tuple[float, float],
-    adjusted: tuple[float, float], claims: int,
-) -> Verdict:  # fmt: skip
-    answer = "not decided"
-    if adjusted[0] <= claim.level:
-        answer = "holds"
-    elif adjusted[1] <= claim.level:
-        answer = "does not hold"
-    name = TESTS[claim.test][1]
-    if found is None or evidence is None:
-        missing = (math.nan,) * 7
-        return Verdict(claim.id, claim.text, answer, *missing, 0, 0, claim.unit, name, reason)
-    sides = f"{found.measured:.3g} against {found.baseline:.3g}"
-    holm_over = f"Holm over {2 * claims} one-sided tests"
-    parts = [
-        _asked(claim), sides, _supports(claim), found.paired, _at_the_bound(claim, found),
-        evidence.note, holm_over, claim.source,
-    ]  # fmt: skip
+def _finding(claim: Claim, tested: Tested | str, adjusted: tuple[float, float], claims: int, game: Game) -> Finding:
+    holds, fails = (p <= claim.level for p in adjusted)
+    verdict = "holds" if holds else "does not hold" if fails else "not decided"
+    said: dict[str, Any] = {"id": claim.id, "text": claim.text, "unit": claim.unit, "test": TESTS[claim.test][1]}
+    if isinstance(tested, str):
+        return Finding(**said, verdict=verdict, detail=tested)
+    found, evidence, p_values = tested
     effect, low, high = (x - found.offset for x in (evidence.effect, evidence.low, evidence.high))
-    low, high = _within_range(claim, game, low, high)
-    said = int(answer == "does not hold")
-    return Verdict(
-        claim.id, claim.text, answer, effect, low, high, found.measured, found.baseline, raw[said], adjusted[said],
-        evidence.seeds, evidence.n, claim.unit, name, "; ".join(part for part in parts if part),
+    if metric_of(game, claim.metric).share and not math.isnan(low):  # a difference of shares keeps within its bounds
+        constant = claim.against.constant
+        ends = (-1.0, 1.0) if constant is None else (-constant, 1.0 - constant)
+        low, high = max(low, ends[0]), min(high, ends[1])
+    return Finding(
+        **said, verdict=verdict, effect=effect, low=low, high=high, measured=found.measured, baseline=found.baseline,
+        p=p_values[fails and not holds], p_adjusted=adjusted[fails and not holds], n_seeds=evidence.seeds,
+        n=evidence.n, detail=_detail(claim, found, evidence, claims),
     )  # fmt: skip
 
 
-def _within_range(claim: Claim, game: Game, low: float, high: float) -> tuple[float, float]:
-    """An interval of a difference of shares or AUROCs, cut at -1 and 1; beyond its constant a share cannot lie."""
-    if not metric_of(game, claim.metric).share or math.isnan(low):
-        return low, high
-    constant = claim.against.constant
-    ends = (-1.0, 1.0) if constant is None else (-constant, 1.0 - constant)
-    return max(low, ends[0]), min(high, ends[1])
-
-
-def _supports(claim: Claim) -> str:
-    margin = -claim.margin if claim.comparison == "less" and claim.margin else claim.margin
-    return SUPPORTS[claim.comparison].format(margin)
-
-
-def _at_the_bound(claim: Claim, found: Pairs) -> str:
-    """What p = 1 means where nothing lies on either side of the bound."""
-    bound = found.offset + (-claim.margin if claim.comparison == "less" else claim.margin)
-    if claim.comparison != "within" and all(value == bound for seed in found.differences for value in seed):
-        return "every value is exactly at the bound, where neither the claim nor its opposite can be shown (p = 1)"
-    return ""
+def _detail(claim: Claim, found: Pairs, evidence: Evidence, claims: int) -> str:
+    """What was asked, what was measured, and how it was tested."""
+    bound = -claim.margin if claim.comparison == "less" and claim.margin else claim.margin
+    parts = [
+        _asked(claim),
+        f"{found.measured:.3g} against {found.baseline:.3g}",
+        SUPPORTS[claim.comparison].format(bound),
+        found.paired,
+    ]
+    at_bound = all(value == found.offset + bound for seed in found.differences for value in seed)
+    if claim.comparison != "within" and at_bound:
+        parts.append(
+            "every value is exactly at the bound, where neither the claim nor its opposite can be shown (p = 1)"
+        )
+    parts += [evidence.note, f"Holm over {2 * claims} one-sided tests", claim.source]
+    return "; ".join(part for part in parts if part)
 
 
 def _asked(claim: Claim) -> str:
@@ -211,14 +196,14 @@ def _asked(claim: Claim) -> str:
     return f"{quantity}, {sign} {baseline}{margin}"
 
 
-def _of(part: str) -> str:
-    return "" if part == WHOLE else f", {part}"
+def _of(part: str | None) -> str:
+    return "" if part in (None, WHOLE) else f", {part}"
 
 
-def _mean(values: Any) -> float:
+def _mean(values: Iterable[float]) -> float:
     values = list(values)
     return sum(values) / len(values)
 
 
-def _mean_of_means(seeds: Any) -> float:
+def _mean_of_means(seeds: Iterable[Values]) -> float:
     return _mean(_mean(values.values()) for values in seeds)

@@ -52,27 +52,24 @@ def _make(cfg: "DictConfig", name: str | None, work: Path, launcher: "DictConfig
 
     folders = parse(sys.argv[1:]).folders
     if name is None or cfg.table is None:
-        places = [ROOT / "conf", *folders]
-        names = sorted({path.stem for place in places for path in place.glob("table/*.yaml")})
+        names = sorted({path.stem for place in (ROOT / "conf", *folders) for path in place.glob("table/*.yaml")})
         raise UserError(f"Choose a table: {' or '.join(f'table={name}' for name in names)}.")
     content = OmegaConf.to_container(cfg.table, resolve=True, throw_on_missing=True)
     if not isinstance(content, dict):
         raise UserError(f"A table is a YAML with title, axes, columns and claims, not {content!r:.60}.")
-    number = isinstance(cfg.seeds, int) and not isinstance(cfg.seeds, bool)
-    if cfg.seeds is not None and not (number and 1 <= cfg.seeds <= MOST_SEEDS):
+    if cfg.seeds is not None and (type(cfg.seeds) is not int or not 1 <= cfg.seeds <= MOST_SEEDS):  # true is none
         raise UserError(
             f"seeds must be null or a whole number from 1 to {MOST_SEEDS:,}, since each is a game for every row, "
             f"got {cfg.seeds!r}."
         )
     for key, folder in (("output", cfg.output), ("store.dir", cfg.store.dir)):
-        if folder is not None and (not isinstance(folder, str) or not folder.strip()):
+        if folder is not None and not (isinstance(folder, str) and folder.strip()):
             raise UserError(f"{key} must be a folder or null, got {folder!r:.60}.")
     if not isinstance(cfg.run, Sequence) or isinstance(cfg.run, str):
         raise UserError(f"run is a list of overrides (or write run.data.root=FOLDER), got {cfg.run!r}.")
-    order = TableRequest(
-        name=name, size=str(cfg.size), seeds=cfg.seeds, run=tuple(map(str, cfg.run)),
-        store=Path(cfg.store.dir) if cfg.store.dir else None,
-        output=Path(cfg.output or f"outputs/tables/{name}-{cfg.size}").absolute(),
-        work=work, folders=folders, dry_run=cfg.dry_run, command=command,
+    output = Path(cfg.output or f"outputs/tables/{name}-{cfg.size}").absolute()
+    asked = TableRequest(
+        name, str(cfg.size), cfg.seeds, tuple(map(str, cfg.run)), Path(cfg.store.dir) if cfg.store.dir else None,
+        output, work, folders, cfg.dry_run, command,
     )  # fmt: skip
-    return make({str(key): value for key, value in content.items()}, order, launcher)
+    return make({str(key): value for key, value in content.items()}, asked, launcher)

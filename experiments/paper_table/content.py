@@ -1,16 +1,19 @@
-"""The finished table: headings, sections by direction, lines of cells, verdicts; every format is made from it."""
+"""The finished table: headings, sections by part of the game, rows of cells, findings; every format is made of it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from experiments.paper_table.claims import BySeed, Measured, Verdict
-from experiments.paper_table.specification import Column, ReportedNumber, Row, Specification
+from experiments.paper_table.claims import Finding
+from experiments.paper_table.results import BySeed, Results
+from experiments.paper_table.specification import ReportedNumber, Specification, TableRow
 from games.game import Game, Metric, metric_of
+from metrics.wording import plus_minus, rate, signed
 
 ABSENT = "-"
+FINDING_HEADINGS = ("claim", "verdict", "difference [95%]", "p (Holm)", "n")
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,10 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Line:
-    """One row in one part of the game, with a number per column; `n` is its seeds and units in words."""
+class FinishedRow:
+    """A row in one part of the game, with a number per column; `n` is its seeds and units in words."""
 
-    row: Row
+    row: TableRow
     part: str
     n: str
     numbers: tuple[Number, ...]
@@ -39,32 +42,32 @@ class Line:
 
 @dataclass(frozen=True)
 class Content:
-    """Everything that is shown of a table."""
+    """Everything that is shown of a table; its columns are metrics, as the table shows them."""
 
     specification: Specification
     size: str
     command: str
-    sections: Mapping[str, Sequence[Line]]  # by part
+    columns: Sequence[Metric]
+    sections: Mapping[str, Sequence[FinishedRow]]  # by part
     labels: Mapping[str, str]  # of the parts
-    verdicts: Sequence[Verdict]
-    beside: Sequence[tuple[ReportedNumber, Number]]
+    findings: Sequence[Finding]
+    beside: Sequence[tuple[ReportedNumber, Metric, Number]]
     problems: Sequence[str] = ()
 
     @property
     def headings(self) -> list[str]:
         """The headings of all columns: axes, n, metrics."""
-        table = self.specification
-        return [*(axis.label for axis in table.axes), "n", *(column.label for column in table.columns)]
+        axes = (axis.label for axis in self.specification.axes)
+        return [*axes, "n", *(column.label for column in self.columns)]
 
     def heading(self, part: str) -> str:
         """What the section of a part is headed by."""
         return self.specification.headings.get(part) or self.labels[part]
 
-    def cells(self, line: Line) -> list[str]:
-        """A line as text."""
-        columns = self.specification.columns
-        shown = [cell(number, column) for number, column in zip(line.numbers, columns, strict=True)]
-        return [*line.row.labels, line.n, *shown]
+    def cells(self, finished: FinishedRow) -> list[str]:
+        """A row as text."""
+        shown = (cell(number, column) for number, column in zip(finished.numbers, self.columns, strict=True))
+        return [*finished.row.labels, finished.n, *shown]
 
     def footer(self) -> list[str]:
         """What is said under the table: what it shows, how numbers are to be read, and where others come from."""
@@ -75,89 +78,81 @@ class Content:
             "Student's t, and for shares, rates and AUROCs Clopper-Pearson at the effective sample size; n is seeds × "
             "targets of a seed."
         )
-        lines = [table.about.strip(), size, numbers, *table.notes, f"Source: {table.source}."]
-        return [" ".join(line.split()) for line in lines]
+        paragraphs = [table.about.strip(), size, numbers, *table.notes, f"Source: {table.source}."]
+        return [" ".join(text.split()) for text in paragraphs]
 
     def elsewhere(self) -> list[str]:
         """The numbers from elsewhere, each beside ours, with its provenance."""
-        columns = {column.metric: column for column in self.specification.columns}
-        lines = []
-        for beside, ours in self.beside:
-            column = columns.get(beside.metric, Column(metric=beside.metric, label=beside.metric))
-            theirs = cell(Number(beside.value, math.nan, math.nan, 0, 0), column)
-            lines.append(
-                f"{beside.row}, {beside.part}, {beside.metric}: {theirs} ({beside.provenance}); "
-                f"here {cell(ours, column)}"
-            )
-        return lines
+        return [
+            f"{', '.join(filter(None, (theirs.row, theirs.part, theirs.metric)))}: "
+            f"{cell(Number(theirs.value, math.nan, math.nan, 0, 0), metric)} ({theirs.provenance}); "
+            f"here {cell(ours, metric)}"
+            for theirs, metric, ours in self.beside
+        ]
+
+
+def sections(
+    rows: Sequence[TableRow], columns: Sequence[Metric], results: Results, game: Game
+) -> dict[str, list[FinishedRow]]:
+    """The finished rows by part of the game; a row without games stands in each part, and has no numbers."""
+    return {
+        part: [
+            finished(row, part, columns, results, game)
+            for row in rows
+            if part in results.parts(row.name) or not results.parts(row.name)
+        ]
+        for part in results.labels
+    }
+
+
+def finished(row: TableRow, part: str, columns: Sequence[Metric], results: Results, game: Game) -> FinishedRow:
+    """A row in a part, with a number for every column."""
+    numbers = tuple(number(results.present(row.name, column.name, part), column) for column in columns)
+    sizes = sorted(len(values) for values in results.present(row.name, game.headline, part).values())
+    units = "-".join(map(str, dict.fromkeys((sizes[0], sizes[-1])))) if sizes else ""
+    return FinishedRow(row, part, f"{len(sizes)} × {units}" if sizes else ABSENT, numbers)
 
 
 def number(values: BySeed, metric: Metric) -> Number:
     """The mean and its interval over seeds from the values of every seed."""
     groups = [list(found.values()) for found in values.values() if found]
-    if not groups:
-        return Number(math.nan, math.nan, math.nan, 0, 0)
     made = metric.interval(groups)
     low, high = (made.low, made.high) if len(groups) > 1 else (math.nan, math.nan)
     return Number(made.mean, low, high, len(groups), sum(map(len, groups)))
 
 
-def line(row: Row, part: str, columns: Sequence[Column], measured: Measured, game: Game) -> Line:
-    """The numbers of a row in one part of the game; a row without games has none."""
-    found = [measured(row.name, column.metric, part) for column in columns]
-    units = measured(row.name, game.headline, part)
-    values = [{} if isinstance(each, str) else each for each in found]
-    numbers = tuple(number(each, metric_of(game, c.metric)) for each, c in zip(values, columns, strict=True))
-    return Line(row, part, _counted(units), numbers)
+def beside(
+    table: Specification, columns: Sequence[Metric], results: Results, game: Game
+) -> list[tuple[ReportedNumber, Metric, Number]]:
+    """The numbers from elsewhere whose rows are played, with the metric as it is shown, and ours."""
+    shown = {column.name: column for column in columns}
+    return [
+        (theirs, metric, number(results.present(theirs.row, theirs.metric, theirs.part), metric))
+        for theirs in table.beside
+        if theirs.row in results.games
+        for metric in [shown.get(theirs.metric) or metric_of(game, theirs.metric)]
+    ]
 
 
-def _counted(units: BySeed | str) -> str:
-    if isinstance(units, str) or not units:
-        return ABSENT
-    sizes = sorted({len(values) for values in units.values()})
-    return f"{len(units)} × {sizes[0]}" + (f"-{sizes[-1]}" if len(sizes) > 1 else "")
-
-
-def cell(number: Number, column: Column) -> str:
+def cell(number: Number, metric: Metric) -> str:
     """A number as text: mean ± half of the interval's width, of a share the interval itself; `-` where undefined."""
     if math.isnan(number.mean):
         return ABSENT
-    digits = column.digits
-    mean, low, high = ((1 if column.scale == "plain" else 100) * x for x in (number.mean, number.low, number.high))
-    text = f"{mean:.{digits}f}"
-    if float(text) == 0:
-        text = text.removeprefix("-")
-    if math.isnan(low) or low == high:
-        return text
-    down, up = f"{mean - low:.{digits}f}", f"{high - mean:.{digits}f}"
-    if column.scale == "share" or down != up:
-        return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
-    return f"{text} ± {up}"
+    interval = asdict(number)
+    if number.low == number.high:
+        interval["low"] = math.nan
+    if metric.scale == "share":
+        text = rate(interval, metric.digits)
+    else:
+        text = plus_minus(interval, metric.digits, 1 if metric.scale == "plain" else 100)
+    mean, *rest = text.split(" ", 1)
+    return " ".join([mean.removeprefix("-") if float(mean) == 0 else mean, *rest])
 
 
-def verdict_cells(verdict: Verdict) -> list[str]:
-    """A verdict as the cells of a table: claim, verdict, effect with interval, p after Holm, n."""
-    return [verdict.text, verdict.verdict, effect(verdict), p_value(verdict.p_adjusted), counted(verdict)]
-
-
-VERDICT_HEADINGS = ("claim", "verdict", "difference [95%]", "p (Holm)", "n")
-
-
-def effect(verdict: Verdict) -> str:
-    """The effect with its interval and unit."""
-    if math.isnan(verdict.effect):
-        return ABSENT
-    interval = "" if math.isnan(verdict.low) else f" [{verdict.low:+.3f}, {verdict.high:+.3f}]"
-    return f"{verdict.effect:+.3f}{interval}" + (f" {verdict.unit}" if verdict.unit else "")
-
-
-def p_value(p: float) -> str:
-    """A p-value with two digits; `<0.001` below that."""
-    if math.isnan(p):
-        return ABSENT
-    return "<0.001" if p < 0.001 else f"{p:.2g}"
-
-
-def counted(verdict: Verdict) -> str:
-    """How many pairs in how many seeds."""
-    return ABSENT if verdict.n == 0 else f"{verdict.n} in {verdict.n_seeds} seed{'s' * (verdict.n_seeds != 1)}"
+def finding_cells(finding: Finding) -> list[str]:
+    """A finding as the cells of a table: claim, verdict, effect with interval and unit, p after Holm, n."""
+    interval = {"mean": finding.effect, "low": finding.low, "high": finding.high}
+    effect = ABSENT if math.isnan(finding.effect) else f"{signed(interval)} {finding.unit}".rstrip()
+    p, seeds = finding.p_adjusted, f"{finding.n_seeds} seed{'s' * (finding.n_seeds != 1)}"
+    shown = ABSENT if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.2g}"
+    return [finding.text, finding.verdict, effect, shown, f"{finding.n} in {seeds}" if finding.n else ABSENT]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from data.errors import UserError
 from data.naming import without_choices
 from experiments.cli.options import CONF
-from experiments.paper_table.specification import Overrides, Row, merged
+from experiments.paper_table.specification import Overrides, TableRow, merged
 from experiments.storage.records import canonical_json
 from experiments.sweeps.cells import Cell, expand
 
 
 def cells_of(
-    rows: Sequence[Row], seeds: Sequence[int], further: Sequence[str], folders: Sequence[Path] = ()
+    rows: Sequence[TableRow], seeds: Sequence[int], further: Sequence[str], folders: Sequence[Path] = ()
 ) -> dict[tuple[str, int], Cell]:
     """The cell of every row and seed; rows that resolve to the same configuration share theirs.
 
@@ -42,9 +43,9 @@ def cells_of(
     return found
 
 
-def together(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+def together(rows: Sequence[TableRow]) -> Iterator[tuple[str, list[TableRow]]]:
     """Rows that differ in the value of one key alone, with this key: Hydra, which is slow, composes them once."""
-    alike: dict[tuple[str, Overrides], list[Row]] = {}
+    alike: dict[tuple[str, Overrides], list[TableRow]] = {}
     for row in rows:
         for text in row.overrides:
             if "." in (key := text.partition("=")[0]):
@@ -59,24 +60,29 @@ def together(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
         yield "", [row]
 
 
-def _expanded(key: str, rows: Sequence[Row], seeds: int, folders: Sequence[Path]) -> dict[str, list[Cell]]:
+def _expanded(key: str, rows: Sequence[TableRow], seeds: int, folders: Sequence[Path]) -> dict[str, list[Cell]]:
     """The cells of rows that differ in the value of `key` alone, by row and then by seed."""
+    values = [text.partition("=")[2] for row in rows for text in row.overrides if text.startswith(f"{key}=")]
+    rest = [text for text in rows[0].overrides if not text.startswith(f"{key}=")]
+    cells: list[Cell] = []
+    if len(rows) > 1:
+        with suppress(Exception):  # one by one, to say which of them it is
+            cells = expand([*rest, f"{key}={','.join(values)}", f"seed=range({seeds})"], CONF, "run", folders)
+    if len(rows) == 1 or len(cells) != seeds * len(rows):  # or some of them are the same game
+        return {row.name: _of_row(row, seeds, folders) for row in rows}
+    return {row.name: cells[i * seeds : (i + 1) * seeds] for i, row in enumerate(rows)}
+
+
+def _of_row(row: TableRow, seeds: int, folders: Sequence[Path]) -> list[Cell]:
     from experiments.cli.explain import sentence
 
-    values = [text.partition("=")[2] for row in rows for text in row.overrides if text.startswith(f"{key}=")]
-    rest = [text for text in rows[0].overrides if len(rows) == 1 or not text.startswith(f"{key}=")]
-    swept = [f"{key}={','.join(values)}"] if len(rows) > 1 else []
     try:
-        cells = expand([*rest, *swept, f"seed=range({seeds})"], CONF, "run", folders)
+        cells = expand([*row.overrides, f"seed=range({seeds})"], CONF, "run", folders)
     except Exception as error:
-        if len(rows) > 1:  # one by one, to say which of them it is
-            return {name: cells for row in rows for name, cells in _expanded("", [row], seeds, folders).items()}
         text = sentence(error)
         if text is None:
             raise
-        raise UserError(f"row {rows[0].name}: {text}") from error
-    if len(cells) == seeds * len(rows):
-        return {row.name: cells[i * seeds : (i + 1) * seeds] for i, row in enumerate(rows)}
-    if len(rows) > 1:  # some of them are the same game
-        return {name: cells for row in rows for name, cells in _expanded("", [row], seeds, folders).items()}
-    raise UserError(f"row {rows[0].name}: it sweeps over values; make a row of each.")
+        raise UserError(f"row {row.name}: {text}") from error
+    if len(cells) != seeds:
+        raise UserError(f"row {row.name}: it sweeps over values; make a row of each.")
+    return cells

@@ -1,4 +1,8 @@
-"""A finished table as LaTeX: a fragment for `\\input`, with booktabs."""
+"""A finished table as LaTeX: a fragment for `\\input`, with booktabs.
+
+What makes it long is to fit a page: headings in lines, wide tables turned or in several, sections by part. The writers
+of pandas know none of that, nor a minus of LaTeX's for the sign of a number, so they would only add the rules.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import re
 from collections.abc import Sequence
 from textwrap import wrap
 
-from experiments.paper_table.content import VERDICT_HEADINGS, Content, verdict_cells
+from experiments.paper_table.content import FINDING_HEADINGS, Content, finding_cells
 
 LONG = 45  # lines that one page holds; a longer table is a longtable
 SHORT = 26  # lines that a page holds sideways
@@ -40,11 +44,11 @@ def latex(content: Content, name: str) -> str:
         body = _body(content, columns)
         headings = [content.headings[i] for i in columns]
         parts.append(_tabular(spec, headings, body, (table.title, said, label), _width(content, columns)))
-    if content.verdicts:
-        rows = [_row(verdict_cells(verdict)) for verdict in content.verdicts]
+    if content.findings:
+        rows = [_row(finding_cells(finding)) for finding in content.findings]
         title = f"Claims of the table on {table.title[:1].lower()}{table.title[1:]}"
         said = f"{title}; p-values after Holm's correction."
-        parts.append(_tabular(CLAIMS, VERDICT_HEADINGS, rows, (title, said, f"tab:{name}-claims")))
+        parts.append(_tabular(CLAIMS, FINDING_HEADINGS, rows, (title, said, f"tab:{name}-claims")))
     return parts[0] + "\n".join(parts[1:])
 
 

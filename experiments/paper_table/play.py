@@ -1,11 +1,9 @@
-"""Make a table: play what is missing, measure, test the claims, print, and write Markdown, CSV, LaTeX and JSON."""
+"""Make a table: play what is missing, measure, test the claims, print and write."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +11,8 @@ from data.errors import UserError
 from experiments.cli.roles import game_of
 from experiments.paper_table.checking import check_metrics, specification
 from experiments.paper_table.games import cells_of
-from experiments.paper_table.specification import Row, Specification
+from experiments.paper_table.specification import Specification, TableRow
 from experiments.paper_table.typed import quoted
-from experiments.storage.records import checked, jsonable, with_nulls, write_atomic, write_json_atomic
 from experiments.sweeps.cells import Cell
 from games.game import Game, metric_of
 
@@ -24,8 +21,6 @@ if TYPE_CHECKING:
     from experiments.storage.store import Store
     from experiments.sweeps.launchers.launcher import Outcome
     from experiments.sweeps.sweep import Plan
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -47,142 +42,100 @@ class TableRequest:
     command: str
 
 
-def make(content: Mapping[str, Any], order: TableRequest, launcher_node: Mapping[str, Any]) -> int:
+@dataclass(frozen=True)
+class PlannedTable:
+    """A table before it is played: its rows and seeds at a size, the game that it is about, a cell for each game."""
+
+    asked: TableRequest
+    specification: Specification
+    rows: tuple[TableRow, ...]
+    seeds: int
+    cells: Mapping[tuple[str, int], Cell]
+    game: Game
+
+    @property
+    def unique(self) -> list[Cell]:
+        """The cells; rows with the same configuration share theirs."""
+        return list({cell.name: cell for cell in self.cells.values()}.values())
+
+
+def make(content: Mapping[str, Any], asked: TableRequest, launcher_node: Mapping[str, Any]) -> int:
     """Make the table whose YAML says `content`; returns the exit code: 0, or 1 when a game could not be played.
 
     Raises:
-        UserError: for a mistake in the table or the order; nothing was played then.
+        UserError: for a mistake in the table or the request; nothing was played then.
     """
     from experiments.sweeps.command import common_store, launcher_of, show_failures, show_plan
 
-    table = specification(order.name, content)
-    rows = _rows(table, order)
-    seeds = range(order.seeds or table.sizes[order.size].seeds)
-    where = [f"store.dir={quoted(str(order.store))}"] if order.store else []
-    try:
-        cells = cells_of(rows, seeds, [*order.run, *where], order.folders)
-    except UserError as error:
-        raise UserError(f"The table {order.name}, {error}") from error
-    game = _game(order.name, table, cells)
-    unique = list({cell.name: cell for cell in cells.values()}.values())
-    store, launcher = common_store(unique), launcher_of(launcher_node)
+    planned = plan(content, asked)
+    store, launcher = common_store(planned.unique), launcher_of(launcher_node)
     from data.machine import use_threads
+    from experiments.paper_table.render import show
+    from experiments.paper_table.written import check_output, write
     from experiments.sweeps import sweep  # brings torch: mistakes in the table answer without it
 
     use_threads("auto")  # one: the sums here are small
-    todo = sweep.plan(unique, store)
-    if order.dry_run:
-        show_plan(todo, unique, store)
+    todo = sweep.plan(planned.unique, store)
+    if asked.dry_run:
+        show_plan(todo, planned.unique, store)
         return 0
-    if len(set(refused := [str(each.error) for each in todo.refused.values()])) == 1 and len(refused) == len(unique):
+    refused = [str(status.error) for status in todo.refused.values()]
+    if len(refused) == len(planned.unique) and len(set(refused)) == 1:
         raise UserError(refused[0])
     outcomes: Mapping[str, Outcome] = {}
     if todo.to_play or todo.refused:
         store.check()
-        check_output(order.output)
-        outcomes = sweep.play(todo, unique, launcher, store, order.work, f"table {order.name}, size {order.size}")
-    finished = _content(table, rows, cells, order, store, todo, outcomes, game)
-    write(finished, order, len(seeds))
-    from experiments.paper_table.render import show
-
+        check_output(asked.output)
+        title = f"table {asked.name}, size {asked.size}"
+        outcomes = sweep.play(todo, planned.unique, launcher, store, asked.work, title)
+    problems = [f"{outcome.name}: {outcome.error}" for outcome in outcomes.values() if outcome.state == "failed"]
+    finished = measured(planned, todo, store, problems)
+    write(finished, asked.name, planned.seeds, asked.output)
     show(finished)
-    print(f"\nTable: {order.output}")
-    return show_failures(outcomes, order.work)
+    print(f"\nTable: {asked.output}")
+    return show_failures(outcomes, asked.work)
 
 
-def _rows(table: Specification, order: TableRequest) -> list[Row]:
-    if order.size not in table.sizes:
-        sizes = "; ".join(f"size={name} ({size.about or f'{size.seeds} seeds'})" for name, size in table.sizes.items())
-        raise UserError(f"The table {order.name} has no size {order.size!r}; it has {sizes}.")
-    rows = table.rows(order.size)
+def plan(content: Mapping[str, Any], asked: TableRequest) -> PlannedTable:
+    """What is to be played for the table whose YAML says `content`.
+
+    Raises:
+        UserError: for a mistake in the table, a size that it has not, and rows that cannot be composed or play several
+            games.
+    """
+    name, size = asked.name, asked.size
+    table = specification(name, content)
+    if size not in table.sizes:
+        sizes = "; ".join(f"size={key} ({each.about or f'{each.seeds} seeds'})" for key, each in table.sizes.items())
+        raise UserError(f"The table {name} has no size {size!r}; it has {sizes}.")
+    rows = table.rows(size)
     if not rows:
-        raise UserError(f"The table {order.name} has no rows at the size {order.size}.")
-    return rows
-
-
-def _game(name: str, table: Specification, cells: Mapping[tuple[str, int], Cell]) -> Game:
-    """The one game that all rows play, which has what the table names."""
-    games = {each.name: each for each in (game_of(cell.config) for cell in cells.values())}
+        raise UserError(f"The table {name} has no rows at the size {size}.")
+    seeds = asked.seeds or table.sizes[size].seeds
+    where = [f"store.dir={quoted(str(asked.store))}"] if asked.store else []
+    try:
+        cells = cells_of(rows, range(seeds), [*asked.run, *where], asked.folders)
+    except UserError as error:
+        raise UserError(f"The table {name}, {error}") from error
+    games = {game.name: game for game in (game_of(cell.config) for cell in cells.values())}
     if len(games) > 1:
         raise UserError(f"The table {name}: its rows play the games {' and '.join(games)}; a table is about one.")
     [game] = games.values()
     check_metrics(name, table, game)
-    return game
+    return PlannedTable(asked, table, tuple(rows), seeds, cells, game)
 
 
-def _content(
-    table: Specification, rows: Sequence[Row], cells: Mapping[tuple[str, int], Cell], order: TableRequest, store: Store,
-    todo: Plan, outcomes: Mapping[str, Outcome], game: Game,
-) -> Content:  # fmt: skip
+def measured(planned: PlannedTable, todo: Plan, store: Store, problems: list[str]) -> Content:
+    """The finished table: what was measured in its games, and what follows for its claims."""
     from experiments.paper_table.claims import judge
-    from experiments.paper_table.content import Content, line, number
+    from experiments.paper_table.content import Content, beside, sections
     from experiments.paper_table.results import measure_all
 
+    table, game, asked = planned.specification, planned.game, planned.asked
     files = {name: located.files[0] for name, located in todo.located.items()}
-    results = measure_all(table, rows, cells, files, store, order.size, game)
-    sections = {
-        part: [
-            line(row, part, table.columns, results.present, game)
-            for row in rows
-            if part in results.parts[row.name] or not results.parts[row.name]
-        ]
-        for part in results.labels
-    }
-    beside = [
-        (each, number(results.present(each.row, each.metric, each.part), metric_of(game, each.metric)))
-        for each in table.beside
-        if each.row in results.parts
-    ]
-    verdicts = judge(table.claims, results.complete, order.name, game)
-    problems = [f"{each.name}: {each.error}" for each in outcomes.values() if each.state == "failed"]
-    return Content(table, order.size, order.command, sections, results.labels, verdicts, beside, problems)
-
-
-def check_output(folder: Path) -> None:
-    """Make sure, before hours of play, that the table can be written in `folder`.
-
-    Raises:
-        UserError: when it cannot.
-    """
-    probe = folder / "table.check"
-    try:
-        write_atomic(probe, b"")
-        probe.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"The table cannot be written in {folder} ({error.strerror}); set output=FOLDER.") from error
-
-
-def write(content: Content, order: TableRequest, seeds: int) -> None:
-    """Write `table.md`, `.csv`, `.tex` and `.json` into the output folder, each whole or not at all.
-
-    Raises:
-        UserError: when the folder cannot be written; the games are in the store all the same.
-    """
-    from experiments.paper_table.latex import latex
-    from experiments.paper_table.render import comma_separated, markdown
-
-    table, text = content.specification, markdown(content)
-    rows = [
-        {
-            "row": each.row.name, "labels": each.row.labels, "part": part, "n": each.n,
-            "values": {c.metric: dataclasses.asdict(n) for c, n in zip(table.columns, each.numbers, strict=True)},
-        }
-        for part, lines in content.sections.items()
-        for each in lines
-    ]  # fmt: skip
-    record = {
-        "schema": SCHEMA, "name": order.name, "title": table.title, "size": order.size, "command": order.command,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"), "seeds": seeds, "source": table.source, "rows": rows,
-        "claims": [dataclasses.asdict(verdict) for verdict in content.verdicts], "markdown": text,
-        "provenance": content.elsewhere(), "missing": list(content.problems),
-    }  # fmt: skip
-    try:
-        write_atomic(order.output / "table.md", text.encode())
-        write_atomic(order.output / "table.csv", comma_separated(content).encode())
-        write_atomic(order.output / "table.tex", latex(content, order.name).encode())
-        write_json_atomic(order.output / "table.json", checked(with_nulls(jsonable(record))))
-    except OSError as error:
-        raise UserError(
-            f"The table cannot be written in {order.output} ({error.strerror}); what was played is kept in the store: "
-            "make room, or set output=FOLDER, and start the same command again."
-        ) from error
+    results = measure_all(table, planned.cells, files, store, asked.size, game)
+    columns = [column.shown(metric_of(game, column.metric)) for column in table.columns]
+    return Content(
+        table, asked.size, asked.command, columns, sections(planned.rows, columns, results, game), results.labels,
+        judge(table.claims, results.complete, asked.name, game), beside(table, columns, results, game), problems,
+    )  # fmt: skip

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import astuple
 from textwrap import fill
 
 from experiments.cli.fitted import Head, console
 from experiments.cli.fitted import show as fitted
-from experiments.paper_table.content import VERDICT_HEADINGS, Content, verdict_cells
+from experiments.paper_table.content import FINDING_HEADINGS, Content, finding_cells
 
 HEADING = 14  # characters of a line of a heading
 
@@ -23,23 +24,20 @@ def show(content: Content) -> None:
         fitted(terminal, heads, lines, keys=left, title=f"\n{title}")
 
     terminal.print(f"\n{content.specification.title}", style="bold", markup=False)
-    left = len(content.specification.axes)
-    for part, lines in content.sections.items():
-        drawn(content.heading(part), content.headings, [content.cells(line) for line in lines], left)
-    for text in content.footer():
-        terminal.print(text, markup=False, soft_wrap=True)
+    for part, rows in content.sections.items():
+        lines = [content.cells(row) for row in rows]
+        drawn(content.heading(part), content.headings, lines, len(content.specification.axes))
+    said = content.footer()
     if content.beside:
-        terminal.print("\nNumbers from elsewhere:", markup=False)
-        for text in content.elsewhere():
-            terminal.print(f"  {text}", markup=False, soft_wrap=True)
-    for text in content.problems:
-        terminal.print(f"Missing: {text}", markup=False, soft_wrap=True)
-    if content.verdicts:
-        drawn("Claims", VERDICT_HEADINGS, [verdict_cells(verdict) for verdict in content.verdicts], 3)
-        for verdict in content.verdicts:
-            terminal.print(f"{verdict.id}: {verdict.detail}.", markup=False, soft_wrap=True)
-        for test in dict.fromkeys(verdict.test for verdict in content.verdicts):
-            terminal.print(f"Test: {test}.", markup=False, soft_wrap=True)
+        said += ["\nNumbers from elsewhere:", *(f"  {text}" for text in content.elsewhere())]
+    said += [f"Missing: {text}" for text in content.problems]
+    for text in said:
+        terminal.print(text, markup=False, soft_wrap=True)
+    if content.findings:
+        drawn("Claims", FINDING_HEADINGS, [finding_cells(finding) for finding in content.findings], 3)
+        tests = dict.fromkeys(f"Test: {finding.test}." for finding in content.findings)
+        for text in (*(f"{finding.id}: {finding.detail}." for finding in content.findings), *tests):
+            terminal.print(text, markup=False, soft_wrap=True)
 
 
 def markdown(content: Content) -> str:
@@ -52,9 +50,11 @@ def markdown(content: Content) -> str:
     if content.beside:
         parts += ["Numbers from elsewhere:", "\n".join(f"- {text}" for text in content.elsewhere())]
     parts += [f"Missing: {text}" for text in content.problems]
-    if content.verdicts:
-        parts += ["## Claims", pipes(VERDICT_HEADINGS, [verdict_cells(verdict) for verdict in content.verdicts])]
-        parts.append("\n".join(f"- {v.id}: {v.detail}. Test: {v.test}." for v in content.verdicts))
+    if content.findings:
+        parts += ["## Claims", pipes(FINDING_HEADINGS, [finding_cells(finding) for finding in content.findings])]
+        parts.append(
+            "\n".join(f"- {finding.id}: {finding.detail}. Test: {finding.test}." for finding in content.findings)
+        )
     parts.append(f"Made by `{content.command}`.")
     return "\n\n".join(parts) + "\n"
 
@@ -67,17 +67,13 @@ def pipes(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def comma_separated(content: Content) -> str:
     """One line per row and part; for every metric its mean, both ends of its interval, and how many values."""
-    table = content.specification
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    metrics = [f"{c.metric}{end}" for c in table.columns for end in ("", "_low", "_high", "_seeds", "_n")]
-    writer.writerow(["row", "part", *(axis.label for axis in table.axes), *metrics])
+    metrics = [f"{column.name}{end}" for column in content.columns for end in ("", "_low", "_high", "_seeds", "_n")]
+    writer.writerow(["row", "part", *(axis.label for axis in content.specification.axes), *metrics])
     for part, lines in content.sections.items():
         for line in lines:
-            numbers = [x for n in line.numbers for x in (*map(_plain, (n.mean, n.low, n.high)), n.seeds, n.n)]
-            writer.writerow([line.row.name, part, *line.row.labels, *numbers])
+            numbers = [value for number in line.numbers for value in astuple(number)]
+            plain = ["" if value != value else repr(value) for value in numbers]  # NaN is not defined
+            writer.writerow([line.row.name, part, *line.row.labels, *plain])
     return text.getvalue()
-
-
-def _plain(value: float) -> str:
-    return "" if value != value else repr(value)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from games.game import WHOLE
+from games.game import Metric
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Overrides = tuple[str, ...]
+Side = tuple[str, str, str | None]  # row, metric, part (None: the only one of the row)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -50,7 +52,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One combination of options: `name` joins theirs with dots, `labels` has one entry per axis."""
 
     name: str
@@ -59,16 +61,18 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Column:
-    """A metric of the table, by its name in the game, with the digits shown.
-
-    A `share` is shown in percent with its interval cut off at 0 and 100, a change of a share in percentage `points`.
-    """
+class TableColumn:
+    """A metric of the table, by its name in the game; heading, digits and scale are the metric's where left out."""
 
     metric: str
-    label: str
-    digits: Annotated[int, Field(ge=0, le=9)] = 3
-    scale: Literal["plain", "share", "points"] = "plain"
+    label: str | None = None
+    digits: Annotated[int, Field(ge=0, le=9)] | None = None
+    scale: Literal["plain", "share", "points"] | None = None
+
+    def shown(self, metric: Metric) -> Metric:
+        """The metric as this column shows it."""
+        digits = metric.digits if self.digits is None else self.digits
+        return replace(metric, label=self.label or metric.label, digits=digits, scale=self.scale or metric.scale)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -94,13 +98,15 @@ class Claim:
     """A headline claim: difference = quantity - baseline, and
 
     * greater: difference > margin; * less: difference < -margin; * within: |difference| < margin.
+
+    Without a `part` it is about the only one that its row has.
     """
 
     id: Annotated[str, Field(pattern=r"^[\w-]+$")]
     text: str
     row: str
     metric: str
-    part: str = WHOLE
+    part: str | None = None
     comparison: Literal["greater", "less", "within"]
     against: Baseline
     margin: Annotated[float, Field(ge=0)] = 0.0
@@ -114,14 +120,12 @@ class Claim:
             raise ValueError("a claim with the comparison within needs a margin above 0")
 
     @property
-    def sides(self) -> list[tuple[str, str, str]]:
+    def sides(self) -> list[Side]:
         """The row, metric and part of the quantity and, unless that is a constant, of the baseline."""
-        own = (self.row, self.metric, self.part)
-        if self.against.constant is not None:
+        own, against = (self.row, self.metric, self.part), self.against
+        if against.constant is not None:
             return [own]
-        given = (self.against.row, self.against.metric, self.against.part)
-        row, metric, part = (theirs or mine for theirs, mine in zip(given, own, strict=True))
-        return [own, (row, metric, part)]
+        return [own, (against.row or self.row, against.metric or self.metric, against.part or self.part)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -130,7 +134,7 @@ class ReportedNumber:
 
     row: str
     metric: str
-    part: str = WHOLE
+    part: str | None = None
     value: float
     provenance: Annotated[str, Field(min_length=1)]
 
@@ -150,7 +154,7 @@ class Specification:
     about: str
     sizes: dict[str, Size]
     axes: Annotated[tuple[Axis, ...], Field(min_length=1)]
-    columns: Annotated[tuple[Column, ...], Field(min_length=1)]
+    columns: Annotated[tuple[TableColumn, ...], Field(min_length=1)]
     without: tuple[str, ...] = ()
     overrides: dict[str, Overrides] = Field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
@@ -158,17 +162,16 @@ class Specification:
     notes: tuple[str, ...] = ()
     headings: dict[str, str] = Field(default_factory=dict)
 
-    def rows(self, size: str) -> list[Row]:
+    def rows(self, size: str) -> list[TableRow]:
         """The rows that this size plays, in the order of the table."""
         found = []
-        for options in itertools.product(*(axis.options for axis in self.axes)):
-            name = ".".join(option.name for option in options)
+        for name, options in self._combined():
             if self._is_left_out(name) or any(o.sizes is not None and size not in o.sizes for o in options):
                 continue
             own = [text for option in options for text in (*option.overrides, *option.at.get(size, ()))]
             split = ["data.split_seed=${seed}"] * self.sizes[size].split_by_seed
             overrides = merged([*self.sizes[size].overrides, *split, *own, *self.overrides.get(name, ())])
-            found.append(Row(name, tuple(option.label for option in options), overrides))
+            found.append(TableRow(name, tuple(option.label for option in options), overrides))
         return found
 
     @property
@@ -179,16 +182,16 @@ class Specification:
     @property
     def combinations(self) -> list[str]:
         """The names of all combinations of options."""
-        combined = itertools.product(*(axis.options for axis in self.axes))
-        return [".".join(option.name for option in options) for options in combined]
+        return [name for name, _ in self._combined()]
+
+    def _combined(self) -> list[tuple[str, tuple[Option, ...]]]:
+        every = itertools.product(*(axis.options for axis in self.axes))
+        return [(".".join(option.name for option in options), options) for options in every]
 
     def _is_left_out(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in self.without)
 
 
 def merged(overrides: Iterable[str]) -> Overrides:
-    """Overrides where a later one of a key replaces an earlier one."""
-    last: dict[str, str] = {}
-    for text in overrides:
-        last[text.partition("=")[0]] = text
-    return tuple(last.values())
+    """Overrides where a later one of a key replaces an earlier one, in whose place it stands."""
+    return tuple({text.partition("=")[0]: text for text in overrides}.values())

@@ -9,10 +9,7 @@ import torch
 
 from attacks.crafting.criterion import ConfidenceMoved, LabelFlipped, described
 from data.randomness import generator
-from games.request.quantities import FRESH, OF_FORGETTING, OF_MODELS, STATES
-
-PER_MODEL = [each.name for each in OF_MODELS]
-FORGETTING = [each.name for each in OF_FORGETTING]
+from games.request.quantities import FRESH, OF_FORGETTING, OF_MODELS, STATES, Quantity
 
 SCORES = {"auroc": 0.9, "tpr_at_1": 0.2, "tpr_at_5": 0.5}
 
@@ -44,9 +41,9 @@ def record(
     for state, found in states.items():
         size = 1 if state == "before" else 3 if state == "benign" else requests
         value = 0.1 if state == "before" else 0.2
-        found["models"] = {metric: [value] * size for metric in PER_MODEL}
+        found["models"] = {metric: [value] * size for metric in names(OF_MODELS)}
         if state in ("after", "random"):
-            found["models"] |= {metric: [0.3] * size for metric in FORGETTING}
+            found["models"] |= {metric: [0.3] * size for metric in names(OF_FORGETTING)}
         if models and state in models:
             found["models"]["ece"] = list(models[state])
     seen = {
@@ -72,6 +69,10 @@ def record(
         "seconds": {"victim": 1.0, "attack": 2.0, "judgement": 3.0, "forget_one": 0.1, "retrain_one": 0.4},
         "in_sequence": {"relative_distance": 0.5},
     }  # fmt: skip
+
+
+def names(quantities: Sequence[Quantity]) -> list[str]:
+    return [quantity.name for quantity in quantities]
 
 
 def target_state(confidence: Sequence[float], kept: Sequence[float] | None = None) -> dict[str, Any]:

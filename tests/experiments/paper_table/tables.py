@@ -22,7 +22,7 @@ TABLE: dict[str, Any] = {
             "options": [
                 {"name": "single", "label": "single"},
                 {
-                    "name": "set", "label": "set_of", "overrides": ["targets.mode=set"],
+                    "name": "set", "label": "set_of", "overrides": ["game.targets.mode=set"],
                     "at": {"big": ["attack.budget=9"]},
                 },
             ],
@@ -44,16 +44,16 @@ TABLE: dict[str, Any] = {
     ],
     "claims": [
         {
-            "id": "moves", "text": "It moves", "row": "single.mine", "metric": "gain", "direction": "over",
+            "id": "moves", "text": "It moves", "row": "single.mine", "metric": "gain", "part": "over",
             "comparison": "greater", "against": {"constant": 0.0}, "margin": 0.2, "unit": "confidence",
         },
         {
-            "id": "beats", "text": "It beats random", "row": "single.mine", "metric": "gain", "direction": "over",
+            "id": "beats", "text": "It beats random", "row": "single.mine", "metric": "gain", "part": "over",
             "comparison": "greater", "against": {"row": "single.random"},
         },
     ],
     "beside": [
-        {"row": "single.mine", "metric": "gain", "direction": "over", "value": 0.5, "provenance": "somewhere, table 1"}
+        {"row": "single.mine", "metric": "gain", "part": "over", "value": 0.5, "provenance": "somewhere, table 1"}
     ],
 }  # fmt: skip
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from experiments.paper_table.claims import Verdict, judge, pairs
+from experiments.paper_table.claims import Finding, judge, pairs
 from experiments.paper_table.specification import Baseline, Claim
-from games.request.part import Values
+from games.game import Values
+from games.request.game import RequestGame
 from tests.experiments.paper_table.synthetic import clustered, draws
 
 SEEDS, TARGETS = 5, 12
@@ -26,14 +27,14 @@ def values(
 
 def claim(comparison: str = "greater", against: Any = None, **entries: Any) -> Claim:
     default: dict[str, Any] = {
-        "id": "it", "text": "It is so", "row": "a", "metric": "gain", "direction": "over", "comparison": comparison,
+        "id": "it", "text": "It is so", "row": "a", "metric": "gain", "part": "over", "comparison": comparison,
         "against": Baseline(**(against or {"constant": 0.0})),
     }  # fmt: skip
     return Claim(**{**default, **entries})
 
 
-def verdict(one: Claim, found: Mapping[tuple[str, str, str], Any]) -> Verdict:
-    [answer] = judge([one], lambda *side: found.get(side, f"no {side[0]}"), "table")
+def verdict(one: Claim, found: Mapping[tuple[str, str, str], Any]) -> Finding:
+    [answer] = judge([one], lambda *side: found.get(side, f"no {side[0]}"), "table", RequestGame())
     return answer
 
 
@@ -156,7 +157,10 @@ def test_many_claims_make_each_harder() -> None:
     borderline = {A: values("borderline", 0.021, spread=0.05)}
     one = verdict(claim(), borderline)
     many = judge(
-        [claim(), *(claim(id=f"x{i}", row="missing") for i in range(9))], lambda *s: borderline.get(s, "no"), "table"
+        [claim(), *(claim(id=f"x{i}", row="missing") for i in range(9))],
+        lambda *s: borderline.get(s, "no"),
+        "table",
+        RequestGame(),
     )
     assert one.p_adjusted == pytest.approx(2 * one.p)
     assert many[0].p == one.p

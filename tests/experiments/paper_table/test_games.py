@@ -6,12 +6,12 @@ import pytest
 
 from data.errors import UserError
 from experiments.paper_table.games import cells_of, together
-from experiments.paper_table.specification import Row
+from experiments.paper_table.specification import TableRow
 from experiments.sweeps.cells import expand
 
 
-def row(name: str, *overrides: str) -> Row:
-    return Row(name, (name,), overrides)
+def row(name: str, *overrides: str) -> TableRow:
+    return TableRow(name, (name,), overrides)
 
 
 ROWS = [
@@ -19,8 +19,8 @@ ROWS = [
     row("s1p", "attack=random", 'defense.score="S1\'"'),
     row("cap", "attack=one_shot_influence", "attack.norm_cap=0.7", "defense.score=S1"),
     row("s8", "attack=random", "defense.score=S8"),
-    row("band", "attack=random", "targets.over=[0.0,1.0]"),
-    row("wider", "attack=random", "targets.over=[0.1,0.9]"),
+    row("band", "attack=random", "game.targets.over=[0.0,1.0]"),
+    row("wider", "attack=random", "game.targets.over=[0.1,0.9]"),
 ]
 
 
@@ -30,10 +30,10 @@ def test_rows_that_differ_in_one_value_go_together() -> None:
 
 
 def test_every_row_gets_the_games_that_it_would_get_alone() -> None:
-    cells = cells_of(ROWS, range(2), ["targets.count=3"])
+    cells = cells_of(ROWS, range(2), ["game.targets.count=3"])
     assert len(cells) == len(ROWS) * 2
     for each in ROWS:
-        alone = expand([*each.overrides, "targets.count=3", "seed=range(2)"])
+        alone = expand([*each.overrides, "game.targets.count=3", "seed=range(2)"])
         assert [cells[each.name, seed].config for seed in range(2)] == [cell.config for cell in alone]
     assert cells["s1p", 1].config["defense"]["score"] == "S1'"
     assert len({cell.name for cell in cells.values()}) == len(cells)

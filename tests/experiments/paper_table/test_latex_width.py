@@ -13,9 +13,13 @@ from matplotlib.ft2font import FT2Font
 from omegaconf import OmegaConf
 
 from experiments.paper_table.checking import specification
-from experiments.paper_table.content import Content, Line, Number
+from experiments.paper_table.content import Content, FinishedRow, Number
 from experiments.paper_table.latex import LONG, SHORT, latex
+from games.game import metric_of
+from games.request.game import RequestGame
 
+GAME = RequestGame()
+LABELS = {"over": "Over-confidence", "under": "Under-confidence"}
 CONF = Path(__file__).resolve().parents[3] / "conf" / "table"
 TABLES = sorted(path.stem for path in CONF.glob("*.yaml"))
 PAGE = (345.0, 550.0)  # points of \textwidth and \textheight of the article class
@@ -46,15 +50,25 @@ def content(name: str, size: str) -> Content:
     """A shipped table, every number of which has an interval as long as such an interval gets."""
     table = specification(name, OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml")))
     number = Number(-0.875, -0.995, -0.125, 5, 60)
-    numbers = tuple(number for _ in table.columns)
+    columns = [column.shown(metric_of(GAME, column.metric)) for column in table.columns]
+    numbers = tuple(number for _ in columns)
     sections = {
-        direction: [Line(row, direction, "5 × 20", numbers) for row in table.rows(size)]
-        for direction in (["over"] if table.headings else ["over", "under"])
+        part: [FinishedRow(row, part, "5 × 20", numbers) for row in table.rows(size)]
+        for part in (table.headings or LABELS)
     }
-    return Content(table, size, f"python experiments/tables.py table={name}", sections, [], [])
+    return Content(
+        table,
+        size,
+        f"python experiments/tables.py table={name}",
+        columns,
+        sections,
+        {"over": "Over-confidence", "under": "Under-confidence"},
+        [],
+        [],
+    )
 
 
-def columns(body: str) -> list[list[str]]:
+def columns_of(body: str) -> list[list[str]]:
     """The cells of a tabular, column by column."""
     rows = [row.split(" & ") for row in re.split(r" \\\\\n", body) if " & " in row]
     rows = [[re.sub(r"^(?:\\\w+rule\n)+", "", cell) for cell in row] for row in rows]
@@ -78,7 +92,7 @@ def test_a_shipped_table_fits_a_page(name: str, size: str) -> None:
         rows = body.split(r"\endlastfoot")[-1] if kind == "longtable" else body
         head = re.search(r"\\toprule\n([^\n]*) \\\\\n\\midrule", body)
         assert head is not None
-        found = columns(rows if kind == "tabular" else f"{head[1]} \\\\\n{rows}")
+        found = columns_of(rows if kind == "tabular" else f"{head[1]} \\\\\n{rows}")
         assert {len(column) for column in found} == {lines + 1}
         headings += [column[0] for column in found[axes:]]
         if kind == "longtable":

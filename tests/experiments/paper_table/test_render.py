@@ -8,7 +8,6 @@ import math
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +15,49 @@ import pytest
 import scipy.stats
 
 from experiments.paper_table.claims import judge
-from experiments.paper_table.content import Content, Number, cell, line, number
+from experiments.paper_table.content import Content, Number, beside, cell, number, sections
 from experiments.paper_table.latex import escape, latex
 from experiments.paper_table.render import comma_separated, markdown, pipes, show
-from experiments.paper_table.specification import Column
-from games.request.part import Values
+from experiments.paper_table.results import Results
+from experiments.paper_table.specification import TableColumn
+from games.game import Values, metric_of
+from games.request.game import RequestGame
 from tests.experiments.paper_table.tables import table
 
+GAME = RequestGame()
+LABELS = {"over": "Over-confidence", "under": "Under-confidence"}
 NASTY = r"50% of $x_1$ & {y} # ~ ^ \end{tabular} <a> “b”"
 
 
 def content(rows: int = 1, **entries: Any) -> Content:
     """The small table with made-up numbers: a row that is there, one that is not defined, one that failed."""
-    found: dict[tuple[str, str, str], Mapping[int, Values]] = {}
-    for direction in ("over", "under"):
-        for row, gain in (("single.mine", 0.3), ("single.random", 0.0)):
-            found[row, "gain", direction] = {s: {"1": gain + 0.01 * s, "2": gain} for s in range(3)}
-            found[row, "kept_after", direction] = {s: {"1": 1.0, "2": float(s > 0)} for s in range(3)}
-            found[row, "accuracy_change_after", direction] = {s: {} for s in range(3)}
+
+    def game(gain: float, seed: int) -> dict[str, dict[str, Values]]:
+        moved = {"1": gain + 0.01 * seed, "2": gain}
+        values: dict[str, Values] = {"gain": moved, "effect": moved, "kept_after": {"1": 1.0, "2": float(seed > 0)}}
+        return {part: {**values, "accuracy_change_after": {}} for part in LABELS}
+
     specification = table(**entries)
-    sections = {
-        direction: [
-            line(row, direction, specification.columns, lambda *side: found.get(side, "failed"))
-            for row in specification.rows("tiny") * rows
-        ]
-        for direction in ("over", "under")
-    }
-    verdicts = judge(specification.claims, lambda *side: found.get(side, "failed"), "small")
-    ours = number(found["single.mine", "gain", "over"], "gain")
-    beside = [(each, ours) for each in specification.beside]
+    gains = {"single.mine": 0.3, "single.random": 0.0}
+    games = {row: {seed: game(gain, seed) for seed in range(3)} for row, gain in gains.items()}
+    results = Results({**games, "set.mine": {}}, LABELS, 3, "tiny")
+    columns = [column.shown(metric_of(GAME, column.metric)) for column in specification.columns]
     return Content(
-        specification, "tiny", "python experiments/tables.py table=small", sections, verdicts, beside, ["x: y"]
+        specification,
+        "tiny",
+        "python experiments/tables.py table=small",
+        columns,
+        sections(specification.rows("tiny") * rows, columns, results, GAME),
+        results.labels,
+        judge(specification.claims, results.complete, "small", GAME),
+        beside(specification, columns, results, GAME),
+        ["x: y"],
     )
 
 
 def test_a_number_is_the_mean_over_seeds_with_students_interval() -> None:
     means = [0.1, 0.4, 0.3]
-    found = number({s: {"1": m - 0.05, "2": m + 0.05} for s, m in enumerate(means)}, "gain")
+    found = number({s: {"1": m - 0.05, "2": m + 0.05} for s, m in enumerate(means)}, metric_of(GAME, "gain"))
     expected = scipy.stats.ttest_1samp(means, 0.0).confidence_interval(0.95)
     assert found.mean == pytest.approx(sum(means) / 3)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
@@ -73,7 +78,7 @@ def test_a_number_is_the_mean_over_seeds_with_students_interval() -> None:
     ],
 )
 def test_cells(found: Number, column: dict[str, Any], text: str) -> None:
-    assert cell(found, Column(metric="gain", label="gain", **column)) == text
+    assert cell(found, TableColumn(metric="gain", **column).shown(metric_of(GAME, "gain"))) == text
 
 
 def test_what_is_missing_is_a_dash() -> None:
@@ -96,7 +101,7 @@ def test_markdown_has_tables_claims_and_provenance() -> None:
 
 def test_csv_can_be_read_back() -> None:
     rows = list(csv.DictReader(io.StringIO(comma_separated(content()))))
-    assert [(row["row"], row["direction"]) for row in rows[:2]] == [("single.mine", "over"), ("single.random", "over")]
+    assert [(row["row"], row["part"]) for row in rows[:2]] == [("single.mine", "over"), ("single.random", "over")]
     assert float(rows[0]["gain"]) == pytest.approx(0.305)
     assert float(rows[0]["gain_low"]) < 0.305 < float(rows[0]["gain_high"])
     assert rows[0]["gain_seeds"] == "3"

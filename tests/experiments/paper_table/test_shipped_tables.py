@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from experiments.paper_table.checking import specification
+from experiments.cli.roles import game_of
+from experiments.paper_table.checking import check_metrics, specification
 from experiments.paper_table.games import cells_of
 from experiments.paper_table.specification import Specification
-from experiments.play.settings import settings_from
-from games.request.metrics import measure
+from games.game import metric_of
+from games.request.game import RequestGame
 from tests.experiments.games import ROOT
 from tests.experiments.paper_table.synthetic import record
 
@@ -35,16 +36,21 @@ def test_sizes_claims_and_provenance(name: str) -> None:
 
 @pytest.mark.parametrize("name", [path.stem for path in PATHS])
 @pytest.mark.parametrize("size", ["smallest", "quick", "paper"])
-def test_every_row_is_a_game_and_plays_the_direction_of_its_claims(name: str, size: str) -> None:
+def test_every_row_is_a_game_and_has_what_its_claims_ask_for(name: str, size: str) -> None:
     table = read(name)
-    cells = cells_of(table.rows(size), range(1), [])
-    directions = {row: settings_from(cell.config).targets.directions for (row, _), cell in cells.items()}
+    games = {row: game_of(cell.config) for (row, _), cell in cells_of(table.rows(size), range(1), []).items()}
     for claim in table.claims:
-        for row, metric, direction in claim.sides:
-            assert direction in directions[row]
-            assert measure(record([0.5, 0.6], direction=direction), direction, metric)
+        for row, metric, part in claim.sides:
+            game = games[row]
+            assert isinstance(game, RequestGame)
+            check_metrics(name, table, game)
+            assert part in game.targets.directions
+            [played] = game.parts(record([0.5, 0.6], direction=part))
+            assert metric_of(game, metric).values(played)
     for number in table.beside:
-        assert number.direction in directions[number.row]
+        game = games[number.row]
+        assert isinstance(game, RequestGame)
+        assert number.part in game.targets.directions
 
 
 def test_the_filter_meets_an_adaptive_attacker_beside_every_attack() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from data.errors import UserError
-from experiments.paper_table.checking import specification
+from experiments.paper_table.checking import check_metrics, specification
 from experiments.paper_table.specification import merged
+from games.request.game import RequestGame
 from tests.experiments.paper_table.tables import TABLE, changed, table
 
 
@@ -24,10 +25,10 @@ def test_later_overrides_replace_earlier_ones() -> None:
     """Size, options in the order of the axes (and what they add at the size), then those of the row itself."""
     rows = {row.name: row.overrides for row in table().rows("tiny")}
     assert rows["single.mine"] == ("attack.budget=5", "seed=0", "attack=uncertainty")
-    assert rows["set.mine"] == ("attack.budget=7", "seed=0", "targets.mode=set", "attack=uncertainty")
+    assert rows["set.mine"] == ("attack.budget=7", "seed=0", "game.targets.mode=set", "attack=uncertainty")
     assert merged(["a=1", "b=2", "a=3"]) == ("a=3", "b=2")
     without = table(overrides={})
-    assert next(r for r in without.rows("big") if r.name == "set.mine").overrides[0] == "targets.mode=set"
+    assert next(r for r in without.rows("big") if r.name == "set.mine").overrides[0] == "game.targets.mode=set"
     assert "attack.budget=9" in next(r for r in without.rows("big") if r.name == "set.mine").overrides
 
 
@@ -81,6 +82,6 @@ def axis(**entries: Any) -> dict[str, Any]:
 )
 def test_a_mistake_is_named_in_one_sentence(content: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=f"The table small.*{says}") as raised:
-        specification("small", content)
+        check_metrics("small", specification("small", content), RequestGame())
     assert "\n" not in str(raised.value)
     assert str(raised.value).endswith((".", "?"))

@@ -36,7 +36,7 @@ MINE: dict[str, Any] = {
     "claims": [
         {
             "id": "beats-random", "text": "It beats random requests", "row": "one_shot", "metric": "gain",
-            "direction": "over", "comparison": "greater", "against": {"row": "random"},
+            "part": "over", "comparison": "greater", "against": {"row": "random"},
         }
     ],
 }  # fmt: skip
@@ -88,7 +88,7 @@ def test_a_table_is_played_written_and_served(tmp_path: Path) -> None:
         "provenance",
     } <= set(found)
     assert (found["name"], found["size"], found["seeds"]) == ("mine", "quick", 2)
-    assert [(row["row"], row["direction"]) for row in found["rows"]] == [
+    assert [(row["row"], row["part"]) for row in found["rows"]] == [
         ("one_shot", "over"), ("random", "over"), ("one_shot", "under"), ("random", "under")
     ]  # fmt: skip
     [claim] = found["claims"]

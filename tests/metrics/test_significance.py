@@ -8,8 +8,8 @@ import pytest
 import scipy.stats
 import torch
 
-from experiments.paper_table import significance
-from experiments.paper_table.significance import Evidence, holm, paired_bootstrap, sign_test
+from metrics import significance
+from metrics.significance import Evidence, holm, paired_bootstrap, sign_test
 from tests.experiments.paper_table.synthetic import clustered, draws
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -58,8 +58,7 @@ def paired_bootstrap(differences: Differences, margins: Sequence[float], rng: to
     correlation 0.3: 0.00, 0.01, 0.03; correlation 0.9: 0.34, 0.15, 0.06). A single seed says nothing about others.
     """
     groups = _checked(differences)
-    values = torch.cat(groups)
-    units = _units(groups)
+    values, units = torch.cat(groups), _units(groups)
     error, effect = _standard_error(groups), float(units.mean())
     drawn = _resampled(groups, rng)
     tails = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
@@ -69,16 +68,13 @@ def paired_bootstrap(differences: Differences, margins: Sequence[float], rng: to
         low, high = min(low, effect - half), max(high, effect + half)
     if len(units) == 1 or high - low <= 1e-9:  # no width would say that nothing can vary
         low = high = math.nan
-    above: dict[float, float] = {}
-    below: dict[float, float] = {}
-    for margin in margins:
-        for sign, found in ((1.0, above), (-1.0, below)):
-            wrong = int((sign * drawn <= sign * margin).sum())
-            found[margin] = max(
-                (wrong + 1) / (len(drawn) + 1),
-                _student_p(sign * (effect - margin), error, len(units)),
-                _counted_p(values, margin, sign),
-            )
+
+    def p_value(margin: float, sign: float) -> float:
+        wrong = int((sign * drawn <= sign * margin).sum())
+        student = _student_p(sign * (effect - margin), error, len(units))
+        return max((wrong + 1) / (len(drawn) + 1), student, _counted_p(values, margin, sign))
+
+    above, below = ({margin: p_value(margin, sign) for margin in margins} for sign in (1.0, -1.0))
     return Evidence(effect, low, high, len(groups), len(values), above, below, _note(groups))
 
 
@@ -90,26 +86,23 @@ def sign_test(differences: Differences, margins: Sequence[float], rng: torch.Gen
     It is about the median: of skew numbers it may say `above` where the mean is not.
     """
     groups = _checked(differences)
-    sized = paired_bootstrap(differences, (), rng)
-    above: dict[float, float] = {}
-    below: dict[float, float] = {}
-    ties = 0
-    for margin in margins:
+    medians = torch.stack([group.quantile(0.5) for group in groups])
+    spread = float(medians.std()) / len(medians) ** 0.5 if len(medians) > 1 else 0.0
+
+    def p_value(margin: float, sign: float) -> float:
         signs = [torch.sign(group - margin) for group in groups]
         pooled = torch.cat(signs)
-        ties = max(ties, dropped := int((pooled == 0).sum()))
-        medians = torch.stack([group.quantile(0.5) for group in groups])
-        for sign, found in ((1.0, above), (-1.0, below)):
-            hits, n = int((sign * pooled > 0).sum()), len(pooled) - dropped
-            found[margin] = _binomial_p(hits, n, 0.5)
-            if len(groups) > 1:
-                for mean, error in (
-                    (float(_units(signs).mean()), _standard_error(signs)),
-                    (float(medians.mean()) - margin, float(medians.std()) / len(medians) ** 0.5),
-                ):
-                    found[margin] = max(found[margin], _student_p(sign * mean, error, len(groups)))
+        p = _binomial_p(int((sign * pooled > 0).sum()), int((pooled != 0).sum()), 0.5)
+        if len(groups) == 1:
+            return p
+        of_signs = _student_p(sign * float(_units(signs).mean()), _standard_error(signs), len(groups))
+        return max(p, of_signs, _student_p(sign * (float(medians.mean()) - margin), spread, len(groups)))
+
+    above, below = ({margin: p_value(margin, sign) for margin in margins} for sign in (1.0, -1.0))
+    ties = max(int((torch.cat(groups) == margin).sum()) for margin in margins)
+    sized = paired_bootstrap(differences, (), rng)
     note = "; ".join(filter(None, (f"{ties} ties dropped" if ties else "", sized.note)))
-    return Evidence(sized.effect, sized.low, sized.high, sized.seeds, sized.n, above, below, note)
+    return replace(sized, above=above, below=below, note=note)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
