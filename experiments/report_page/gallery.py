@@ -38,27 +38,25 @@ class Shown:
     pictures: tuple[Picture, ...]
 
 
-@dataclass(frozen=True)
-class Gallery:
-    """The games whose figures are shown, and sentences about what was left out."""
-
-    shown: tuple[Shown, ...]
-    left_out: tuple[str, ...]
-
-
-def gallery(played: Sequence[Pooled], records: Callable[[str], dict[str, Any]], most: int, budget: int) -> Gallery:
-    """Draw the figures of the first `most` games, while they take at most `budget` bytes of the page.
+def gallery(
+    played: Sequence[Pooled], records: Callable[[str], dict[str, Any]], most: int, budget: int
+) -> tuple[list[Shown], list[str]]:
+    """The figures of the first `most` games, while they take at most `budget` bytes; and what was left out, in words.
 
     The first game of every cell comes before the second of any. A game's figures are shown together or not at all. A
-    record that cannot be drawn is named in `left_out`.
+    record that cannot be drawn is named.
     """
+    import pandas as pd
+
+    every = pd.concat([each.games for each in played]).drop_duplicates("digest")
+    every = every.assign(turn=every.groupby("cell").cumcount()).sort_values(["turn", "cell"], kind="stable")
+    games = {each.game.name: each.game for each in played}
     shown: list[Shown] = []
     left_out: list[str] = []
     used = 0
-    turns = [(turn, game, row) for each in played for turn, game, row in _turns(each, most)]
-    for _, game, row in sorted(turns, key=lambda each: (each[0], each[2]["cell"]))[:most]:
+    for row in every.head(most).to_dict("records"):
         try:
-            drawn = _drawn(game, row, records(str(row["path"])))
+            drawn = _drawn(games[row["played"]], row, records(str(row["path"])))
         except Exception as error:  # whatever a game's own drawing stumbles over in a record from elsewhere
             left_out.append(
                 f"The figures of {row['path']} cannot be drawn from its record ({type(error).__name__}: {error})."
@@ -72,14 +70,7 @@ def gallery(played: Sequence[Pooled], records: Callable[[str], dict[str, Any]], 
             )
             break
         shown += [drawn] if drawn.pictures else []
-    return Gallery(tuple(shown), tuple(left_out))
-
-
-def _turns(pooled: Pooled, most: int) -> list[tuple[int, Game, dict[str, Any]]]:
-    """The first `most` games in turns of one of each cell: the turn, the game, and its first row."""
-    every = pooled.games.drop_duplicates("digest")
-    first = every.assign(turn=every.groupby("cell").cumcount()).sort_values(["turn", "cell"], kind="stable").head(most)
-    return [(int(row["turn"]), pooled.game, row) for row in first.to_dict("records")]
+    return shown, left_out
 
 
 def _drawn(game: Game, row: Mapping[str, Any], record: Mapping[str, Any]) -> Shown:

@@ -7,7 +7,6 @@ import hashlib
 import json
 import math
 import re
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,10 @@ NUMERIC = re.compile(r"[+\-\N{MINUS SIGN}–]?\d|–$")
 
 def rendered(template: str, **values: Any) -> str:
     """A template of this package; it escapes every value that it does not call safe."""
-    return _environment().get_template(template).render(values)
-
-
-@cache
-def _environment() -> Environment:
-    loader = FileSystemLoader(FOLDER)
-    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    reader = FileSystemLoader(FOLDER)
+    made = Environment(loader=reader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.filters |= {"number": number, "count": count}
-    return made
+    return made.get_template(template).render(values)
 
 
 def html_of(text: str) -> str:

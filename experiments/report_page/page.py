@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.report_page.claims import claims_section
 from experiments.report_page.columns import SETTINGS, columns
-from experiments.report_page.encode import Overrides, cells, filled
+from experiments.report_page.encode import Overrides, cells, filled, ranges
 from experiments.report_page.encode import games as games_of
 from experiments.report_page.gallery import gallery
 from experiments.report_page.heatmap import heatmap
 from experiments.report_page.markup import asset, count, inline_hash, rendered, script_json
-from experiments.report_page.overview import overview
 from experiments.report_page.pool import Pooled, pool
 from games.game import Game
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 20_000_000
 MARGIN = 40_000  # bytes for the remarks, which are known last
 REMARKS = 50  # that are shown
+LISTED = 12  # names of one kind
 STYLES = ("page.css", "table.css")
 SCRIPTS = ("page.js", "heatmap.js", "results.js")
 
@@ -84,32 +84,62 @@ def build(
     played = pool(frame, games)
     every = pd.concat([each.games for each in played])
     n_games, n_cells = int(every["digest"].nunique()), int(every["cell"].nunique())
-    pictures = gallery(played, records, options.figures, options.figure_bytes)
+    pictures, left_out = gallery(played, records, options.figures, options.figure_bytes)
     shown = [_shown(each) for each in played]
     values = {
-        "options": options, "claims": claims_section(tables), "shown": pictures.shown, "played": shown,
+        "options": options, "claims": claims_section(tables), "shown": pictures, "played": shown,
         "games": n_games, "cells": n_cells, "filter": shlex.join(options.filters), "most_remarks": REMARKS,
-        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), **overview(every, options.filters, options.store),
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), **_overview(every, options),
         **_code(),
     }  # fmt: skip
     head = script_json({"settings": {**SETTINGS, "part": "what a row is about"}, "played": shown})
     taken = len(head) + len(rendered("template.html", **values, remarks=[], data="").encode())
-    room = options.page_bytes - MARGIN - taken
+    numbers, cut = _numbers(played, every, overrides, options, options.page_bytes - MARGIN - taken)
+    left_out += cut
+    remarks = [*options.remarks, *_repeated(played), *left_out]
+    html = rendered("template.html", **values, remarks=remarks, data=f"{head[:-1]},{numbers}}}")
+    return Page(html, n_games, tuple(left_out))
+
+
+def _numbers(
+    played: Sequence[Pooled], every: DataFrame, overrides: Overrides, options: Options, room: int
+) -> tuple[str, list[str]]:
+    """The entries `cells` and `games` of the page's data, as many as have `room`; and what was left out, in words."""
+    n_games, n_cells = int(every["digest"].nunique()), int(every["cell"].nunique())
     cell_text, kept = filled(lambda k: script_json(cells(played, overrides, k)), n_cells, room)
     of_kept = int(every.loc[every["cell"] < kept, "digest"].nunique())
     game_text, listed = filled(
         lambda k: script_json(games_of(played, options.folder, kept, k)), of_kept, room - len(cell_text)
     )
-    left_out = list(pictures.left_out)
+    cut = []
     if kept < n_cells:
-        left_out.append(f"{count(n_cells - kept, 'cell')} of {n_cells:,} left out of the table and of the commands.")
+        cut.append(f"{count(n_cells - kept, 'cell')} of {n_cells:,} left out of the table and of the commands.")
     if listed < n_games:
-        left_out.append(f"{count(n_games - listed, 'game')} of {n_games:,} left out of the table of games.")
-    if kept < n_cells or listed < n_games:
-        left_out.append(f"The page would exceed {options.page_bytes / 1e6:g} MB; give a filter to see the others.")
-    remarks = [*options.remarks, *_repeated(played), *left_out]
-    data = f'{head[:-1]},"cells":{cell_text},"games":{game_text}}}'
-    return Page(rendered("template.html", **values, remarks=remarks, data=data), n_games, tuple(left_out))
+        cut.append(f"{count(n_games - listed, 'game')} of {n_games:,} left out of the table of games.")
+        cut.append(f"The page would exceed {options.page_bytes / 1e6:g} MB; give a filter to see the others.")
+    return f'"cells":{cell_text},"games":{game_text}', cut
+
+
+def _overview(games: DataFrame, options: Options) -> dict[str, Any]:
+    """The `tiles`, such as `12 games`, and the `facts` below them, each a heading and words."""
+    seeds = sorted({int(seed) for seed in games["seed"]})
+    numbers = {"game": games["digest"].nunique(), "cell": games["cell"].nunique(), "seed": len(seeds)}
+    days = games["created"].astype(str).str[:10]
+    said = {
+        "seeds": ranges(seeds) if len(ranges(seeds)) < 80 else f"{seeds[0]} to {seeds[-1]}",
+        "played": " to ".join(dict.fromkeys([days.min(), days.max()])), "toolkit": _listed(games, "toolkit"),
+        "filter": shlex.join(options.filters) or "none: every game of the store", "store": options.store,
+    }  # fmt: skip
+    return {
+        "tiles": [count(n, noun) for noun, n in numbers.items()],
+        "facts": {name: _listed(games, name) for name in SETTINGS} | said,
+    }
+
+
+def _listed(games: DataFrame, column: str) -> str:
+    names = sorted({str(name) for name in games[column]})
+    rest = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + rest + (f" ({len(names)})" if len(names) > 1 else "")
 
 
 def _shown(pooled: Pooled) -> dict[str, Any]:

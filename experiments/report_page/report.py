@@ -82,7 +82,7 @@ def _report(options: argparse.Namespace, made_by: str) -> None:
     make_importable(options.config_dir)
     remarks: list[str] = []
     known = known_games(options.config_dir, remarks.append)
-    every = results.frame(options.store, notify=_silent, games=known)
+    every = results.frame(options.store, notify=lambda _: None, games=known)  # what is unreadable comes with it
     remarks += [f"The record {path} was left out: {why}." for path, why in every.attrs["unreadable"]]
     if every.empty:
         damaged = f" ({len(remarks)} damaged records)" if remarks else ""
@@ -113,10 +113,6 @@ def _report(options: argparse.Namespace, made_by: str) -> None:
     for sentence in (*remarks, *unread, *page.left_out):
         print(sentence, file=sys.stderr)
     print(f"{options.output}: {count(page.games, 'game')}, {len(content) / 1e6:.1f} MB")
-
-
-def _silent(_: str) -> None:
-    """What is unreadable comes back with the frame, and is said once at the end."""
 
 
 def _overrides(path: str) -> list[str]:

@@ -13,6 +13,7 @@ from experiments.report_page.page import Options, build
 from tests.experiments.report_page import synthetic
 from tests.experiments.report_page.pages import GAMES, HOSTILE, make, overrides, write
 from tests.experiments.report_page.reader import CHROMIUM, DRIVER, PHONE, WIDE, Reader
+from tests.experiments.report_page.test_several_games import page as several
 
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium or chromedriver is not installed")
 
@@ -157,6 +158,32 @@ def test_the_heat_map_shows_the_means_and_follows_the_choice(reader: Reader, add
     assert set(wanted) < set(before)
     reader.driver.execute_script("chooseData.value = 'mnist'; chooseData.dispatchEvent(new Event('change'))")
     reader.until(f"{numbers}.some((text) => text.endsWith('n = 3'))")
+
+
+def test_of_several_games_one_is_looked_at(reader: Reader, tmp_path: Path) -> None:
+    reader.open(write(several(Options(figures=0)), tmp_path / "several.html"))
+    assert reader.ask("[...chooseGame.options].map((option) => option.textContent)") == ["forge", "request"]
+    assert not reader.ask("document.getElementById('choose-game').hidden")
+    assert reader.rows() == 2
+    assert reader.ask("document.querySelector('#heatmap-all') !== null")
+    reader.click("#show-games")
+    reader.until("tables.games && document.querySelectorAll('#games-table .tabulator-row').length === 8")
+    choose = "chooseGame.value = '1'; chooseGame.dispatchEvent(new Event('change'))"
+    reader.driver.execute_script(choose)
+    reader.until("tables.games && document.querySelectorAll('#games-table .tabulator-row').length > 8")
+    assert reader.ask("tables.games.rows.length") == 2 * 72
+    assert reader.ask(
+        "document.querySelector('#heatmap-all') === null && document.querySelector('#heatmap-over') !== null"
+    )
+    reader.click("#show-cells")
+    assert reader.rows() == 72
+    reader.click("#cells-table .tabulator-row [tabulator-field=unlearning]")
+    assert reader.ask("document.getElementById('details-where').textContent").startswith("request, ")
+    reader.click("#close")
+    reader.driver.execute_script(choose.replace("1", "0"))
+    reader.until("tables.cells.rows.length === 2 && document.querySelector('#heatmap-all') !== null")
+    assert reader.ask("document.getElementById('scale-name').textContent").startswith("Mean passed (%)")
+    assert reader.complaints() == []
 
 
 def test_dark_and_back(reader: Reader, address: str) -> None:
