@@ -98,8 +98,9 @@ class Game:
     """A game: its fields are its settings, its methods what it does; whatever a game may leave out has a default here.
 
     A game is a frozen dataclass of pydantic with a `name`, the `headline` (the metric of heat maps and Hydra's score;
-    larger = the crook wins), `play` and `metrics`. `code` are the modules that compute its numbers, on which the keys
-    of finished games depend; those that only show numbers do not belong there.
+    larger = the crook wins), `play` and `metrics`. Where a metric `HEADLINE_defended` says what a defense left of the
+    headline, heat maps show that in their panels with a defense. `code` are the modules that compute its numbers, on
+    which the keys of finished games depend; those that only show numbers do not belong there.
     """
 
     name: ClassVar[str]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,13 +42,17 @@ def command(config: Mapping[str, Any], seeds: int | list[int] | None = None) -> 
     belong to the machine (device, threads, store) are left out. A component that `conf/` does not have is named by its
     `_target_`.
     """
-    words = list(overrides(config))
-    found = [config["seed"]] if seeds is None else [seeds] if isinstance(seeds, int) else sorted(set(seeds))
+    return line(overrides(config), [config["seed"]] if seeds is None else [seeds] if isinstance(seeds, int) else seeds)
+
+
+def line(words: Iterable[str], seeds: Iterable[int]) -> str:
+    """The line for a shell that plays these seeds with these overrides; several are a sweep, none are left to type."""
+    found = sorted(set(seeds))
     if len(found) > 1:
-        return " ".join([f"{PROGRAM} -m", *map(shlex.quote, [*words, f"seed={','.join(map(str, found))}"])])
-    if found != [0]:
-        words.append(f"seed={found[0]}")
-    return " ".join([PROGRAM, *map(shlex.quote, words)])
+        together = found[-1] - found[0] + 1 == len(found)
+        swept = f"range({found[0]},{found[-1] + 1})" if together else ",".join(map(str, found))
+        return f"{PROGRAM} -m {shlex.join([*words, f'seed={swept}'])}"
+    return " ".join([PROGRAM, *map(shlex.quote, [*words, *(f"seed={seed}" for seed in found if seed)])])
 
 
 def overrides(config: Mapping[str, Any]) -> Iterator[str]:

@@ -7,16 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.report_page.markdown import html_of
-from experiments.report_page.markup import as_float, count, escape, number
+from experiments.report_page.markup import as_float, count, html_of, number, rendered
 from experiments.storage.records import is_unchanged
 
 VERDICTS = {"holds": ("✓", "yes"), "does not hold": ("✕", "no"), "not decided": ("?", "open")}  # sign, style
 UNDECIDED = "not decided"
-ABSENT = (
-    "<p>No table has been made yet. <code>python experiments/tables.py table=uncertainty</code> makes one and checks "
-    "its claims.</p>"
-)
 
 
 def read_tables(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -40,29 +35,24 @@ def read_tables(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 def claims_section(tables: Sequence[Mapping[str, Any]]) -> str:
     """The claims of all tables as HTML; where there is no table, the command that makes one."""
-    return "".join(map(_table, tables)) or ABSENT
+    return rendered("claims.html", tables=[_table(each) for each in tables])
 
 
-def _table(content: Mapping[str, Any]) -> str:
-    name = escape(content.get("title") or content.get("name") or "Table")
-    facts = [escape(str(content[key]).partition("T")[0]) for key in ("size", "date") if content.get(key)]
+def _table(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What the template shows of a table; plain text but for `html`, which is safe."""
+    facts = [str(content[key]).partition("T")[0] for key in ("size", "date") if content.get(key)]
     claims = [each for each in content.get("claims") or [] if isinstance(each, Mapping)]
     verdicts = [str(each.get("verdict", UNDECIDED)) for each in claims]
-    facts += [f"{verdicts.count(verdict)} {escape(verdict)}" for verdict in dict.fromkeys(verdicts)]
-    aside = f" <small>{', '.join(facts)}</small>" if facts else ""
+    facts += [f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts)]
     reach = _reach(claims)
-    listed = "".join(_claim(each, reach[str(each.get("unit"))]) for each in claims)
-    tests = dict.fromkeys(str(each["test"]) for each in claims if each.get("test"))
-    parts = [f"<article class=claims><h3>{name}{aside}</h3>"]
-    parts.append(f"<ol class=claim-list>{listed}</ol>" if claims else "<p>This table has no claims.</p>")
-    parts += [f"<p class=made-by>Test: {escape(test)}.</p>" for test in tests]
-    if source := content.get("source"):
-        parts.append(f"<p class=made-by>Source of the claims: {escape(source)}</p>")
-    if text := content.get("markdown"):
-        parts.append(f"<details><summary>The table</summary>{html_of(_without_claims(str(text)))}</details>")
-    if command := content.get("command"):
-        parts.append(f"<p class=made-by>Made by <code>{escape(command)}</code></p>")
-    return "".join([*parts, "</article>"])
+    text = str(content.get("markdown") or "")
+    return {
+        "title": str(content.get("title") or content.get("name") or "Table"), "facts": ", ".join(facts),
+        "claims": [_claim(each, reach[str(each.get("unit"))]) for each in claims],
+        "tests": list(dict.fromkeys(str(each["test"]) for each in claims if each.get("test"))),
+        "source": str(content.get("source") or ""), "command": str(content.get("command") or ""),
+        "html": html_of(_without_claims(text)),
+    }  # fmt: skip
 
 
 def _without_claims(text: str) -> str:
@@ -81,42 +71,23 @@ def _reach(claims: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     return reach
 
 
-def _claim(claim: Mapping[str, Any], reach: float) -> str:
+def _claim(claim: Mapping[str, Any], reach: float) -> dict[str, Any]:
+    """What the template shows of a claim, and where its whisker is drawn: 80 is zero, 72 the reach."""
     verdict = str(claim.get("verdict", UNDECIDED))
     sign, style = VERDICTS.get(verdict, ("·", "open"))
     low, effect, high = (as_float(claim.get(key)) for key in ("low", "effect", "high"))
     facts = []
-    if effect is not None:
-        unit = f" {escape(claim['unit'])}" if claim.get("unit") else ""
-        interval = "" if low is None or high is None else f" [{number(low, signed=True)}, {number(high, signed=True)}]"
-        facts.append(f"<b>{number(effect, signed=True)}</b>{interval}{unit}")
     measured, baseline = as_float(claim.get("measured")), as_float(claim.get("baseline"))
     if measured is not None and baseline is not None:
         facts.append(f"{number(measured)} against {number(baseline)}")
     if claim.get("n") is not None:
         seeds = f" in {count(claim['n_seeds'], 'seed')}" if isinstance(claim.get("n_seeds"), int) else ""
-        facts.append(f"n = {escape(claim['n'])}{seeds}")
+        facts.append(f"n = {claim['n']}{seeds}")
     adjusted = as_float(claim.get("p_adjusted"))
     if adjusted is not None:
-        facts.append(f"p&nbsp;= {adjusted:.2g} (Holm)" if adjusted >= 0.001 else "p&nbsp;&lt; 0.001 (Holm)")
-    detail = f"<small>{escape(claim['detail'])}</small>" if claim.get("detail") else ""
-    return (
-        f"<li class=claim><span class='badge {style}'><span aria-hidden=true>{sign}</span> {escape(verdict)}</span>"
-        f"<div><p class=claim-text>{escape(claim.get('text') or claim.get('id') or 'Claim')}</p>"
-        f"<p class=facts>{' · '.join(facts)}{detail}</p></div>{_whisker(low, effect, high, reach)}</li>"
-    )
-
-
-def _whisker(low: float | None, effect: float | None, high: float | None, reach: float) -> str:
-    """The effect with its interval beside zero, as a small drawing; the numbers stand next to it."""
-    if effect is None or reach <= 0:
-        return ""
-
-    def x(value: float) -> str:
-        return f"{80 + 72 * value / reach:.1f}"
-
-    bar = "" if low is None or high is None else f"<path class=bar d='M{x(low)} 12H{x(high)}'/>"
-    return (
-        "<svg class=whisker viewBox='0 0 160 24' aria-hidden=true><path class=axis d='M4 12H156'/>"
-        f"{bar}<path class=zero d='M80 3V21'/><circle cx={x(effect)} cy=12 r=3.2 /></svg>"
-    )
+        facts.append(f"p\u00a0= {adjusted:.2g} (Holm)" if adjusted >= 0.001 else "p\u00a0< 0.001 (Holm)")
+    return {
+        "sign": sign, "style": style, "verdict": verdict, "text": str(claim.get("text") or claim.get("id") or "Claim"),
+        "low": low, "effect": effect, "high": high, "unit": str(claim.get("unit") or ""), "facts": facts,
+        "detail": str(claim.get("detail") or ""), "reach": reach,
+    }  # fmt: skip

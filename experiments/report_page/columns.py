@@ -1,59 +1,58 @@
-"""What the results table of the page shows: which columns, under which headings, in which units."""
+"""The columns of the results table: what was chosen from each group, and the metrics as their game defines them."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
-DIRECTIONS = {"over": "over-confidence", "under": "under-confidence"}
+from games.game import Game, Metric
+
+# groups of settings in the order of the table, and what stands in each
+SETTINGS = {
+    "attack": "what the crook does", "unlearning": "how the provider forgets",
+    "defense": "what the defender does about it", "data": "what the victim was trained on",
+    "model": "the victim's architecture", "training": "how it was trained", "game": "what was played",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its key in the frame, its heading, its group of columns, and how its numbers are written."""
+    """One metric: its key in the frame, the heading over several columns, its own, and how its numbers are written."""
 
     key: str
     title: str
-    group: str = ""
-    digits: int = 3
-    percent: bool = False
-    signed: bool = False
-    printed: bool = True  # on paper, where there is room for fewer columns
-    help: str = ""
+    group: str
+    digits: int
+    signed: bool
+    help: str
 
 
-SETTINGS = (
-    Column("attack", "attack", help="what the requester does"),
-    Column("access", "access", help="white-box: sees the model; black-box: only asks it; empty: needs no access"),
-    Column("procedure", "procedure", help="how the provider unlearns"),
-    Column("defense", "defense", help="what the provider does about malicious requests; in brackets its score"),
-    Column("data", "data"),
-    Column("model", "model"),
-    Column("mode", "mode", help="single: one request per target; set: one request for all targets of a direction"),
-    Column("direction", "direction", help="over: the attacker raises confidence; under: lowers it"),
-)
+def in_report(game: Game) -> list[Metric]:
+    """The metrics that a report of the game shows; those under one heading stand together."""
+    shown = [metric for metric in game.metrics() if "report" in metric.shown]
+    heads = list(dict.fromkeys(map(_head, shown)))
+    return sorted(shown, key=lambda metric: heads.index(_head(metric)))
 
-METRICS = (
-    Column("effect", "effect", "Effect", signed=True,
-           help="what the attack attained of its own goal, minus what a random request of its size did"),
-    Column("effect_defended", "with defense", "Effect", signed=True,
-           help="the same where both went through the defense; with none: whole streams"),
-    Column("success_after", "success", "Targets (%)", 0, True,
-           help="targets on which the attack reached its own goal"),
-    Column("success_defended", "with defense", "Targets (%)", 0, True,
-           help="the same with the defense; with none: in the whole stream"),
-    Column("kept_after", "label kept", "Targets (%)", 0, True, printed=False,
-           help="targets whose predicted label stayed after the attack"),
-    Column("confidence_before", "before", "Confidence", help="mean probability of the label predicted at first"),
-    Column("confidence_after", "after", "Confidence", help="after the attacker's request"),
-    Column("confidence_random", "random", "Confidence", help="after a random request of the same size"),
-    Column("confidence_nearest", "nearest", "Confidence", printed=False,
-           help="after as many records nearest to the target were deleted"),
-    Column("confidence_defended", "defended", "Confidence",
-           help="after the accepted requests; with no defense: the whole stream"),
-    Column("accuracy_before", "before", "Test accuracy (%)", 1, True, printed=False),
-    Column("accuracy_after", "after", "Test accuracy (%)", 1, True, printed=False),
-    Column("auroc", "AUROC", "Filter", help="how well the defense's score tells malicious from benign requests"),
-    Column("tpr_at_5", "TPR at 5%", "Filter", help="malicious requests caught at 5% false positives"),
-    Column("queries", "queries", "Cost", 0, printed=False, help="black-box queries of the attack"),
-    Column("seconds", "seconds", "Cost", 1, printed=False, help="victim, attack and judgement together"),
-)  # fmt: skip
+
+def columns(game: Game) -> Iterator[Column]:
+    """The columns of the metrics that a report shows; several metrics with one label are told apart by their names."""
+    for head, metrics in groupby(in_report(game), key=_head):
+        mine = list(metrics)
+        one_label = len(mine) > 1 and len({metric.label for metric in mine}) == 1
+        shared = os.path.commonprefix([metric.name for metric in mine]).rpartition("_")[0]  # noqa: RUF071 (no paths)
+        for metric in mine:
+            name = metric.name.removeprefix(f"{shared}_").replace("_", " ")
+            group = f"{head[0].upper()}{head[1:]}" if metric.group or one_label else ""
+            title = name if one_label else metric.label
+            yield Column(metric.name, title, group, metric.digits, metric.signed, metric.help)
+
+
+def _head(metric: Metric) -> str:
+    return metric.group or metric.label
+
+
+def factor(metric: Metric) -> float:
+    """By what its numbers are multiplied where they are shown."""
+    return 1.0 if metric.scale == "plain" else 100.0

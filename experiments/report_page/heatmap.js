@@ -1,26 +1,30 @@
-// The heat map: per direction one drawing with two panels, without and with a defense.
+// The heat map: per part of the game one drawing with two panels, without and with a defense.
 
-const HEAT = DATA.heatmap;
+let HEAT; // of the game that is looked at
+let LARGEST;
 const PAPER_WIDTH = 680; // of the text on A4 paper, in CSS pixels
 const ROOMY = 80; // pixels that a field needs for its number
 const RIGHT = 4;
-const LARGEST = Math.max(0.05, ...HEAT.panels.flatMap((panel) => panel.cells.map((cell) => Math.abs(cell.mean))));
 
-function choice(id, names, every) {
-  const label = byId(id);
-  const select = label.querySelector("select");
-  (every === null ? names : ["", ...names]).forEach((name) => select.append(element("option", name || every, { value: name })));
-  label.hidden = select.options.length < 2;
-  if (!label.hidden) byId("heatmap-controls").hidden = false;
-  select.addEventListener("change", drawHeatmaps);
-  return select;
+const [chooseData, chooseDefense] = ["choose-data", "choose-defense"].map((id) => byId(id).querySelector("select"));
+
+function choices(select, names) {
+  select.replaceChildren(...names.map((name) => element("option", name || "all", { value: name })));
+  select.parentElement.hidden = names.length < 2;
 }
 
-byId("scale-low").textContent = numberText(-LARGEST, 2, true);
-byId("scale-high").textContent = numberText(LARGEST, 2, true);
-
-const chooseData = choice("choose-data", HEAT.data, HEAT.data.length ? "all" : "");
-const chooseDefense = choice("choose-defense", HEAT.defenses, null);
+function startHeatmap() {
+  HEAT = DATA.played[PLAYED].heatmap;
+  LARGEST = Math.max(0.05, ...HEAT.panels.flatMap((panel) => panel.cells.map((cell) => Math.abs(cell.mean))));
+  byId("scale-name").textContent = `Mean ${HEAT.label}; larger is what the attacker wants`;
+  byId("scale-low").textContent = numberText(-LARGEST, 2, true);
+  byId("scale-high").textContent = numberText(LARGEST, 2, true);
+  choices(chooseData, ["", ...HEAT.data]);
+  choices(chooseDefense, HEAT.defenses);
+  byId("heatmap-controls").hidden = chooseData.length < 2 && chooseDefense.length < 2;
+  byId("heatmap-panels").replaceChildren();
+  drawHeatmaps();
+}
 
 const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;"); // Plotly reads tags
 
@@ -36,11 +40,11 @@ function trace(panel, scale, place) {
   const z = HEAT.attacks.map(() => HEAT.procedures.map(() => null));
   const hover = HEAT.attacks.map(() => HEAT.procedures.map(() => ""));
   for (const cell of panel.cells) {
-    const interval = cell.low === null ? "no interval: no spread seen" : `95% interval ${numberText(cell.low, 3, true)} to ${numberText(cell.high, 3, true)}`;
+    const interval = cell.low === null ? "no interval: no spread seen" : `95% interval ${numberText(cell.low, HEAT.digits, true)} to ${numberText(cell.high, HEAT.digits, true)}`;
     z[cell.attack][cell.procedure] = cell.mean;
     hover[cell.attack][cell.procedure] = `<b>${plain(HEAT.attacks[cell.attack])} against ${plain(HEAT.procedures[cell.procedure])}</b><br>`
-      + `${panel.defense === null ? "no defense" : `defense ${plain(panel.defense)}`}, ${HEAT.directions[panel.direction]}<br>`
-      + `mean effect ${numberText(cell.mean, 3, true)}<br>${interval}<br>goal: ${plain(cell.goal)}<br>${cell.n} game${cell.n === 1 ? "" : "s"} of ${cell.cells} cell${cell.cells === 1 ? "" : "s"}`;
+      + `${panel.defense === null ? "no defense" : `defense ${plain(panel.defense)}`}, ${plain(HEAT.parts[panel.part])}<br>`
+      + `mean ${plain(HEAT.label)} ${numberText(cell.mean, HEAT.digits, true)}<br>${interval}<br>${cell.goal ? `goal: ${plain(cell.goal)}<br>` : ""}${cell.n} game${cell.n === 1 ? "" : "s"} of ${cell.cells} cell${cell.cells === 1 ? "" : "s"}`;
   }
   return {
     type: "heatmap", z, hovertext: hover, hovertemplate: "%{hovertext}<extra></extra>", hoverongaps: false, xgap: 3, ygap: 3,
@@ -56,7 +60,7 @@ function numbers(panel, scale, place, narrow) { // what is written into the fiel
     const ink = readable(middle.map((c, i) => c + share * (end[i] - c)));
     return {
       x: cell.procedure, y: cell.attack, xref: `x${place}`, yref: `y${place}`, showarrow: false,
-      text: `${numberText(cell.mean, narrow ? 2 : 3, true)}<br><span style="font-size:82%">n = ${cell.n.toLocaleString("en")}</span>`,
+      text: `${numberText(cell.mean, Math.min(HEAT.digits, narrow ? 2 : 3), true)}<br><span style="font-size:82%">n = ${cell.n.toLocaleString("en")}</span>`,
       font: { color: ink, size: narrow ? 11.5 : 13.5 },
     };
   });
@@ -111,16 +115,16 @@ function drawHeatmaps() {
   const width = Math.floor(screenState ? PAPER_WIDTH : box.clientWidth);
   if (!width) return;
   const narrow = fieldWidth(width, false) < ROOMY; // then one panel below the other
-  for (const direction of Object.keys(HEAT.directions)) {
-    const panels = HEAT.panels.filter((each) => each.direction === direction && each.data === chooseData.value
+  for (const [part, name] of Object.entries(HEAT.parts)) {
+    const panels = HEAT.panels.filter((each) => each.part === part && each.data === chooseData.value
       && (each.defense === null || each.defense === chooseDefense.value));
     if (!panels.length) continue;
-    let place = byId(`heatmap-${direction}`);
+    let place = byId(`heatmap-${part}`);
     if (!place) {
       const panel = element("div", undefined, { class: "panel" });
-      const name = HEAT.directions[direction];
-      place = element("div", undefined, { id: `heatmap-${direction}`, role: "img", "aria-label": `Heat map of the mean effect, ${name}; the same numbers follow as a table.` });
-      panel.append(element("h3", name[0].toUpperCase() + name.slice(1)), place);
+      const label = `Heat map of the mean ${HEAT.label}, ${name}; the same numbers follow as a table.`;
+      place = element("div", undefined, { id: `heatmap-${part}`, role: "img", "aria-label": label });
+      panel.append(element("h3", name), place);
       box.append(panel);
     }
     const scale = [[0, colour("--heat-low")], [0.5, colour("--heat-middle")], [1, colour("--heat-high")]];
@@ -129,7 +133,10 @@ function drawHeatmaps() {
   }
 }
 
+for (const select of [chooseData, chooseDefense]) select.addEventListener("change", drawHeatmaps);
 document.addEventListener("colours", drawHeatmaps);
+document.addEventListener("game", startHeatmap);
+startHeatmap();
 let drawnWidth = 0; // an observer also speaks when the height changes, as it does by drawing
 new ResizeObserver(([{ contentRect: { width } }]) => {
   if (screenState || width === drawnWidth) return;

@@ -1,49 +1,50 @@
-"""The heat map attack x procedure: the mean effect, by the attack's own goal, positive where it is as wanted."""
+"""The heat map attack x procedure: the mean of a game's headline, larger where the crook wins."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from experiments.report_page.columns import DIRECTIONS
-from experiments.report_page.markup import escape, number, table
-from experiments.report_page.pool import Pooled, codes, mean_and_interval, newest_per_seed, settings
+from experiments.report_page.columns import factor
+from experiments.report_page.pool import Pooled, behind_defense, codes, intervals, newest_per_seed, settings
+from games.game import Metric, headline
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 EVERY = ""  # the name of the choice `all data sets`
-NO_DEFENSE = "none"
-# settings on which the effect of the attack alone does not depend
-OF_STREAMS = tuple(
-    f"stream.{name}" for name in ("benign_per_malicious", "benign", "harder", "benign_batches", "calibration_batches")
-)
+AXES = ["attack", "unlearning"]
 
 
 def heatmap(pooled: Pooled) -> dict[str, Any]:
     """What the page draws: the names of both axes, the choices, and one panel per choice.
 
-    Panels without a defense hold the effect of the attack alone. The same attack played against several defenses has
-    the same effect before them, so it counts once. Panels with a defense hold what that defense left of the effect.
+    Panels with a defense hold the games that were played with it. Where the game has a metric `HEADLINE_defended`,
+    they hold that, and the panels without a defense hold the headline of all games: the same attack played against
+    several defenses has the same one before them, so it counts once.
     """
-    games = pooled.games
-    games = games.assign(alone=games["effect"], left=games["effect_defended"])
-    alone = [name for name in settings(games, without=["defense", "fresh_seeds", "judge"]) if name not in OF_STREAMS]
-    games["game"] = codes(games, alone)
-    once = newest_per_seed(games, ["game", "direction"])
-    defended = newest_per_seed(games[games["defense"] != NO_DEFENSE], ["cell", "direction"])
-    data, defenses = _names(games, "data"), _names(defended, "defense_name")
-    attacks, procedures = _names(games, "who"), _names(games, "procedure")
-    panels = []
-    for direction in (name for name in DIRECTIONS if (games["direction"] == name).any()):
-        for name in [EVERY, *data] if len(data) > 1 else [EVERY]:
-            for defense in (None, *defenses):
-                part = once if defense is None else defended[defended["defense_name"] == defense]
-                part = part[(part["direction"] == direction) & (part["data"].eq(name) if name else True)]
-                cells = _cells(part, "alone" if defense is None else "left", attacks, procedures)
-                panels.append({"direction": direction, "data": name, "defense": defense, "cells": cells})
+    games, alone = pooled.games, headline(pooled.game)
+    behind = behind_defense(pooled.game)
+    if behind is None:
+        once = newest_per_seed(games[games["undefended"]], ["cell", "part"])
+    else:
+        once = newest_per_seed(games.assign(before=codes(games, settings(games, "defense"))), ["before", "part"])
+    defended = newest_per_seed(games[~games["undefended"]], ["cell", "part"])
+    data, attacks, procedures = (_names(games, name) for name in ("data", *AXES))
+    choices: list[tuple[str | None, DataFrame, Metric]] = [(None, once, alone)] if len(once) else []
+    for name in _names(defended, "defense"):
+        choices.append((name, defended[defended["defense"] == name], behind or alone))
+    parts = {str(part): ", ".join(dict.fromkeys(mine)) for part, mine in games.groupby("part")["heading"]}
+    panels = [
+        {"part": part, "data": name, "defense": defense, "cells": _cells(mine[chosen], metric, attacks, procedures)}
+        for part in parts
+        for name in ([EVERY, *data] if len(data) > 1 else [EVERY])
+        for defense, mine, metric in choices
+        for chosen in [(mine["part"] == part) & ((mine["data"] == name) | (name == EVERY))]
+    ]
     return {
-        "attacks": attacks, "procedures": procedures, "data": data if len(data) > 1 else [], "defenses": defenses,
-        "directions": DIRECTIONS, "panels": panels,
+        "attacks": attacks, "procedures": procedures, "data": data if len(data) > 1 else [],
+        "defenses": [name for name, _, _ in choices if name is not None], "parts": parts, "panels": panels,
+        "label": alone.label, "digits": alone.digits,
     }  # fmt: skip
 
 
@@ -51,49 +52,25 @@ def _names(games: DataFrame, column: str) -> list[str]:
     return sorted(games[column].unique().tolist())
 
 
-def _cells(games: DataFrame, value: str, attacks: list[str], procedures: list[str]) -> list[dict[str, Any]]:
+def _cells(games: DataFrame, metric: Metric, attacks: list[str], procedures: list[str]) -> list[dict[str, Any]]:
     """One entry per attack and procedure that were played together: positions, mean, interval, goal, games, cells."""
-    games = games[games[value].notna()]
+    games = games[games[metric.name].notna()]
     if games.empty:
         return []
-    by = [games["who"], games["procedure"]]
-    goals = games["goal"].groupby(by, sort=False).first()
-    cells, n = (games["cell"].groupby(by, sort=False).nunique(), games["cell"].groupby(by, sort=False).size())
+    grouped = games.groupby(AXES, sort=False)
+    goals, cells, n = grouped["goal"].first(), grouped["cell"].nunique(), grouped.size()
     # cells of one seed share data, victims and targets: their mean is what a seed contributes
-    seeds = games.groupby(["who", "procedure", "seed"], sort=False)[value].mean().rename("effect").reset_index()
-    mean, low, high, _ = mean_and_interval(seeds, "effect", [seeds["who"], seeds["procedure"]], "effect")
+    seeds = games.groupby([*AXES, "seed"], sort=False)[metric.name].mean().reset_index()
+    found = intervals(seeds, metric, AXES) * factor(metric)
     return [
         {
-            "attack": attacks.index(who), "procedure": procedures.index(procedure),
-            "mean": round(float(mean[who, procedure]), 5), "n": int(n[who, procedure]),
-            "low": _end(low[who, procedure]), "high": _end(high[who, procedure]), "goal": str(goals[who, procedure]),
-            "cells": int(cells[who, procedure]),
+            "attack": attacks.index(key[0]), "procedure": procedures.index(key[1]), "mean": _rounded(mean),
+            "low": _rounded(low), "high": _rounded(high), "n": int(n[key]), "cells": int(cells[key]),
+            "goal": str(goals[key]),
         }
-        for who, procedure in mean.index
+        for key, mean, low, high in found.itertuples()
     ]  # fmt: skip
 
 
-def _end(value: float) -> float | None:
+def _rounded(value: float) -> float | None:
     return None if value != value else round(float(value), 5)
-
-
-def _ends(cell: dict[str, Any]) -> str:
-    if cell["low"] is None:
-        return ""
-    return f"{number(cell['low'], signed=True)} to {number(cell['high'], signed=True)}"
-
-
-def as_table(found: dict[str, Any]) -> str:
-    """The numbers of the heat map over all data sets as one HTML table, for readers who do not see colours."""
-    rows = [
-        (
-            escape(found["attacks"][cell["attack"]]), escape(found["procedures"][cell["procedure"]]),
-            DIRECTIONS[panel["direction"]], escape(panel["defense"] or "no defense"), number(cell["mean"], signed=True),
-            _ends(cell), escape(cell["goal"]), str(cell["n"]), str(cell["cells"]),
-        )
-        for panel in found["panels"]
-        if panel["data"] == EVERY
-        for cell in panel["cells"]
-    ]  # fmt: skip
-    heads = ("attack", "procedure", "direction", "defense", "mean effect", "95% interval", "goal", "games", "cells")
-    return table(heads, rows)

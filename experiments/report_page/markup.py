@@ -1,24 +1,55 @@
-"""Text that is safe inside HTML, and the assets of the page."""
+"""Text that is safe inside HTML: templates that escape, Markdown without HTML, data in a script; and the assets."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import json
 import math
 import re
-from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markdown_it import MarkdownIt
 
 FOLDER = Path(__file__).parent
 NUMERIC = re.compile(r"[+\-\N{MINUS SIGN}–]?\d|–$")
 
 
-def escape(value: object) -> str:
-    """`value` as text of an element or a quoted attribute."""
-    return html.escape(str(value), quote=True)
+def rendered(template: str, **values: Any) -> str:
+    """A template of this package; it escapes every value that it does not call safe."""
+    reader = FileSystemLoader(FOLDER)
+    made = Environment(loader=reader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {"number": number, "count": count}
+    return made.get_template(template).render(values)
+
+
+def html_of(text: str) -> str:
+    """The Markdown that tables are written in (headings, pipe tables, lists, `code`, emphasis); all else is plain text.
+
+    Columns with numbers align right, and tables scroll sideways.
+    """
+    reader = MarkdownIt("zero").enable(["table", "list", "heading", "backticks", "emphasis", "escape"])
+    tokens = reader.parse(text)
+    heads: list[Any] = []
+    column = 0
+    for token in tokens:
+        token.tag = "h4" if token.type.startswith("heading_") else token.tag
+    for token, inside in pairwise(tokens):
+        if token.type == "table_open":
+            heads = []
+        elif token.type == "tr_open":
+            column = 0
+        elif token.type == "th_open":
+            heads.append(token)
+        elif token.type == "td_open":
+            if NUMERIC.match(inside.content):
+                token.attrs["class"] = heads[column].attrs["class"] = "number"
+            column += 1
+    html = str(reader.renderer.render(tokens, reader.options, {}))
+    return html.replace("<table>", '<div class="scroll" tabindex="0"><table>').replace("</table>", "</table></div>")
 
 
 def script_json(value: Any) -> str:
@@ -62,19 +93,6 @@ def as_float(value: object) -> float | None:
     return x if math.isfinite(x) else None
 
 
-def count(n: int, noun: str, plural: str | None = None) -> str:
+def count(n: int, noun: str) -> str:
     """`1 game`, `12,000 games`."""
-    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A plain table of HTML cells, in a box that scrolls sideways; columns that begin with a number align right."""
-    classes = [" class=number" if NUMERIC.match(cell) else "" for cell in (rows[0] if rows else ())]
-    classes += [""] * (len(heads) - len(classes))
-    head = "".join(f"<th scope=col{kind}>{cell}</th>" for cell, kind in zip(heads, classes, strict=False))
-    body = "".join(f"<tr>{_row(row, classes)}</tr>" for row in rows)
-    return f"<div class=scroll tabindex=0><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-
-
-def _row(cells: Sequence[str], classes: Sequence[str]) -> str:
-    return "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(cells, classes, strict=False))
+    return f"{n:,} {noun if n == 1 else noun + 's'}"

@@ -3,6 +3,7 @@
 
 const DATA = JSON.parse(document.getElementById("page-data").textContent);
 const byId = (id) => document.getElementById(id);
+let PLAYED = 0; // which game the heat map and the tables are about
 
 function element(tag, text, attributes = {}) {
   const made = document.createElement(tag);
@@ -84,32 +85,31 @@ byId("copy-command").addEventListener("click", (event) => copy(byId("details-com
 
 const LISTED = 200; // records in the details; a cell may have thousands
 
-function gamesOfCells() { // per cell its games as [seed, game]; made when first asked for
-  const { cell, seed, game } = DATA.games.rows;
+function gamesOfCells() { // per cell its games as [seed, record]; made when first asked for
   const found = new Map();
   const seen = new Set();
-  cell.forEach((number, i) => {
-    if (seen.has(game[i])) return;
-    seen.add(game[i]);
-    if (!found.has(number)) found.set(number, []);
-    found.get(number).push([seed[i], game[i]]);
-  });
+  for (const { cell, seed, record } of DATA.games.rows) {
+    cell.forEach((number, i) => {
+      if (seen.has(record[i])) return;
+      seen.add(record[i]);
+      if (!found.has(number)) found.set(number, []);
+      found.get(number).push([seed[i], record[i]]);
+    });
+  }
   gamesOfCells = () => found; // eslint-disable-line no-func-assign
   return found;
 }
 
-const quoted = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`); // as a shell needs it
-
 function commandOf(row) {
-  if (row.game === undefined) return DATA.cells.labels.command[row.cell];
-  return ["python experiments/run.py", ...DATA.cells.labels.overrides[row.cell].map(quoted), `seed=${row.seed}`].join(" ");
+  const { command, one } = DATA.cells.labels;
+  return row.record === undefined ? command[row.cell] : `${one[row.cell]} seed=${row.seed}`;
 }
 
 function openDetails(row) {
   const defense = row.defense === "none" ? "no defense" : `defense ${row.defense}`;
-  byId("details-title").textContent = `${row.attack}${row.access ? ` (${row.access})` : ""} against ${row.procedure}, ${defense}`;
-  const seeds = row.game === undefined ? `seeds ${DATA.cells.labels.seeds[row.cell]}` : `seed ${row.seed}`;
-  byId("details-where").textContent = `${row.data}, ${row.model}, ${row.mode} targets, ${seeds}`;
+  byId("details-title").textContent = `${row.attack} against ${row.unlearning}, ${defense}`;
+  const seeds = row.record === undefined ? `seeds ${DATA.cells.labels.seeds[row.cell]}` : `seed ${row.seed}`;
+  byId("details-where").textContent = `${row.game}, ${row.data}, ${row.model}, ${seeds}`;
   byId("details-command").textContent = commandOf(row);
   const differing = DATA.cells.labels.overrides[row.cell];
   byId("details-settings").replaceChildren(...(differing.length ? differing.map((word) => {
@@ -117,10 +117,10 @@ function openDetails(row) {
     item.append(element("code", word));
     return item;
   }) : [element("li", "None.")]));
-  const games = (gamesOfCells().get(row.cell) || []).filter(([, game]) => row.game === undefined || game === row.game);
-  byId("details-games").replaceChildren(...games.slice(0, LISTED).map(([seed, game]) => {
+  const games = (gamesOfCells().get(row.cell) || []).filter(([, record]) => row.record === undefined || record === row.record);
+  byId("details-games").replaceChildren(...games.slice(0, LISTED).map(([seed, record]) => {
     const item = element("li", `seed ${seed}: `);
-    const path = DATA.games.paths.prefix + DATA.games.paths.rest[game];
+    const path = DATA.games.paths.prefix + DATA.games.paths.rest[record];
     item.append(element("a", decodeURIComponent(path), { href: path }));
     return item;
   }));
@@ -131,6 +131,16 @@ function openDetails(row) {
 
 byId("details").addEventListener("click", (event) => { // a click beside the dialog closes it
   if (event.target === byId("details")) byId("details").close();
+});
+
+// ---- With several games one of them is looked at.
+
+const chooseGame = byId("choose-game").querySelector("select");
+DATA.played.forEach(({ name }, i) => chooseGame.append(element("option", name, { value: i })));
+byId("choose-game").hidden = DATA.played.length < 2;
+chooseGame.addEventListener("change", () => {
+  PLAYED = Number(chooseGame.value);
+  document.dispatchEvent(new Event("game"));
 });
 
 // ---- On paper everything is light and open.

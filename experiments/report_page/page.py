@@ -7,23 +7,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Any
 
 from experiments.report_page.claims import claims_section
-from experiments.report_page.columns import METRICS, SETTINGS
-from experiments.report_page.encode import Overrides, cells, filled, games
-from experiments.report_page.gallery import Gallery, gallery, nothing_shown
-from experiments.report_page.heatmap import as_table, heatmap
-from experiments.report_page.markup import asset, count, escape, inline_hash, script_json
-from experiments.report_page.overview import overview, warnings
-from experiments.report_page.pool import pool
+from experiments.report_page.columns import SETTINGS, columns
+from experiments.report_page.encode import Overrides, cells, filled, ranges
+from experiments.report_page.encode import games as games_of
+from experiments.report_page.gallery import gallery
+from experiments.report_page.heatmap import heatmap
+from experiments.report_page.markup import asset, count, inline_hash, rendered, script_json
+from experiments.report_page.pool import Pooled, pool
+from games.game import Game
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 MOST_BYTES = 20_000_000
 MARGIN = 40_000  # bytes for the remarks, which are known last
+REMARKS = 50  # that are shown
+LISTED = 12  # names of one kind
 STYLES = ("page.css", "table.css")
 SCRIPTS = ("page.js", "heatmap.js", "results.js")
 
@@ -59,88 +61,109 @@ class Page:
 
 def build(
     frame: DataFrame,
+    games: Mapping[str, Game],
     records: Callable[[str], dict[str, Any]],
     tables: Sequence[Mapping[str, Any]],
     overrides: Overrides,
     options: Options,
 ) -> Page:
-    """Make the page of the games in `frame` (columns as `games.request.row.rows` gives them, at least one row).
+    """Make the page of the games in `frame` (columns as `experiments.storage.row` has them, at least one row).
 
     Args:
-        frame: one row per game and direction.
+        frame: one row per game and part.
+        games: the games that there are, by name.
         records: the record of the game whose path is given; asked for the games whose figures are shown.
         tables: the contents of `table.json` files, whose claims are shown.
         overrides: what to type after `experiments/run.py` to play the game of the given path again, without its seed.
         options: texts and limits.
+
+    Raises UserError for rows of a game that is not among `games`.
     """
-    pooled = pool(frame)
-    n_games, n_cells = int(frame["digest"].nunique()), int(pooled.games["cell"].nunique())
-    remarks = list(options.remarks)
-    if pooled.repeated:
-        remarks.append(
-            f"{count(pooled.repeated, 'game')} with a seed that its cell has more than once: only the newest is pooled."
-        )
-    pictures = gallery(pooled.games, records, options.figures, options.figure_bytes)
-    left_out = list(pictures.left_out)
-    found = heatmap(pooled)
-    fixed = {
-        "claims": claims_section(tables), "heatmap_table": as_table(found),
-        "figures": _figures(pictures, n_games, options),
-        "overview": overview(pooled, options.filters, options.store), **_code(), **_texts(options, n_games, n_cells),
+    import pandas as pd
+
+    played = pool(frame, games)
+    every = pd.concat([each.games for each in played])
+    n_games, n_cells = int(every["digest"].nunique()), int(every["cell"].nunique())
+    pictures, left_out = gallery(played, records, options.figures, options.figure_bytes)
+    shown = [_shown(each) for each in played]
+    values = {
+        "options": options, "claims": claims_section(tables), "shown": pictures, "played": shown,
+        "games": n_games, "cells": n_cells, "filter": shlex.join(options.filters), "most_remarks": REMARKS,
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), **_overview(every, options),
+        **_code(),
     }  # fmt: skip
-    heads = {
-        name: [asdict(column) for column in columns] for name, columns in (("settings", SETTINGS), ("metrics", METRICS))
-    }
-    head = script_json({**heads, "heatmap": found})
-    template = asset("template.html")
-    taken = sum(len(part.encode()) for part in (template, head, *fixed.values()))
-    room = options.page_bytes - MARGIN - taken
-    cell_text, kept = filled(lambda k: script_json(cells(pooled, overrides, k)), n_cells, room)
-    of_kept = int(pooled.games.loc[pooled.games["cell"] < kept, "digest"].nunique())
-    game_text, shown = filled(
-        lambda k: script_json(games(pooled, options.folder, kept, k)), of_kept, room - len(cell_text)
+    head = script_json({"settings": {**SETTINGS, "part": "what a row is about"}, "played": shown})
+    taken = len(head) + len(rendered("template.html", **values, remarks=[], data="").encode())
+    numbers, cut = _numbers(played, every, overrides, options, options.page_bytes - MARGIN - taken)
+    left_out += cut
+    remarks = [*options.remarks, *_repeated(played), *left_out]
+    html = rendered("template.html", **values, remarks=remarks, data=f"{head[:-1]},{numbers}}}")
+    return Page(html, n_games, tuple(left_out))
+
+
+def _numbers(
+    played: Sequence[Pooled], every: DataFrame, overrides: Overrides, options: Options, room: int
+) -> tuple[str, list[str]]:
+    """The entries `cells` and `games` of the page's data, as many as have `room`; and what was left out, in words."""
+    n_games, n_cells = int(every["digest"].nunique()), int(every["cell"].nunique())
+    cell_text, kept = filled(lambda k: script_json(cells(played, overrides, k)), n_cells, room)
+    of_kept = int(every.loc[every["cell"] < kept, "digest"].nunique())
+    game_text, listed = filled(
+        lambda k: script_json(games_of(played, options.folder, kept, k)), of_kept, room - len(cell_text)
     )
+    cut = []
     if kept < n_cells:
-        left_out.append(f"{count(n_cells - kept, 'cell')} of {n_cells:,} left out of the table and of the commands.")
-    if shown < n_games:
-        left_out.append(f"{count(n_games - shown, 'game')} of {n_games:,} left out of the table of games.")
-    if kept < n_cells or shown < n_games:
-        left_out.append(f"The page would exceed {options.page_bytes / 1e6:g} MB; give a filter to see the others.")
-    fixed["warnings"] = warnings([*remarks, *left_out])
-    fixed["data"] = f'{head[:-1]},"cells":{cell_text},"games":{game_text}}}'
-    return Page(Template(template).substitute(fixed), n_games, tuple(left_out))
+        cut.append(f"{count(n_cells - kept, 'cell')} of {n_cells:,} left out of the table and of the commands.")
+    if listed < n_games:
+        cut.append(f"{count(n_games - listed, 'game')} of {n_games:,} left out of the table of games.")
+        cut.append(f"The page would exceed {options.page_bytes / 1e6:g} MB; give a filter to see the others.")
+    return f'"cells":{cell_text},"games":{game_text}', cut
 
 
-def _figures(pictures: Gallery, games: int, options: Options) -> str:
-    if not pictures.shown:
-        return nothing_shown(games, options.figures)
-    rest = games - pictures.shown
-    more = (
-        f" The records of the other {count(rest, 'game')} are linked from the rows of the results." if rest > 0 else ""
-    )
-    return f"<p>{count(pictures.shown, 'game')} of {games:,}, one of each cell first.{more}</p>{pictures.html}"
-
-
-def _code() -> dict[str, str]:
-    """Styles and scripts, and the policy that admits these scripts, pictures inside the page, and nothing else."""
-    tabulator, plotly = asset("vendor/tabulator/tabulator.min.js"), asset("vendor/plotly/plotly-cartesian.min.js")
-    own = "\n".join(asset(name) for name in SCRIPTS)
-    hashes = " ".join(inline_hash(script) for script in (tabulator, plotly, own))
-    licences = [f"{name}\n{asset(f'vendor/{name.lower()}/LICENSE')}" for name in ("Tabulator", "Plotly")]
+def _overview(games: DataFrame, options: Options) -> dict[str, Any]:
+    """The `tiles`, such as `12 games`, and the `facts` below them, each a heading and words."""
+    seeds = sorted({int(seed) for seed in games["seed"]})
+    numbers = {"game": games["digest"].nunique(), "cell": games["cell"].nunique(), "seed": len(seeds)}
+    days = games["created"].astype(str).str[:10]
+    said = {
+        "seeds": ranges(seeds) if len(ranges(seeds)) < 80 else f"{seeds[0]} to {seeds[-1]}",
+        "played": " to ".join(dict.fromkeys([days.min(), days.max()])), "toolkit": _listed(games, "toolkit"),
+        "filter": shlex.join(options.filters) or "none: every game of the store", "store": options.store,
+    }  # fmt: skip
     return {
-        "vendor_css": asset("vendor/tabulator/tabulator_simple.min.css"),
-        "page_css": "\n".join(asset(name) for name in STYLES),
-        "tabulator": tabulator, "plotly": plotly, "page_js": own, "licences": "\n\n".join(licences),
-        "policy": f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:",
+        "tiles": [count(n, noun) for noun, n in numbers.items()],
+        "facts": {name: _listed(games, name) for name in SETTINGS} | said,
+    }
+
+
+def _listed(games: DataFrame, column: str) -> str:
+    names = sorted({str(name) for name in games[column]})
+    rest = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + rest + (f" ({len(names)})" if len(names) > 1 else "")
+
+
+def _shown(pooled: Pooled) -> dict[str, Any]:
+    """What the page knows of a game beside its numbers."""
+    return {
+        "name": pooled.game.name, "metrics": [asdict(column) for column in columns(pooled.game)],
+        "heatmap": heatmap(pooled),
     }  # fmt: skip
 
 
-def _texts(options: Options, games: int, cells: int) -> dict[str, str]:
-    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    filtered = f", filtered by <code>{escape(shlex.join(options.filters))}</code>" if options.filters else ""
-    versions = ", ".join(f"{escape(name)} {escape(version)}" for name, version in options.versions.items())
+def _repeated(played: Sequence[Pooled]) -> list[str]:
+    repeated = sum(each.repeated for each in played)
+    said = f"{count(repeated, 'game')} with a seed that its cell has more than once: only the newest is pooled."
+    return [said] if repeated else []
+
+
+def _code() -> dict[str, Any]:
+    """Styles and scripts, and the policy that admits these scripts, pictures inside the page, and nothing else."""
+    names = ("vendor/tabulator/tabulator.min.js", "vendor/plotly/plotly-cartesian.min.js")
+    scripts = [*map(asset, names), "\n".join(asset(name) for name in SCRIPTS)]
+    licences = [f"{name}\n{asset(f'vendor/{name.lower()}/LICENSE')}" for name in ("Tabulator", "Plotly")]
+    styles = [asset("vendor/tabulator/tabulator_simple.min.css"), "\n".join(asset(name) for name in STYLES)]
+    hashes = " ".join(map(inline_hash, scripts))
     return {
-        "title": escape(options.title), "command": escape(options.made_by), "versions": f"{made}. {versions}",
-        "version": escape(options.versions.get("toolkit", "")),
-        "lede": f"{count(games, 'game')} in {count(cells, 'cell')}{filtered}. Made on {made[:10]}.",
+        "styles": styles, "scripts": scripts, "licences": "\n\n".join(licences),
+        "policy": f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:",
     }  # fmt: skip

@@ -1,89 +1,102 @@
-"""Games gathered into cells: the games of one cell share every setting but the seed, and are pooled per direction."""
+"""Games gathered into cells: the games of one cell share every setting but the seed, and are pooled per part."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from math import nan
 from typing import TYPE_CHECKING, Any
 
-from experiments.report_page.columns import METRICS
-from games.request.kinds import interval, values_of_game
+from data.errors import UserError
+from experiments.report_page.columns import in_report
+from experiments.storage.row import GROUPS, TRIALS, contributed
+from games.game import Game, Metric, headline
 
 if TYPE_CHECKING:
     from numpy import ndarray
     from pandas import DataFrame, Series
 
-NAMES = ("data", "model", "training", "unlearning", "attack", "defense", "mode", "fresh_seeds")
 NOT_SETTINGS = ("store.", "wandb.", "hydra.")
+ORDER = ["game", "data", "model", "training", "attack", "unlearning", "defense"]  # in which cells are numbered
+DEFENDED = "_defended"  # ends the name of the metric that is the headline behind the defense
+NO_DEFENSE = "none"
 
 
 @dataclass(frozen=True, eq=False)
 class Pooled:
-    """`games`: one row per game and direction, with `cell` and readable names; `rows`: one per cell and direction.
+    """What was played of one game.
 
-    A row has `n` games, and for every metric its mean and, under `METRIC_low` and `METRIC_high`, its 95% interval over
-    games. Where a seed was played more than once in a cell, only the newest game is pooled; `repeated`
-    counts the others.
+    `games` has one row per game and part, with `cell` and readable names; `rows` one per cell and part. A row has `n`
+    games, and for every metric of the report its mean and, under `METRIC_low` and `METRIC_high`, its 95% interval over
+    games. Where a seed was played more than once in a cell, only the newest game is pooled; `repeated` counts the
+    others. Cells are numbered through all games of a page.
     """
 
+    game: Game
     games: DataFrame
     rows: DataFrame
     repeated: int
 
 
-def pool(frame: DataFrame) -> Pooled:
-    """Gather a frame of `experiments.storage.results` (one row per game and direction) into cells."""
-    games = named(frame)
-    order = ["data", "model", "mode", "attack", "access", "procedure", "defense_name"]
-    games = games.assign(cell=codes(games, settings(games))).sort_values(
-        [*order, "cell", "seed", "direction"], kind="stable"
-    )
-    games = games.assign(cell=games["cell"].factorize()[0]).reset_index(drop=True)  # numbered in this order
-    newest = newest_per_seed(games, ["cell", "direction"])
-    keys = ["cell", "direction"]
+def pool(frame: DataFrame, games: Mapping[str, Game]) -> list[Pooled]:
+    """Gather a frame of `experiments.storage.results` (one row per game and part) into cells, game by game.
+
+    Raises UserError for rows of a game that is not among `games`.
+    """
+    unknown = set(frame["game"]) - games.keys()
+    if unknown:
+        raise UserError(f"The game {min(unknown)} is not known here; name the folder that has it with --config-dir.")
+    named = _named(frame, [metric for name in set(frame["game"]) for metric in _read(games[name])])
+    named = named.assign(played=frame["game"], cell=codes(named, settings(named)))
+    named = named.sort_values([*ORDER, "cell", "seed", "part"], kind="stable")
+    named = named.assign(cell=named["cell"].factorize()[0]).reset_index(drop=True)
+    return [_of_game(games[str(name)], mine) for name, mine in named.groupby("played", sort=False)]
+
+
+def _of_game(game: Game, games: DataFrame) -> Pooled:
+    keys = ["cell", "part"]
+    newest = newest_per_seed(games, keys)
     grouped = newest.groupby(keys, sort=False)
-    rows = grouped[["attack", "access", "procedure", "defense_name", "data", "model", "mode", "goal"]].first()
+    rows = grouped[ORDER].first()
     rows["n"] = grouped.size()
-    for column in METRICS:
-        mean, low, high, _ = mean_and_interval(newest, column.key, [newest[key] for key in keys], column.key)
-        for name, found in (("", mean), ("_low", low), ("_high", high)):
-            rows[f"{column.key}{name}"] = found.reindex(rows.index)
-    return Pooled(games, rows.reset_index(), games["digest"].nunique() - newest["digest"].nunique())
+    for metric in in_report(game):
+        found = intervals(newest, metric, keys).reindex(rows.index)
+        for end, values in (("", "mean"), ("_low", "low"), ("_high", "high")):
+            rows[f"{metric.name}{end}"] = found[values]
+    return Pooled(game, games, rows.reset_index(), games["digest"].nunique() - newest["digest"].nunique())
 
 
-def named(frame: DataFrame) -> DataFrame:
-    """The frame with numbers as numbers and with the readable names `procedure`, `access`, `defense_name`, `who`.
+def behind_defense(game: Game) -> Metric | None:
+    """The metric `HEADLINE_defended`; None where the game has none."""
+    return next((metric for metric in game.metrics() if metric.name == f"{game.headline}{DEFENDED}"), None)
+
+
+def _read(game: Game) -> list[Metric]:
+    """The metrics of a game that the page reads."""
+    behind = behind_defense(game)
+    return [*in_report(game), headline(game), *([behind] if behind else [])]
+
+
+def _named(frame: DataFrame, metrics: Sequence[Metric]) -> DataFrame:
+    """The frame with numbers as numbers, `undefended`, and with readable names in the columns of the groups.
 
     A name carries the settings in which the games of that name differ, as in `uncertainty (budget=5)`, so that games
-    with different settings are never averaged as one. `defense_name` carries the score that decides, as in `influence
-    (S1)`. `who` is the attack, with its access where the frame has that attack with more than one.
+    with different settings are never averaged as one.
     """
     import numpy as np
     import pandas as pd
 
-    games = frame.copy()
-    for column in METRICS:
-        values = games.get(column.key, pd.Series(np.nan, index=games.index))
-        games[column.key] = pd.to_numeric(values, errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
-    for name in ("attack", "data", "model", "mode", "direction", "defense", "goal"):
-        games[name] = games[name].astype(str)
-    games["access"] = _text(games, "attack.access").str.replace("_", "-")
-    games["procedure"] = _qualified(games["unlearning"].astype(str), games, "unlearning")
-    score = _text(games, "defense.score")
-    defense = games["defense"].where(score == "", games["defense"] + " (" + score + ")")
-    games["defense_name"] = _qualified(defense, games, "defense", ["defense.score"])
-    games["attack"] = _qualified(games["attack"], games, "attack", ["attack.access"])
-    several = games.groupby("attack")["access"].transform("nunique") > 1
-    games["who"] = games["attack"].where(
-        ~several | (games["access"] == ""), games["attack"] + " (" + games["access"] + ")"
-    )
-    return games
+    made: dict[str, Any] = {"undefended": frame["defense"].astype(str) == NO_DEFENSE}
+    for metric in metrics:
+        values = frame.get(metric.name, pd.Series(nan, index=frame.index))
+        made[metric.name] = pd.to_numeric(values, errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
+    texts = {name: frame[name].astype(str) for name in (*GROUPS, "part", "heading", "goal")}
+    return frame.assign(**{**made, **texts, **{group: _qualified(texts[group], frame, group) for group in GROUPS}})
 
 
-def _qualified(names: Series[str], games: DataFrame, group: str, shown: Sequence[str] = ()) -> Series[str]:
-    """Names with the settings of `group` in which rows of one name differ; those `shown` elsewhere are left out."""
-    columns = [name for name in games.columns if name.startswith(f"{group}.") and name not in shown]
+def _qualified(names: Series[str], games: DataFrame, group: str) -> Series[str]:
+    """Names with the settings of `group` in which rows of one name differ."""
+    columns = [name for name in games.columns if name.startswith(f"{group}.")]
     found = names.copy()
     for name, rows in games.groupby(names, sort=False):
         texts = {column: rows[column].map(_written) for column in columns}
@@ -93,12 +106,9 @@ def _qualified(names: Series[str], games: DataFrame, group: str, shown: Sequence
             each for each in differing
             if each.endswith("._target_") or not any(each.startswith(f"{part}.") for part in parts)
         ]  # fmt: skip
-        for column in differing:
-            key = column.removeprefix(f"{group}.").removesuffix("._target_")
-            found[rows.index] = found[rows.index] + (f", {key}=" + texts[column])
-        if differing:
-            after = found[rows.index].str.slice(start=len(str(name)) + 2)
-            found[rows.index] = str(name) + " (" + after + ")"
+        said = [f"{each.removeprefix(f'{group}.').removesuffix('._target_')}=" + texts[each] for each in differing]
+        if said:
+            found[rows.index] = f"{name} (" + said[0].str.cat(said[1:], sep=", ") + ")"
     return found
 
 
@@ -108,21 +118,10 @@ def _written(value: Any) -> str:
     return "null" if missing else str(value).rpartition(".")[2] if str(value).count(".") > 1 else str(value)
 
 
-def _text(games: DataFrame, column: str) -> Series[str]:
-    import pandas as pd
-
-    if column not in games:
-        return pd.Series("", index=games.index)
-    values = games[column]
-    return values.where(values.notna(), "").astype(str)
-
-
-def settings(games: DataFrame, without: Sequence[str] = ()) -> list[str]:
-    """The columns that make a cell; `without` drops those of some parts, such as `defense`."""
+def settings(games: DataFrame, without: str = "") -> list[str]:
+    """The columns that make a cell; those of the group `without` are left out."""
     dotted = [name for name in games.columns if "." in name and not name.startswith(NOT_SETTINGS)]
-    return [
-        name for name in (*NAMES, *dotted) if name in games.columns and name.partition(".")[0] not in without
-    ]  # fmt: skip
+    return [name for name in (*GROUPS, *dotted) if name.partition(".")[0] != without]
 
 
 def codes(games: DataFrame, columns: Sequence[str]) -> ndarray[Any, Any]:
@@ -132,11 +131,7 @@ def codes(games: DataFrame, columns: Sequence[str]) -> ndarray[Any, Any]:
 
     combined = np.zeros(len(games), dtype=np.int64)
     for name in columns:
-        values = games[name]
-        try:
-            own, _ = pd.factorize(values, use_na_sentinel=False)
-        except TypeError:  # a list cannot be hashed
-            own, _ = pd.factorize(values.map(str), use_na_sentinel=False)
+        own, _ = pd.factorize(games[name], use_na_sentinel=False)
         if own.any():
             combined, _ = pd.factorize(combined * (int(own.max()) + 1) + own)
     return combined
@@ -148,29 +143,19 @@ def newest_per_seed(games: DataFrame, keys: Sequence[str]) -> DataFrame:
     return order.drop_duplicates([*keys, "seed"], keep="last").sort_index()
 
 
-def mean_and_interval(
-    games: DataFrame, column: str, by: Sequence[Series[Any]], metric: str
-) -> tuple[Series[float], Series[float], Series[float], Series[int]]:
-    """Per group the mean of the finite values of a column, both ends of its 95% interval over games, and n.
+def intervals(games: DataFrame, metric: Metric, by: Sequence[str]) -> DataFrame:
+    """Per group the `mean` of a metric's finite values, and `low` and `high`, the ends of its 95% interval over games.
 
-    The interval is that of `games.request.kinds`. One game has none (NaN): it says nothing about the spread.
+    One game has no interval (NaN): it says nothing about the spread.
     """
-    from math import nan
-
     import pandas as pd
 
-    finite = games[games[column].notna()]
-    keys = [each.reindex(finite.index) for each in by]
-    if finite.empty:
-        nothing = finite[column].groupby(keys, sort=False)
-        return nothing.mean(), nothing.mean(), nothing.mean(), nothing.size()
-    wanted = [name for name in (column, "targets", "requests") if name in finite.columns]
-    contributed = pd.Series(
-        [values_of_game({**row, metric: row[column]}, metric) for row in finite[wanted].to_dict("records")],
-        index=finite.index,
+    finite = games[games[metric.name].notna()]
+    read = [name for name in (metric.name, f"{metric.name}{TRIALS}") if name in finite.columns]
+    values = pd.Series(
+        [contributed(row, metric) for row in finite[read].to_dict("records")], index=finite.index, dtype=object
     )
-    groups = contributed.groupby(keys, sort=False)
-    made = groups.agg(list).map(lambda found: interval(found, metric))
-    n = groups.size()
-    mean, low, high = (made.map(attrgetter(name)).astype(float) for name in ("mean", "low", "high"))
-    return mean, low.where(n > 1, nan), high.where(n > 1, nan), n
+    found = values.groupby([finite[name] for name in by], sort=False).agg(list)
+    made = [(metric.interval(each), len(each) > 1) for each in found]
+    ends = [(one.mean, one.low, one.high) if several else (one.mean, nan, nan) for one, several in made]
+    return pd.DataFrame(ends, index=found.index, columns=["mean", "low", "high"], dtype=float)

@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--figure-megabytes", type=_size, default=8.0, metavar="MB", help="room that figures may take (%(default)s)")
     add("--title", default="Unlearning games", help="the heading of the page")
+    add("--config-dir", type=place, action="append", default=[], metavar="DIR", help="folder with games of your own")
     add("--version", action="version", version=f"{DISTRIBUTION} {toolkit_version()}")
     return parser
 
@@ -70,14 +71,19 @@ def _size(text: str) -> float:
 
 
 def _report(options: argparse.Namespace, made_by: str) -> None:
+    from experiments.cli.arguments import make_importable
+    from experiments.cli.known_games import known_games
     from experiments.report_page.claims import read_tables
     from experiments.report_page.markup import count
     from experiments.report_page.page import Options, build
     from experiments.storage import results
     from experiments.storage.records import write_atomic
 
-    every = results.frame(options.store, notify=_silent)
-    remarks = [f"The record {path} was left out: {why}." for path, why in every.attrs["unreadable"]]
+    make_importable(options.config_dir)
+    remarks: list[str] = []
+    known = known_games(options.config_dir, remarks.append)
+    every = results.frame(options.store, notify=lambda _: None, games=known)  # what is unreadable comes with it
+    remarks += [f"The record {path} was left out: {why}." for path, why in every.attrs["unreadable"]]
     if every.empty:
         damaged = f" ({len(remarks)} damaged records)" if remarks else ""
         raise UserError(f"The store {options.store} has no finished games{damaged}; play some with experiments/run.py.")
@@ -90,7 +96,7 @@ def _report(options: argparse.Namespace, made_by: str) -> None:
     tables, unread = read_tables(options.tables)
     folder = options.output.resolve().parent
     page = build(
-        games, results.record, tables, _overrides,
+        games, known, results.record, tables, _overrides,
         Options(
             title=options.title, filters=options.filters, figures=options.figures, folder=folder,
             figure_bytes=round(options.figure_megabytes * 1e6), store=str(options.store), made_by=made_by,
@@ -107,10 +113,6 @@ def _report(options: argparse.Namespace, made_by: str) -> None:
     for sentence in (*remarks, *unread, *page.left_out):
         print(sentence, file=sys.stderr)
     print(f"{options.output}: {count(page.games, 'game')}, {len(content) / 1e6:.1f} MB")
-
-
-def _silent(_: str) -> None:
-    """What is unreadable comes back with the frame, and is said once at the end."""
 
 
 def _overrides(path: str) -> list[str]:

@@ -1,11 +1,12 @@
-// The results table, once with a row per cell and direction, once with a row per game and direction.
+// The results table, once with a row per cell and part, once with a row per game and part.
 
 const MANY = 12; // distinct words up to which a column is filtered by choosing instead of typing
 
 function rowsOf(block) { // columns of the data as the row objects that Tabulator reads
   const labels = Object.entries(DATA.cells.labels).filter(([, words]) => words.codes);
-  const columns = Object.entries(block.rows);
-  return block.rows.cell.map((cell, i) => {
+  const rows = block.rows[PLAYED];
+  const columns = Object.entries(rows);
+  return rows.cell.map((cell, i) => {
     const row = { id: i };
     for (const [name, words] of labels) row[name] = words.levels[words.codes[cell]];
     for (const [name, values] of columns) row[name] = values.codes ? values.levels[values.codes[i]] : values[i];
@@ -30,17 +31,17 @@ function matches(wanted, value) { // 0.2 | >0.2 | 0.1..0.3; an unfinished condit
   }
 }
 
-function settingColumn(spec, rows) {
-  const names = [...new Set(rows.map((row) => row[spec.key]))].sort();
+function settingColumn([key, help], rows) {
+  const names = [...new Set(rows.map((row) => row[key]))].sort();
   const choose = names.length <= MANY;
   return {
-    title: spec.title, field: spec.key, headerTooltip: spec.help || false, titleDownload: spec.key, constant: names.length < 2,
+    title: key, field: key, headerTooltip: help, titleDownload: key, constant: names.length < 2,
     headerFilter: choose ? "list" : "input", headerFilterFunc: choose ? "=" : "like",
     headerFilterParams: {
-      ...(choose ? { values: names.filter((name) => name !== ""), clearable: true, itemFormatter: plain } : {}),
-      elementAttributes: { "aria-label": `Filter ${spec.title}` },
+      ...(choose ? { values: names, clearable: true, itemFormatter: plain } : {}),
+      elementAttributes: { "aria-label": `Filter ${key}` },
     },
-    frozen: spec.key === "attack" && innerWidth > 700,
+    frozen: key === "attack" && innerWidth > 700,
   };
 }
 
@@ -58,7 +59,7 @@ function numberColumn(spec) {
   };
   return {
     title: spec.title, field: spec.key, hozAlign: "right", cssClass: "number", sorter: "number", sorterParams: { alignEmptyValues: "bottom" },
-    formatter: format, minWidth: 58, headerTooltip: spec.help || false, titleDownload: spec.key, print: spec.printed, headerSortStartingDir: "desc",
+    formatter: format, minWidth: 58, headerTooltip: spec.help || false, titleDownload: spec.key, headerSortStartingDir: "desc",
     headerFilter: "input", headerFilterFunc: matches, headerFilterLiveFilter: true,
     headerFilterParams: { elementAttributes: { "aria-label": `Filter ${spec.group} ${spec.title}`, size: 6 } },
   };
@@ -69,8 +70,8 @@ function columnsFor(rows, extra, intervals) {
     title: "", headerSort: false, width: 44, resizable: false, print: false, download: false, frozen: innerWidth > 700,
     formatter: () => element("button", "›", { type: "button", "aria-label": "Details and command", title: "Details and command" }),
   };
-  const columns = [button, ...DATA.settings.map((spec) => settingColumn(spec, rows)), ...extra.map(numberColumn)];
-  for (const spec of DATA.metrics) {
+  const columns = [button, ...Object.entries(DATA.settings).map((entry) => settingColumn(entry, rows)), ...extra.map(numberColumn)];
+  for (const spec of DATA.played[PLAYED].metrics) {
     const last = columns.at(-1);
     if (spec.group && last.columns && last.title === spec.group) last.columns.push(numberColumn(spec));
     else columns.push({ title: spec.group, columns: [numberColumn(spec)] });
@@ -86,7 +87,7 @@ function columnsFor(rows, extra, intervals) {
 
 function makeTable(id, rows, extra, intervals) {
   const columns = columnsFor(rows, extra, intervals);
-  const constant = new Set(columns.filter((column) => column.constant && column.field !== "direction").map((column) => column.field));
+  const constant = new Set(columns.filter((column) => column.constant).map((column) => column.field));
   const shown = (every) => columns.map(({ constant: _, ...column }) => ({ ...column, ...(constant.has(column.field) ? { visible: every, download: true } : {}) }));
   const table = new Tabulator(`#${id}`, {
     data: rows, columns: shown(byId("every-column").checked), layout: "fitDataFill", columnHeaderVertAlign: "bottom", maxHeight: "min(75vh, 46rem)", nestedFieldSeparator: false,
@@ -96,10 +97,6 @@ function makeTable(id, rows, extra, intervals) {
   table.on("rowClick", (_, row) => openDetails(row.getData()));
   table.on("dataFiltered", (_, kept) => countRows(kept.length, rows.length));
   table.on("tableBuilt", () => headingsByKeyboard(id));
-  byId("every-column").addEventListener("change", (event) => {
-    for (const field of constant) (event.target.checked ? table.showColumn(field) : table.hideColumn(field));
-    table.redraw(true);
-  });
   return { table, rows, constant };
 }
 
@@ -121,7 +118,7 @@ function countRows(kept, all) {
 
 function search(made) {
   const wanted = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const fields = [...DATA.settings.map((spec) => spec.key), "seed"];
+  const fields = [...Object.keys(DATA.settings), "seed"];
   const text = (row) => (row.text ??= fields.map((field) => row[field] ?? "").join(" ").toLowerCase());
   if (wanted.length) made.table.setFilter((row) => wanted.every((word) => text(row).includes(word)));
   else made.table.clearFilter();
@@ -129,15 +126,22 @@ function search(made) {
 
 // ---- The table of games is made when it is first asked for.
 
-const plainNumber = (key, title, help) => ({ key, title, help, group: "", digits: 0, signed: false, printed: true });
-const tables = { cells: makeTable("cells-table", rowsOf(DATA.cells), [plainNumber("n", "n", "games that are pooled (seeds)")], true) };
-
-const sameWords = DATA.settings.filter((spec) => tables.cells.constant.has(spec.key) && tables.cells.rows[0]?.[spec.key])
-  .map((spec) => `${spec.title} ${tables.cells.rows[0][spec.key]}`);
-if (sameWords.length) byId("same-everywhere").textContent = `The same in every row: ${sameWords.join(", ")}.`;
-else byId("same-everywhere").remove();
-
+const plainNumber = (key, title, help) => ({ key, title, help, group: "", digits: 0, signed: false });
+const tables = {};
 let current = "cells";
+
+function startTables() { // of the game that is looked at
+  for (const name of Object.keys(tables)) {
+    tables[name].table.destroy();
+    delete tables[name];
+  }
+  tables.cells = makeTable("cells-table", rowsOf(DATA.cells), [plainNumber("n", "n", "games that are pooled (seeds)")], true);
+  const [first] = tables.cells.rows;
+  const same = first ? [...tables.cells.constant].map((key) => `${key} ${first[key]}`) : [];
+  byId("same-everywhere").textContent = same.length ? `The same in every row: ${same.join(", ")}.` : "";
+  tables.cells.table.on("tableBuilt", () => showTable(current));
+}
+
 function showTable(name) {
   current = name;
   for (const each of ["cells", "games"]) {
@@ -152,6 +156,14 @@ function showTable(name) {
     search(tables[name]);
   }
 }
+byId("every-column").addEventListener("change", (event) => {
+  for (const { table, constant } of Object.values(tables)) {
+    for (const field of constant) (event.target.checked ? table.showColumn(field) : table.hideColumn(field));
+    table.redraw(true);
+  }
+});
+document.addEventListener("game", startTables);
+startTables();
 byId("show-cells").addEventListener("click", () => showTable("cells"));
 byId("show-games").addEventListener("click", () => showTable("games"));
 let typing; // the rows follow when the typing pauses

@@ -20,9 +20,9 @@ Row = dict[str, Any]
 def rows(game: Game, record: Mapping[str, Any], digest: str = "", path: str = "", created: str = "") -> list[Row]:
     """The rows of a record of `game`: where it is, what was played, and the mean of every metric that a view shows.
 
-    The columns are the options of the groups, `seed`, `goal` (what counts as success, in words), every setting by its
-    dotted path, `part`, and for every metric that a view shows its mean over the units of the part; behind a pooled
-    share of yes and no stand `METRIC:trials` independent ones. What is not defined is None.
+    The columns are the options of the groups and the name of the game, `seed`, `goal` (what counts as success, in
+    words), every setting by its dotted path, `part`, and for every metric that a view shows its mean over the units of
+    the part; behind a pooled share of yes and no stand `METRIC:trials` independent ones. What is not defined is None.
     """
     config = record["config"]
     settings = dict(_leaves({key: value for key, value in config.items() if key not in ("seed", "repetitions", KEY)}))

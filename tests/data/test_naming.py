@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from data.naming import KEY, named, option, without_choices
-from experiments.play.play import play_config, title
+from experiments.cli.known_games import known_games
+from experiments.play.play import play_config
 from experiments.report_page.heatmap import heatmap
 from experiments.report_page.pool import pool
 from experiments.storage.results import frame
 from experiments.sweeps.cells import CONF, expand
+from games.request.game import RequestGame
 from tests.experiments.games import QUICK, config
 
 TWO = """from attacks.requester.random import Random
@@ -35,6 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "attack").mkdir()
     for name, kind in (("one", "First"), ("other", "Second"), ("alias", "First")):
         (tmp_path / "attack" / f"{name}.yaml").write_text(
+            f"defaults:\n  - _self_\n  - override /game@_global_.game: request\n"
             f"_target_: two_attacks_of_mine.{kind}\nbudget: 6\nowned: 1.0\npool: null\n"
         )
     return tmp_path
@@ -49,7 +52,7 @@ def test_the_name_is_the_option_that_was_typed(folder: Path) -> None:
     found = cells(folder, "attack=one,other,random", "model.widths=[8],[9]")
     assert [option(each, "attack") for each in found] == ["one", "one", "other", "other", "random", "random"]
     assert {option(each, "unlearning") for each in found} == {"first_order"}
-    assert [title(each, [0]).partition(" attack")[0] for each in found[::2]] == ["one", "other", "random"]
+    assert [RequestGame().title(each).partition(" attack")[0] for each in found[::2]] == ["one", "other", "random"]
     [uncertainty] = cells(folder, "attack/functional=entropy")
     assert uncertainty[KEY]["attack/functional"] == "entropy"
     assert not any(key.startswith("hydra") for key in uncertainty[KEY])
@@ -76,7 +79,8 @@ def test_two_attacks_of_one_module_stay_two_and_an_alias_is_the_same_game(folder
     table = frame(folder / "store")
     assert set(table["attack"]) == {"one", "other"}
     assert not any(str(column).startswith(KEY) for column in table.columns)
-    assert heatmap(pool(table))["attacks"] == ["one", "other"]
+    [pooled] = pool(table, known_games())
+    assert heatmap(pooled)["attacks"] == ["one", "other"]
     [alias] = cells(folder, "attack=alias")
     again = play_config(alias, folder / "alias")
     assert again["meta"]["served"] == [True]
@@ -89,7 +93,8 @@ def test_settings_of_one_attack_are_not_averaged_as_one(folder: Path) -> None:
         play_config(each, folder / str(i))
     for i, each in enumerate(cells(folder, "attack=random", "attack.budget=5", "unlearning.rate=3.0")):
         play_config(each, folder / f"r{i}")
-    found = heatmap(pool(frame(folder / "store")))
+    [pooled] = pool(frame(folder / "store"), known_games())
+    found = heatmap(pooled)
     assert found["attacks"] == ["one (budget=5)", "one (budget=6)", "random (budget=5)", "random (budget=6)"]
     assert found["procedures"] == ["first_order (rate=10.0)", "first_order (rate=3.0)"]
     assert {cell["cells"] for panel in found["panels"] for cell in panel["cells"]} == {1}

@@ -37,7 +37,7 @@ def test_the_command_leads_back(line: tuple[str, ...]) -> None:
 
 def test_several_seeds_are_a_sweep() -> None:
     [cell] = expand(["attack=random"])
-    assert command(cell.config, [2, 0, 1]) == "python experiments/run.py -m attack=random seed=0,1,2"
+    assert command(cell.config, [2, 0, 1]) == "python experiments/run.py -m attack=random 'seed=range(0,3)'"
     assert command(cell.config, [4]) == "python experiments/run.py attack=random seed=4"
 
 

@@ -12,14 +12,16 @@ from typing import Any
 import pandas as pd
 
 from experiments.report_page.page import Options, Page, build
+from games.request.game import RequestGame
 from tests.experiments.report_page import synthetic
 
+GAMES = {"request": RequestGame()}
 HOSTILE = "</script><img src=x onerror=alert(1)>\u2028'\"&"
 
 
 def overrides(path: str) -> list[str]:
     """What a record of ours would say about itself."""
-    return ["attack=uncertainty", "targets.over=[0.4,0.6]"]
+    return ["attack=uncertainty", "game.targets.over=[0.4,0.6]"]
 
 
 def make(
@@ -27,7 +29,7 @@ def make(
 ) -> Page:
     """A page without figures, unless the options ask for them."""
     games = synthetic.frame(seeds=3) if frame is None else frame
-    return build(games, lambda path: synthetic.record(), tables, overrides, options or Options(figures=0))
+    return build(games, GAMES, lambda path: synthetic.record(), tables, overrides, options or Options(figures=0))
 
 
 @dataclass

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from attacks.crafting.criterion import ConfidenceMoved, described
-from games.request.effects import STATES
+from experiments.storage.row import TRIALS
+from games.request.quantities import STATES
 
 DATA = ("digits", "mnist")
 ATTACKS = (("uncertainty", "white_box"), ("uncertainty", "black_box"), ("random", None))
@@ -30,11 +31,12 @@ def config(
     if score is not None:
         defenses |= {"score": score, "rate": 0.05}
     return {
-        "data": {"_target_": f"data.{data}.X"}, "model": {"_target_": "models.mlp.MLP", "widths": [32]},
+        "data": {"_target_": f"data.{data}.X"}, "model": {"_target_": "models.mlp.MLP", "widths": "[32]"},
         "training": {"_target_": "models.training.Training", "epochs": 20},
         "unlearning": {"_target_": f"unlearning.{procedure}.X"}, "attack": attacks, "defense": defenses,
-        "targets": {"mode": "single", "direction": "both", "count": 12, "over": [0.45, 0.65]},
-        "seed": 0, "fresh_seeds": 3,
+        "game": {"_target_": "games.request.game.RequestGame", "fresh_seeds": 3,
+                 "targets": {"mode": "single", "direction": "both", "count": 12, "over": "[0.45, 0.65]"}},
+        "seed": 0,
     }  # fmt: skip
 
 
@@ -53,16 +55,16 @@ def success(change: float, rng: np.random.Generator) -> float:
 def rows(
     settings: tuple[str, str, str | None, str, str, str | None], seed: int, rng: np.random.Generator
 ) -> list[dict]:
-    """One row per direction of one game."""
+    """One row per part of one game."""
     data, attack, access, procedure, defense, score = settings
     resolved = config(*settings)
     digest = hashlib.sha256(repr((settings, seed)).encode()).hexdigest()
     common = {
-        **{key: value for key, value in flat(resolved).items() if "." in key}, "fresh_seeds": 3,
+        **{key: value for key, value in flat(resolved).items() if "." in key},
         "digest": digest, "path": f"store/game/{digest[:2]}/{digest}.json",
         "created": f"2026-01-{1 + seed % 28:02d}T10:00:00+00:00", "toolkit": "0.1.0", "data": data, "model": "mlp",
         "training": "sgd", "unlearning": procedure, "attack": attack, "defense": defense, "seed": seed,
-        "mode": "single", "targets": 12, "requests": 12, "goal": ConfidenceMoved().goal,
+        "game": "request", "targets": 12, "requests": 12, "goal": ConfidenceMoved().goal,
     }  # fmt: skip
     made = []
     for direction, sign in (("over", 1), ("under", -1)):
@@ -77,11 +79,12 @@ def rows(
         auroc = float(np.clip(rng.normal(0.85, 0.05), 0, 1)) if score else None
         made.append(
             {
-                **common, "direction": direction,
+                **common, "part": direction, "heading": f"{direction.capitalize()}-confidence",
                 **{f"confidence_{s}": confidence[s] for s in STATES},
                 **{f"kept_{s}": 1.0 - float(rng.integers(2)) / 12 for s in STATES},
                 **{f"accuracy_{s}": 0.93 + 0.01 * rng.random() for s in STATES},
                 **{f"success_{s}": success(confidence[s] - before, rng) for s in ("after", "defended", "random")},
+                **{f"{metric}_{s}{TRIALS}": 12 for metric in ("success", "kept") for s in ("after", "defended")},
                 "effect": sign * (confidence["after"] - confidence["random"]),
                 "effect_defended": sign * (confidence["defended"] - confidence["random"]),
                 "auroc": auroc, "tpr_at_5": auroc and auroc**3, "requested": 20.0, "memory_mb": 300.0,
@@ -93,7 +96,7 @@ def rows(
 
 
 def frame(seeds: int = 5, rng_seed: int = 0) -> pd.DataFrame:
-    """The games of 2 data sets x 3 attacks x 3 procedures x 2 defenses with `seeds` seeds, one row per direction."""
+    """The games of 2 data sets x 3 attacks x 3 procedures x 2 defenses with `seeds` seeds, one row per part."""
     rng = np.random.default_rng(rng_seed)
     every = [
         (d, a, access, p, f, score) for d, (a, access), p, (f, score) in product(DATA, ATTACKS, PROCEDURES, DEFENSES)
@@ -127,8 +130,10 @@ def record(seed: int = 0) -> dict[str, Any]:
     }  # fmt: skip
     requests = [{"indices": [1, 2], "direction": direction} for direction in directions]
     return {
-        "schema": 4, "seed": seed, "criterion": described(ConfidenceMoved()), "requests": requests, "fresh_seeds": None,
-        "targets": {"direction": directions, "aim": list(range(12)), "test": 400},
+        "schema": 4, "game": "request", "seed": seed,
+        "criterion": described(ConfidenceMoved()), "requests": requests, "fresh_seeds": None,
+        "config": {"game": {"targets": {"mode": "single"}}},
+        "targets": {"direction": directions, "aim": list(range(12)), "position": list(range(12)), "test": 400},
         "victim_seed": {**states, "reliability": dict.fromkeys(("before", "over", "under"), diagram)},
         "detection": {
             "defense": "influence", "over": found, "under": found, "benign_size": 80,

@@ -19,7 +19,7 @@ from experiments.report_page.page import MARGIN, MOST_BYTES, Options, build
 from experiments.report_page.report import main
 from tests.experiments.games import ROOT
 from tests.experiments.report_page import synthetic
-from tests.experiments.report_page.pages import HOSTILE, Found, make, overrides, parse, words
+from tests.experiments.report_page.pages import GAMES, HOSTILE, Found, make, overrides, parse, words
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +53,12 @@ def test_hostile_text_stays_text() -> None:
     table = synthetic.table() | {"title": HOSTILE, "markdown": f"| {HOSTILE} |\n|---|\n| x |", "command": HOSTILE}
     table["claims"] = [{"text": HOSTILE, "verdict": HOSTILE, "unit": HOSTILE, "n": HOSTILE, "test": HOSTILE}]
     options = Options(title=HOSTILE, filters=[HOSTILE], figures=1, remarks=[HOSTILE], made_by=HOSTILE, store=HOSTILE)
-    page = build(frame, lambda path: synthetic.record(), [table], lambda path: [HOSTILE], options)
+    page = build(frame, GAMES, lambda path: synthetic.record(), [table], lambda path: [HOSTILE], options)
     found, harmless = parse(page.html), parse(make(options=Options(figures=1)).html)
     assert not any(name.startswith("on") for _, attributes in found.tags for name in attributes)
     assert all(a["src"] and a["src"].startswith("data:") for tag, a in found.tags if tag == "img")
     assert len(found.inside["script"]) == len(harmless.inside["script"]) == 4
-    assert words(found.json["cells"]["labels"]["attack"])[0] == HOSTILE
+    assert words(found.json["cells"]["labels"]["attack"])[0] == f"{HOSTILE} (access=black_box)"
     assert found.json["cells"]["labels"]["overrides"][0] == [HOSTILE]
     assert HOSTILE in found.text
 
@@ -81,7 +81,7 @@ def test_page_keeps_below_its_limit_and_says_what_is_missing(share: float) -> No
     kept = len(data["games"]["paths"]["rest"])
     assert kept == 1440 - int(missing.replace(",", ""))
     assert abs(kept - (1 - share) * 1440) <= 0.05 * 1440  # no more is left out than must be
-    assert max(data["games"]["rows"]["game"]) == kept - 1
+    assert max(data["games"]["rows"][0]["record"]) == kept - 1
     assert page.left_out[0] in parse(page.html).text
     assert len(data["cells"]["labels"]["command"]) == 36
 
@@ -94,7 +94,7 @@ def test_cells_are_left_out_when_nothing_else_helps() -> None:
     data = parse(page.html).json
     assert any("cells of 36 left out" in sentence for sentence in page.left_out)
     assert 9 <= len(data["cells"]["labels"]["command"]) <= 18
-    assert set(data["games"]["rows"]["cell"]) <= set(data["cells"]["rows"]["cell"])
+    assert set(data["games"]["rows"][0]["cell"]) <= set(data["cells"]["rows"][0]["cell"])
     assert len(page.html.encode()) <= limit
 
 
@@ -124,7 +124,7 @@ def test_figures_stop_at_their_number_and_their_budget() -> None:
 
 def test_a_record_that_cannot_be_drawn_is_named() -> None:
     frame = synthetic.frame(seeds=1)
-    page = build(frame, lambda path: {"targets": {}}, [], overrides, Options(figures=1))
+    page = build(frame, GAMES, lambda path: {"targets": {}}, [], overrides, Options(figures=1))
     [path] = frame["path"][:1]
     assert len(page.left_out) == 1
     assert re.match(r"The figures of store/game/.*\.json cannot be drawn", page.left_out[0])
@@ -151,7 +151,7 @@ def test_ten_thousand_games_stay_small() -> None:
     assert page.games == 10_000
     assert page.left_out == ()
     assert len(page.html) < MOST_BYTES / 2
-    assert parse(page.html).json["cells"]["rows"]["n"] == [10_000, 10_000]
+    assert parse(page.html).json["cells"]["rows"][0]["n"] == [10_000, 10_000]
 
 
 # ---- The command line, with a store of one real game.
@@ -191,7 +191,7 @@ def test_page_of_a_real_store(store: Path, tmp_path: Path, capsys: pytest.Captur
     ("arguments", "words"),
     [
         (["attack=none"], "No game has attack=none; attack is random here."),
-        (["seed<1", "direction=over,under", "seed<0"], "passes"),
+        (["seed<1", "part=over,under", "seed<0"], "passes"),
         (["atack=none"], "did you mean 'attack'"),
         (["seed<x"], "seed<x"),
         (["--output", "{file}/page.html"], "--output"),

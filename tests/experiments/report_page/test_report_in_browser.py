@@ -11,8 +11,9 @@ import pytest
 
 from experiments.report_page.page import Options, build
 from tests.experiments.report_page import synthetic
-from tests.experiments.report_page.pages import HOSTILE, make, overrides, write
+from tests.experiments.report_page.pages import GAMES, HOSTILE, make, overrides, write
 from tests.experiments.report_page.reader import CHROMIUM, DRIVER, PHONE, WIDE, Reader
+from tests.experiments.report_page.test_several_games import page as several
 
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium or chromedriver is not installed")
 
@@ -68,7 +69,7 @@ def test_filters_under_headings_and_search_narrow_the_rows(reader: Reader, addre
     assert 0 < wanted < 72
     reader.type("#search", "mnist retrain")
     wanted = reader.ask(
-        "tables.cells.rows.filter((row) => row.effect > 0.1 && row.data === 'mnist' && row.procedure === 'retrain')"
+        "tables.cells.rows.filter((row) => row.effect > 0.1 && row.data === 'mnist' && row.unlearning === 'retrain')"
         ".length"
     )
     reader.until(f"tables.cells.table.getDataCount('active') === {wanted}")
@@ -76,17 +77,17 @@ def test_filters_under_headings_and_search_narrow_the_rows(reader: Reader, addre
     assert f"{wanted} of 72 rows" in reader.ask("document.getElementById('row-count').textContent")
     reader.click("#show-games")
     reader.until("tables.games && document.querySelectorAll('#games-table .tabulator-row').length > 0")
-    reader.until("tables.games.table.getDataCount('active') === 3 * 2 * 2 * 3")  # attacks, defenses, directions, seeds
-    assert set(reader.column("procedure", "games")) == {"retrain"}
+    reader.until("tables.games.table.getDataCount('active') === 3 * 2 * 2 * 3")  # attacks, defenses, parts, seeds
+    assert set(reader.column("unlearning", "games")) == {"retrain"}
 
 
 def test_a_list_under_a_heading_chooses(reader: Reader, address: str) -> None:
     reader.open(address)
-    reader.click("#cells-table [tabulator-field=procedure] .tabulator-header-filter input")
+    reader.click("#cells-table [tabulator-field=unlearning] .tabulator-header-filter input")
     reader.until("document.querySelectorAll('.tabulator-edit-list-item').length === 3")
     reader.click(".tabulator-edit-list-item:nth-child(2)")
     reader.until("tables.cells.table.getDataCount('active') === 24")
-    assert set(reader.column("procedure")) == {"retrain"}
+    assert set(reader.column("unlearning")) == {"retrain"}
 
 
 @pytest.mark.parametrize(
@@ -104,14 +105,14 @@ def test_conditions_on_numbers(reader: Reader, address: str, typed: str, holds: 
 
 def test_a_row_opens_its_command_settings_and_records(reader: Reader, address: str) -> None:
     reader.open(address)
-    reader.click("#cells-table .tabulator-row:nth-child(3) [tabulator-field=procedure]")
+    reader.click("#cells-table .tabulator-row:nth-child(3) [tabulator-field=unlearning]")
     assert reader.ask("document.getElementById('details').open")
     command = reader.ask("document.getElementById('details-command').textContent")
-    assert command == "python experiments/run.py -m attack=uncertainty 'targets.over=[0.4,0.6]' 'seed=range(0,3)'"
+    assert command == "python experiments/run.py -m attack=uncertainty 'game.targets.over=[0.4,0.6]' 'seed=range(0,3)'"
     assert reader.ask("document.querySelectorAll('#details-games a').length") == 3
     assert reader.ask("document.querySelector('#details-games a').getAttribute('href')").startswith("./store/game/")
     settings = reader.ask("[...document.querySelectorAll('#details-settings li')].map((item) => item.textContent)")
-    assert settings == ["attack=uncertainty", "targets.over=[0.4,0.6]"]
+    assert settings == ["attack=uncertainty", "game.targets.over=[0.4,0.6]"]
     reader.click("#copy-command")
     reader.until("document.getElementById('copy-command').textContent === 'Copied'")
     reader.click("#close")
@@ -120,7 +121,7 @@ def test_a_row_opens_its_command_settings_and_records(reader: Reader, address: s
     reader.until("document.querySelectorAll('#games-table .tabulator-row').length > 3")
     reader.click("#games-table .tabulator-row:nth-child(3) button")
     command = reader.ask("document.getElementById('details-command').textContent")
-    assert command == "python experiments/run.py attack=uncertainty 'targets.over=[0.4,0.6]' seed=1"
+    assert command == "python experiments/run.py attack=uncertainty 'game.targets.over=[0.4,0.6]' seed=1"
     assert reader.complaints() == []
 
 
@@ -133,7 +134,7 @@ def test_every_command_is_listed(reader: Reader, address: str) -> None:
 
 def test_the_csv_has_every_number_of_the_rows_that_are_left(reader: Reader, address: str) -> None:
     reader.open(address)
-    reader.type("#search", "uncertainty black-box mnist first_order influence over")
+    reader.type("#search", "uncertainty black_box mnist first_order influence over")
     reader.until("tables.cells.table.getDataCount('active') === 1")
     text = reader.ask(
         "(() => { let csv; const keep = (text) => { csv = text; };"
@@ -145,7 +146,7 @@ def test_the_csv_has_every_number_of_the_rows_that_are_left(reader: Reader, addr
     assert float(values["effect"]) == shown["effect"]
     assert float(values["effect_low95"]) == shown["effect_low"]
     assert float(values["effect_high95"]) == shown["effect_high"]
-    assert (values["model"], values["mode"], values["n"]) == ("mlp", "single", "3")  # hidden columns too
+    assert (values["model"], values["game"], values["n"]) == ("mlp", "request", "3")  # hidden columns too
 
 
 def test_the_heat_map_shows_the_means_and_follows_the_choice(reader: Reader, address: str) -> None:
@@ -157,6 +158,32 @@ def test_the_heat_map_shows_the_means_and_follows_the_choice(reader: Reader, add
     assert set(wanted) < set(before)
     reader.driver.execute_script("chooseData.value = 'mnist'; chooseData.dispatchEvent(new Event('change'))")
     reader.until(f"{numbers}.some((text) => text.endsWith('n = 3'))")
+
+
+def test_of_several_games_one_is_looked_at(reader: Reader, tmp_path: Path) -> None:
+    reader.open(write(several(Options(figures=0)), tmp_path / "several.html"))
+    assert reader.ask("[...chooseGame.options].map((option) => option.textContent)") == ["forge", "request"]
+    assert not reader.ask("document.getElementById('choose-game').hidden")
+    assert reader.rows() == 2
+    assert reader.ask("document.querySelector('#heatmap-all') !== null")
+    reader.click("#show-games")
+    reader.until("tables.games && document.querySelectorAll('#games-table .tabulator-row').length === 8")
+    choose = "chooseGame.value = '1'; chooseGame.dispatchEvent(new Event('change'))"
+    reader.driver.execute_script(choose)
+    reader.until("tables.games && document.querySelectorAll('#games-table .tabulator-row').length > 8")
+    assert reader.ask("tables.games.rows.length") == 2 * 72
+    assert reader.ask(
+        "document.querySelector('#heatmap-all') === null && document.querySelector('#heatmap-over') !== null"
+    )
+    reader.click("#show-cells")
+    assert reader.rows() == 72
+    reader.click("#cells-table .tabulator-row [tabulator-field=unlearning]")
+    assert reader.ask("document.getElementById('details-where').textContent").startswith("request, ")
+    reader.click("#close")
+    reader.driver.execute_script(choose.replace("1", "0"))
+    reader.until("tables.cells.rows.length === 2 && document.querySelector('#heatmap-all') !== null")
+    assert reader.ask("document.getElementById('scale-name').textContent").startswith("Mean passed (%)")
+    assert reader.complaints() == []
 
 
 def test_dark_and_back(reader: Reader, address: str) -> None:
@@ -220,16 +247,16 @@ def test_hostile_names_are_only_text(reader: Reader, tmp_path: Path) -> None:
     frame = synthetic.frame(seeds=1)
     for column in ("attack", "model", "unlearning", "defense.score"):
         frame[column] = HOSTILE
-    page = build(frame, lambda path: synthetic.record(), [], overrides, Options(figures=0, title=HOSTILE))
+    page = build(frame, GAMES, lambda path: synthetic.record(), [], overrides, Options(figures=0, title=HOSTILE))
     reader.open(write(page, tmp_path / "hostile.html"))
     reader.click("#every-column")
-    reader.click("#cells-table .tabulator-row [tabulator-field=procedure]")
+    reader.click("#cells-table .tabulator-row [tabulator-field=unlearning]")
     reader.click("#close")
     reader.click("#cells-table [tabulator-field=defense] .tabulator-header-filter input")
     reader.tell("Page.printToPDF")
     assert reader.ask("document.images.length") == 0
-    assert reader.ask("tables.cells.rows[0].attack") == HOSTILE
-    assert reader.column("attack")[0] == HOSTILE
+    assert reader.ask("tables.cells.rows[0].attack") == f"{HOSTILE} (access=black_box)"
+    assert reader.column("attack")[0] == f"{HOSTILE} (access=black_box)"
     assert reader.complaints() == []
 
 
@@ -242,7 +269,7 @@ def test_ten_thousand_games_are_quick(reader: Reader, tmp_path: Path) -> None:
     reader.type("#search", "mnist random over")
     reader.until("tables.games.table.getDataCount('active') === 2 * 3 * 278")  # defenses, procedures, seeds
     assert time.monotonic() - began < 5
-    assert len(reader.ask("tables.games.rows.map((row) => row.game)")) == 2 * 36 * 278
+    assert len(reader.ask("tables.games.rows.map((row) => row.record)")) == 2 * 36 * 278
     assert (
         reader.ask("document.querySelectorAll('#games-table .tabulator-row').length") < 200
     )  # the others are not drawn
