@@ -107,7 +107,7 @@ def test_the_page_of_games_says_what_the_commands_play(folder: Path) -> None:
 
 def test_the_page_of_games_has_the_numbers_of_the_code() -> None:
     """Its criteria, controls and settings are those that the code has."""
-    from attacks.criterion import ConfidenceMoved, LabelFlipped
+    from attacks.crafting.criterion import ConfidenceMoved, LabelFlipped
     from games.request.game import RequestGame
 
     for criterion in (ConfidenceMoved(), LabelFlipped()):
