@@ -97,5 +97,5 @@ def test_each_victim_has_one_request_and_one_seed(name: str) -> None:
     assert of.learn_many(these, []) == []
     assert of.forget_many(these, [], torch.zeros(0, 200), []) == []
     models = of.learn_many(these, [0, 1])
-    with pytest.raises(ValueError, match="zip|3 requests"):
+    with pytest.raises(ValueError, match=r"zip|3 requests"):
         of.forget_many(these, models, torch.zeros(3, 200), [0, 1])
