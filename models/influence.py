@@ -56,17 +56,28 @@ def inverse_curvature(
 
 
 def _solve(
-    solver: Solver, models: ModelStack, examples: Examples, forget_weights: Tensor, weight_decay: float, b: Tensor,
+    solver: Solver,
+    models: ModelStack,
+    examples: Examples,
+    forget_weights: Tensor,
+    weight_decay: float,
+    b: Tensor,
     anchor: Victim,
-) -> Solution:  # fmt: skip
+) -> Solution:
     size = _rows_at_once(solver, anchor)
     if len(b) > size:  # the basis of the spectrum is many vectors for every row
         parts = [
-            _solve(solver, models if len(models) == 1 else models.select(rows), examples,
-                   forget_weights if len(forget_weights) == 1 else forget_weights[rows], weight_decay,
-                   b[rows], anchor)
+            _solve(
+                solver,
+                models if len(models) == 1 else models.select(rows),
+                examples,
+                forget_weights if len(forget_weights) == 1 else forget_weights[rows],
+                weight_decay,
+                b[rows],
+                anchor,
+            )
             for rows in (slice(first, first + size) for first in range(0, len(b), size))
-        ]  # fmt: skip
+        ]
         x, residual = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "residual"))
         return Solution(x, residual, max(p.iterations for p in parts), max(p.products for p in parts))
     shift = weight_decay + solver.damping

@@ -102,9 +102,13 @@ def conjugate_gradients(
 
 
 def _conjugate_gradients(
-    product: Callable[[Tensor], Tensor], b: Tensor, tolerance: float, max_iterations: int,
-    precondition: Callable[[Tensor], Tensor] | None, tick: Tick,
-) -> Solution:  # fmt: skip
+    product: Callable[[Tensor], Tensor],
+    b: Tensor,
+    tolerance: float,
+    max_iterations: int,
+    precondition: Callable[[Tensor], Tensor] | None,
+    tick: Tick,
+) -> Solution:
     apply = precondition or (lambda vector: vector)
     x, residual, direction, change, rz = torch.zeros_like(b), b, b, torch.zeros_like(b), b.new_ones(len(b))
     size = b.norm(dim=1).clamp_min(torch.finfo(b.dtype).tiny)

@@ -113,8 +113,8 @@ def train(
     does); their shapes have the leading dimension m where more than one model is trained together. Newton's method has
     no steps to watch.
 
-    Together models come out as they would alone but for rounding; `as_if_alone` bit by bit, at two to three times the
-    cost: they take turns within every step, and share its bookkeeping only. Then nothing can be watched.
+    Together models come out as they would alone but for rounding; `as_if_alone` bit by bit, at about twice the cost for
+    small networks: they take turns within every step, and share its bookkeeping only. Then nothing can be watched.
 
     Architectures that behave otherwise in training mode are trained in it, one by one; what they draw from global
     generators comes from the seed and the step. Where they look at a batch as a whole, as batch-norm does, fully

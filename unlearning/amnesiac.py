@@ -123,9 +123,13 @@ class Amnesiac(Procedure):
     def _repaired(self, task: Task, models: ModelStack, forget_weights: Tensor, rows: Tensor, seed: int) -> ModelStack:
         """The models with those at `rows` (r,) fine-tuned on what their requests retain."""
         recipe = replace(
-            task.training, optimizer="sgd", epochs=self.repair_epochs, lr=self.repair_lr, momentum=0.9,
+            task.training,
+            optimizer="sgd",
+            epochs=self.repair_epochs,
+            lr=self.repair_lr,
+            momentum=0.9,
             schedule="constant",
-        )  # fmt: skip
+        )
         seeds, weights = [derive(seed, "fine-tune")] * len(rows), task.total(forget_weights[rows])
         tuned = train(task.build, task.records, recipe, seeds, weights, models.select(rows), "repairing")
         parameters = {name: value.index_copy(0, rows, tuned.moving[name]) for name, value in models.moving.items()}

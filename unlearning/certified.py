@@ -33,6 +33,10 @@ from unlearning.second_order import SecondOrder
 from unlearning.task import Task
 
 log = logging.getLogger(__name__)
+VACUOUS = (
+    "unlearning=certified: the bound %.3g is no better than the ball's diameter %g, so nothing is certified; "
+    "sigma=%g implies epsilon=%.3g."
+)
 _starts: WeakKeyDictionary[Victim, Victim] = WeakKeyDictionary()  # one object for each, which solvers know again
 
 
@@ -108,16 +112,18 @@ class Certified(Procedure):
         nothing = task.total(trained.flat().new_zeros(1, len(task.records)))
         slope = objective_gradient(trained, task.records, nothing, task.training.weight_decay)
         flat, zero = trained.flat(), slope.new_zeros(())
-        victim = replace(trained, ledger={
-            "weights": flat, "norm": flat.norm(), "gradient": slope.norm(), "unsolved": zero,
-            "releases": torch.zeros((), dtype=torch.long, device=flat.device),
-        })  # fmt: skip
+        victim = replace(
+            trained,
+            ledger={
+                "weights": flat,
+                "norm": flat.norm(),
+                "gradient": slope.norm(),
+                "unsolved": zero,
+                "releases": torch.zeros((), dtype=torch.long, device=flat.device),
+            },
+        )
         if (bound := self._bound(victim)) >= 2 * self.radius:
-            log.warning(
-                "unlearning=certified: the bound %.3g is no better than the ball's diameter %g, so nothing is "
-                "certified; sigma=%g implies epsilon=%.3g.",
-                bound, 2 * self.radius, self.sigma, self._implied(bound, 1),
-            )  # fmt: skip
+            log.warning(VACUOUS, bound, 2 * self.radius, self.sigma, self._implied(bound, 1))
         return victim
 
     def _into_ball(self, batch: Batch, values: Sequence[Tensor]) -> None:
@@ -137,13 +143,14 @@ class Certified(Procedure):
         norm = target.norm(dim=1)
         weights = target * (self.radius / norm).clamp(max=1)[:, None]
         releases = victim.ledger["releases"] + 1
-        noise = gaussian_noise(
-            self.noise, self.sigma, *weights.shape, seed, "certified unlearning", int(releases)
-        )  # fmt: skip
+        noise = gaussian_noise(self.noise, self.sigma, *weights.shape, seed, "certified unlearning", int(releases))
         ledger = {
-            **base.ledger, "weights": weights, "norm": norm, "releases": releases.expand(len(forget_weights)),
+            **base.ledger,
+            "weights": weights,
+            "norm": norm,
+            "releases": releases.expand(len(forget_weights)),
             "unsolved": torch.maximum(victim.ledger["unsolved"], solution.residual * slope.norm(dim=1)),
-        }  # fmt: skip
+        }
         return replace(base, parameters=unflatten(weights + noise.to(weights), victim.moving), ledger=ledger)
 
     def _start(self, victim: Victim) -> Victim:
@@ -201,15 +208,22 @@ class Certified(Procedure):
         return Certificate(
             "uncertified" if reason else "conditional on assumed constants",
             reason or "The noise hides the distance to retraining if the assumed constants hold.",
-            bound, f"bound on the distance to retraining, in a ball of diameter {2 * self.radius:g}", self.sigma,
-            self.epsilon, self.delta, "analytic", implied, self._constants(victim),
-        )  # fmt: skip
+            bound,
+            f"bound on the distance to retraining, in a ball of diameter {2 * self.radius:g}",
+            self.sigma,
+            self.epsilon,
+            self.delta,
+            "analytic",
+            implied,
+            self._constants(victim),
+        )
+
+    @property
+    def _rests_on(self) -> tuple[float, float, float, float]:
+        return self.radius, self.lipschitz_hessian, self.convexification, self.smallest_eigenvalue
 
     def _bound(self, victim: Victim) -> float:
-        return newton_bound(
-            self.radius, self.lipschitz_hessian, self.convexification, self.smallest_eigenvalue,
-            float(victim.ledger["gradient"]), float(victim.ledger["unsolved"]),
-        )  # fmt: skip
+        return newton_bound(*self._rests_on, float(victim.ledger["gradient"]), float(victim.ledger["unsolved"]))
 
     def _implied(self, bound: float, releases: int) -> float:
         """Epsilon over `releases` releases, at the bound or at the ball's diameter, whichever is smaller."""
@@ -217,10 +231,8 @@ class Certified(Procedure):
 
     def _constants(self, victim: Victim) -> dict[str, Constant]:
         gradient = float(victim.ledger["gradient"])
-        published = lissa_bound(
-            self.radius, self.lipschitz_hessian, self.convexification, self.smallest_eigenvalue,
-            self.lipschitz_gradient, victim.flat().numel(), self.rho, gradient,
-        )  # fmt: skip
+        size = victim.flat().numel()
+        published = lissa_bound(*self._rests_on, self.lipschitz_gradient, size, self.rho, gradient)
         constants = {
             "C": Constant(self.radius, "proven"),
             "lambda": Constant(self.convexification, "proven"),

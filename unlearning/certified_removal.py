@@ -13,10 +13,8 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.examples import Examples
-from models.curvature import LARGEST
 from models.gradients import weighted_gradient
 from models.influence import inverse_curvature
-from models.logistic import Logistic
 from models.progress import progress
 from models.solver import Solver
 from models.training import initialise
@@ -34,6 +32,7 @@ from unlearning.certification.softmax_regression import (
     SoftmaxRegression,
     as_flat,
     as_matrix,
+    check_softmax_regression,
     design,
     spectral_norm,
 )
@@ -112,7 +111,7 @@ class CertifiedRemoval(Procedure):
 
         Raises UserError unless model=logistic and training=newton, with a positive weight decay.
         """
-        _check(task)
+        check_softmax_regression(task)
         module, parameters, buffers = initialise(task.build, seed, task.records.x)
         plain = Victim(module, parameters, buffers)
         kept = torch.ones(len(task.records), dtype=torch.float64, device=task.records.x.device)
@@ -147,9 +146,12 @@ class CertifiedRemoval(Procedure):
         moved = victim.moved(removal_step(solve, slopes, n))
         problem, theta, steps = _problem(task, victim), victim.flat(), moved.flat().double() - victim.flat().double()
         spent = victim.ledger["spent"] + problem.left_over(
-            as_matrix(theta, problem.classes), 1 - total.double(), leaving.double(),
-            as_matrix(steps, problem.classes), victim.history["spectral_norm"],
-        )  # fmt: skip
+            as_matrix(theta, problem.classes),
+            1 - total.double(),
+            leaving.double(),
+            as_matrix(steps, problem.classes),
+            victim.history["spectral_norm"],
+        )
         models = replace(moved, ledger={**moved.ledger, "spent": spent})
         return self._within_budget(task, victim, models, total, seed)
 
@@ -217,32 +219,17 @@ class CertifiedRemoval(Procedure):
         return Certificate(
             "uncertified" if reason else "certified",
             reason or "The left-over gradient is within what the perturbation of the loss hides (Guo et al., 2020).",
-            spent, "bound on the left-over gradient of the perturbed sum of losses", self.sigma, self.epsilon,
-            self.delta, self.mechanism, epsilon_for(spent, self.sigma, self.delta), constants,
-        )  # fmt: skip
+            spent,
+            "bound on the left-over gradient of the perturbed sum of losses",
+            self.sigma,
+            self.epsilon,
+            self.delta,
+            self.mechanism,
+            epsilon_for(spent, self.sigma, self.delta),
+            constants,
+        )
 
 
 def _problem(task: Task, victim: Victim) -> SoftmaxRegression:
     classes = victim.module.linear.out_features  # type: ignore[union-attr]
     return SoftmaxRegression(design(victim, task.records), task.records.y, int(classes), task.training.weight_decay)  # type: ignore[arg-type]
-
-
-def _check(task: Task) -> None:
-    module = task.build()
-    if type(module) is not Logistic:  # a class derived from it may compute something else
-        raise UserError(
-            "unlearning=certified_removal is proven for linear models only; choose model=logistic, "
-            "or unlearning=certified for deep networks."
-        )
-    if task.training.optimizer != "newton":
-        raise UserError(
-            "unlearning=certified_removal needs the minimum of the training objective; use training=newton."
-        )
-    if task.training.weight_decay <= 0:
-        raise UserError("unlearning=certified_removal needs training.weight_decay above 0, for strong convexity.")
-    size = sum(parameter.numel() for parameter in module.parameters())
-    if size > LARGEST:
-        raise UserError(
-            f"unlearning=certified_removal is for up to {LARGEST:,} parameters; this model has {size:,}: "
-            "choose a data set with fewer features or classes."
-        )

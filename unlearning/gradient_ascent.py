@@ -114,9 +114,13 @@ class GradientAscent(Procedure):
         return slopes
 
     def _climb(
-        self, models: ModelStack, x: Tensor, y: Tensor, weights: Tensor,
+        self,
+        models: ModelStack,
+        x: Tensor,
+        y: Tensor,
+        weights: Tensor,
         steps: list[tuple[Tensors, Tensor]] | None = None,
-    ) -> Tensors:  # fmt: skip
+    ) -> Tensors:
         """The parameters after the steps, for weights (m, c) of the examples x, y.
 
         `steps` is given the parameters before every step, and by how much it goes along the slopes (m,).

@@ -12,9 +12,19 @@ from unlearning.procedure import Procedure
 
 # what a procedure may write for itself without learning in another way
 FORGETTING = {
-    "forget", "forget_many", "request_vjp", "pull_back_copies", "recorded", "certificate", "remedy", "learns_with",
-    "differentiable", "stochastic", "exact", "irreproducible",
-}  # fmt: skip
+    "forget",
+    "forget_many",
+    "request_vjp",
+    "pull_back_copies",
+    "recorded",
+    "certificate",
+    "remedy",
+    "learns_with",
+    "differentiable",
+    "stochastic",
+    "exact",
+    "irreproducible",
+}
 
 
 def learner_of(procedure: object) -> tuple[str, dict[str, Any]]:

@@ -6,9 +6,13 @@ import math
 
 
 def newton_bound(
-    radius: float, lipschitz_hessian: float, convexification: float, smallest_eigenvalue: float,
-    gradient: float = 0.0, solver: float = 0.0,
-) -> float:  # fmt: skip
+    radius: float,
+    lipschitz_hessian: float,
+    convexification: float,
+    smallest_eigenvalue: float,
+    gradient: float = 0.0,
+    solver: float = 0.0,
+) -> float:
     """Delta = (2C (MC + lambda) + G + e) / (lambda + lambda_min), with C = `radius`, M, lambda, lambda_min in order.
 
     F is the retained objective, H = grad^2 F(w) + lambda I, w' = w - s the result, w~ the retrained model, both w and
@@ -23,9 +27,15 @@ def newton_bound(
 
 
 def lissa_bound(
-    radius: float, lipschitz_hessian: float, convexification: float, smallest_eigenvalue: float,
-    lipschitz_gradient: float, parameters: int, rho: float, gradient: float = 0.0,
-) -> float:  # fmt: skip
+    radius: float,
+    lipschitz_hessian: float,
+    convexification: float,
+    smallest_eigenvalue: float,
+    lipschitz_gradient: float,
+    parameters: int,
+    rho: float,
+    gradient: float = 0.0,
+) -> float:
     """The published bound, whose inverse comes from LiSSA and holds with probability 1 - rho.
 
     Delta = (2C (MC + lambda) + G)/(lambda + lambda_min) + (16 sqrt(ln(d/rho))/(lambda + lambda_min) + 1/16)(2LC + G).

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.examples import Examples
-from models.curvature import softmax_curvature
+from models.curvature import LARGEST, softmax_curvature
+from models.logistic import Logistic
 from models.solver import cholesky_preconditioner, conjugate_gradients
 from models.victim import Victim
+from unlearning.task import Task
 
 NUMBERS = 2**24  # entries of the tables that are held at once
 GAMMA = math.sqrt(2) ** 3 / (6 * math.sqrt(3))
@@ -186,3 +188,25 @@ class SoftmaxRegression:
         """Parts of tables with a row for every model, so small that (m, n, K) numbers fit into memory."""
         size = max(1, NUMBERS // (len(self.x) * self.classes))
         return zip(*(table.split(size) for table in tables), strict=True)
+
+
+def check_softmax_regression(task: Task) -> None:
+    """Raise UserError unless the task is softmax regression at its minimum, strongly convex and small."""
+    module = task.build()
+    if type(module) is not Logistic:  # a class derived from it may compute something else
+        raise UserError(
+            "unlearning=certified_removal is proven for linear models only; choose model=logistic, "
+            "or unlearning=certified for deep networks."
+        )
+    if task.training.optimizer != "newton":
+        raise UserError(
+            "unlearning=certified_removal needs the minimum of the training objective; use training=newton."
+        )
+    if task.training.weight_decay <= 0:
+        raise UserError("unlearning=certified_removal needs training.weight_decay above 0, for strong convexity.")
+    size = sum(parameter.numel() for parameter in module.parameters())
+    if size > LARGEST:
+        raise UserError(
+            f"unlearning=certified_removal is for up to {LARGEST:,} parameters; this model has {size:,}: "
+            "choose a data set with fewer features or classes."
+        )
