@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +12,7 @@ from typing import Any
 from data.errors import UserError
 from data.examples import Data
 from experiments.cli.roles import component
+from experiments.storage.records import canonical_json
 from experiments.versions.code_version import code_version
 from experiments.versions.named_files import contents
 from games.game import Setup
@@ -53,7 +55,7 @@ class Keys:
     def victim(self) -> dict[str, Any]:
         """Of a trained victim: what learns it, and no setting of forgetting."""
         node = self.config["unlearning"]
-        place, settings = learner_of(component(node, "unlearning"))
+        place, settings = _learner(canonical_json(node))
         given = {name: node[name] for name in settings if name in node}  # their code and their files count too
         key = self._trained({"learner": {"_target_": place, **given}}, *Setup.code)
         return {**key, "learner": {"_target_": place, **settings}}
@@ -77,6 +79,12 @@ class Keys:
     def _code(self, parts: Mapping[str, Any], *modules: str) -> str:
         kept = self.config.get("store", {}).get("enabled", True)
         return component_code(parts, *modules) if kept else "not kept"
+
+
+@cache  # cells of a sweep ask again and again, and building takes milliseconds
+def _learner(node: str) -> tuple[str, dict[str, Any]]:
+    """What learns the victims of the procedure of this configuration, as JSON, and with which settings."""
+    return learner_of(component(json.loads(node), "unlearning"))
 
 
 def _at(config: Mapping[str, Any], place: str) -> Any:
