@@ -139,7 +139,7 @@ def test_the_page_on_reading_explains_every_column_and_row(folder: Path) -> None
         assert f"| {heading} |" in READING, heading
     for word in ("Confidence", "Success", "Effect", "Attacked objective", "90% sets", "Distance to retraining"):
         assert f"**{word}**" in READING
-    assert {key for key, _, _ in ROWS} >= {"confidence", "success", "functional", "relative_distance"}
+    assert {quantity.name for quantity in ROWS} >= {"confidence", "success", "functional", "relative_distance"}
     line = commands(READING)[1]
     out = run([word for word in small(line) if word != "data.test=1197"], folder)
     assert "Left out with judge=quick" in out
