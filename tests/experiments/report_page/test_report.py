@@ -48,7 +48,7 @@ def test_policy_admits_the_scripts_of_the_page_and_no_other(found: Found) -> Non
 
 def test_hostile_text_stays_text() -> None:
     frame = synthetic.frame(seeds=1)
-    for column in ("attack", "model", "unlearning", "defense.score", "path", "toolkit"):
+    for column in ("attack", "model", "unlearning", "defense.score", "path", "toolkit", "heading", "goal"):
         frame[column] = HOSTILE
     table = synthetic.table() | {"title": HOSTILE, "markdown": f"| {HOSTILE} |\n|---|\n| x |", "command": HOSTILE}
     table["claims"] = [{"text": HOSTILE, "verdict": HOSTILE, "unit": HOSTILE, "n": HOSTILE, "test": HOSTILE}]
@@ -185,6 +185,16 @@ def test_page_of_a_real_store(store: Path, tmp_path: Path, capsys: pytest.Captur
     path = found.json["games"]["paths"]
     assert (output.parent / (path["prefix"] + path["rest"][0])).resolve().is_file()
     assert "attack=random" in shlex.split(found.json["cells"]["labels"]["command"][0])
+
+
+def test_games_of_named_folders_are_looked_for(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "game").mkdir()
+    (tmp_path / "game" / "mine.yaml").write_text("_target_: nowhere_at_all.Game\n")
+    output = tmp_path / "page.html"
+    arguments = ["--store", str(store), "--figures", "0", "--output", str(output), "--config-dir", str(tmp_path)]
+    assert main(arguments) == 0
+    assert "mine.yaml is left out" in capsys.readouterr().err
+    assert "mine.yaml is left out" in parse(output.read_text(encoding="utf-8")).text
 
 
 @pytest.mark.parametrize(

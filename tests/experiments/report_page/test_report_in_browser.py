@@ -245,7 +245,7 @@ def test_paper_is_light_and_has_every_row(reader: Reader, address: str) -> None:
 
 def test_hostile_names_are_only_text(reader: Reader, tmp_path: Path) -> None:
     frame = synthetic.frame(seeds=1)
-    for column in ("attack", "model", "unlearning", "defense.score"):
+    for column in ("attack", "model", "unlearning", "defense.score", "heading", "goal"):
         frame[column] = HOSTILE
     page = build(frame, GAMES, lambda path: synthetic.record(), [], overrides, Options(figures=0, title=HOSTILE))
     reader.open(write(page, tmp_path / "hostile.html"))
