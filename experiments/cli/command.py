@@ -13,7 +13,8 @@ from data.machine import DISTRIBUTION, toolkit_version
 from experiments.cli import output
 from experiments.cli.arguments import checked, make_importable, parse
 from experiments.cli.help import help_text
-from experiments.cli.options import Options
+from experiments.cli.options import Options, search_path
+from experiments.cli.plugins import plugins
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -38,10 +39,11 @@ def run(entry: Entry, config_name: str, config_path: Path, sweeps: bool = False)
         return
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     games: list[str] = []  # not empty once a game has begun: what then goes wrong is not Hydra's doing
-    arguments = parse(sys.argv[1:])
     try:
-        sys.argv[1:] = checked(sys.argv[1:])
-        make_importable(arguments.folders)
+        typed = parse(sys.argv[1:])
+        sys.argv[1:] = checked([*sys.argv[1:], *(f"--config-dir={folder}" for folder in plugins())])
+        make_importable(typed.folders)
+        arguments = parse(sys.argv[1:])
         if arguments.is_sweep and sweeps:
             from experiments.sweeps import command as sweep_command
 
@@ -109,9 +111,7 @@ def _play(entry: Entry, config_name: str, config_path: Path, games: list[str]) -
     # Hydra prints its errors in its own way and exits with 1, unless this variable lets them through
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    if len(own) > 1:  # of several, Hydra takes the last
-        search = ",".join(f'"file://{folder.resolve()}"' for folder in own[:-1])
-        sys.argv.append(f"hydra.searchpath=[{search}]")
+    sys.argv += search_path(own[:-1])  # of several, Hydra takes the last
     try:
         hydra.main(version_base="1.3", config_path=str(Path(config_path).resolve()), config_name=config_name)(game)()
     finally:

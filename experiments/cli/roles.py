@@ -23,8 +23,10 @@ LARGEST = 3.4e38
 MENTIONED = 3  # names that are missing, in a sentence
 
 
-def check_options(node: Mapping[str, Any], where: str) -> None:
+def check_options(node: Mapping[str, Any], where: str, kind: Any = None) -> None:
     """Refuse, in the config `node` of a component and those inside it, true and false for numbers and endless integers.
+
+    `kind` is the class of settings without a `_target_`, where it is known.
 
     Raises:
         UserError: naming the option.
@@ -32,12 +34,12 @@ def check_options(node: Mapping[str, Any], where: str) -> None:
     target = node.get("_target_", "a.b")
     if isinstance(target, str | int | float | None) and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", str(target)):
         raise UserError(f"{where}._target_ must name a class, as package.module.Class, got {target!r:.60}.")
-    hints = _hints(str(target))
+    hints = _hints(_load(str(target)) if "_target_" in node else kind)
     for key, value in node.items():
-        path = f"{where}.{key}"
+        path, hint = f"{where}.{key}", hints.get(str(key), Any)
         if isinstance(value, Mapping):
-            check_options(value, path)
-        elif isinstance(value, bool) and not _takes_truth(hints.get(str(key), Any)):
+            check_options(value, path, hint)
+        elif isinstance(value, bool) and not _takes_truth(hint):
             raise UserError(f"{path} must be a number, got {str(value).lower()}.")
         for number in value if isinstance(value, list | tuple) else [value]:
             if isinstance(number, float) and LARGEST < abs(number) < math.inf:
@@ -176,11 +178,10 @@ def _load(target: str) -> Any:
         return None
 
 
-def _hints(target: str) -> dict[str, Any]:
-    """The types of the options of the callable at the dotted path `target`, where it says them."""
-    found = _load(target)
+def _hints(kind: Any) -> dict[str, Any]:
+    """The types of the options of a callable, where it says them."""
     try:
-        return typing.get_type_hints(found if dataclasses.is_dataclass(found) else getattr(found, "__init__", found))
+        return typing.get_type_hints(kind if dataclasses.is_dataclass(kind) else getattr(kind, "__init__", kind))
     except Exception:  # names that only a type checker can see
         return {}
 

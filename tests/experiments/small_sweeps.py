@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.experiments.games import QUICK
 
-TINY = (*QUICK, "unlearning=first_order", "targets.count=1")  # a quarter of a second, one thread
+TINY = (*QUICK, "unlearning=first_order", "game.targets.count=1")  # a quarter of a second, one thread
 
 
 def options(folder: Path) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from tests.experiments.games import config
 
 COMPARED = {"distance", "relative_distance", "prediction_distance", "disagreement"}
 SMALL = ("attack=random", "unlearning=fine_tune", "unlearning.epochs=1", "training.epochs=3", "figures=false",
-         "targets.over=[0.05,0.97]", "targets.under=[0.06,0.98]", "defense=none")  # fmt: skip
+         "game.targets.over=[0.05,0.97]", "game.targets.under=[0.06,0.98]", "defense=none")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from games.request import figures
 from tests.experiments.games import ROOT, command, config
 from tests.experiments.small_sweeps import TINY
 
-GAME = ("attack=random", "defense=none", "targets.direction=over")
+GAME = ("attack=random", "defense=none", "game.targets.direction=over")
 
 
 @pytest.fixture(scope="module")

@@ -68,7 +68,7 @@ def test_keys_follow_what_matters_and_nothing_else(tmp_path: Path) -> None:
     first = prepare(config(tmp_path))
     moved = prepare(config(tmp_path, "wandb.project=other", "seed=3", f"store.dir={tmp_path}/other"))
     assert first.game_key() == moved.game_key()
-    for change in ("attack.budget=5", "defense.rate=0.1", "training.epochs=3", "targets.count=3", "data.split_seed=1"):
+    for change in ("attack.budget=5", "defense.rate=0.1", "training.epochs=3", "game.targets.count=3", "data.split_seed=1"):
         assert prepare(config(tmp_path, change)).game_key() != first.game_key(), change
     attack_only = prepare(config(tmp_path, "attack=random"))
     assert attack_only.victim_key() == first.victim_key()  # victims are shared by games
