@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.cli.build import build
 from data.naming import AUTOMATIC
+from experiments.cli.build import build
 from experiments.cli.command import check_keys, known_keys
 from experiments.cli.roles import game_of
 from experiments.paper_table.checking import specification

@@ -16,7 +16,9 @@ from experiments.play.settings import Settings
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 OPTIONS = sorted(
-    p.relative_to(CONF).with_suffix("").as_posix() for p in CONF.rglob("*/*.yaml") if not {"table", "experiment"} & {*p.parts}
+    p.relative_to(CONF).with_suffix("").as_posix()
+    for p in CONF.rglob("*/*.yaml")
+    if not {"table", "experiment"} & {*p.parts}
 )
 BY_DATA = {"shape", "classes"}  # of a model: what the data set gives
 REQUIRED = object()

@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
@@ -155,6 +155,8 @@ def _no_such_key(error: BaseException, found: re.Match[str]) -> str:
     cause: Any = error.__cause__
     if not isinstance(cause, OmegaConfBaseException):
         return f"There is no group of options {found[1]!r}; --help shows all that there are."
+    if str(cause.full_key) == "game":
+        return "No game is chosen, so it has no settings; name one, as in game=request."
     parent = cause.parent_node
     inside = isinstance(parent, DictConfig)
     mine = [str(key) for key in parent if key != "hydra" and not str(key).startswith("_")] if inside else []

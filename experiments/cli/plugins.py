@@ -44,8 +44,9 @@ def plugins() -> dict[Path, str]:
 def _folder(distribution: metadata.Distribution, value: str) -> Path:
     """The folder that an entry point names as `package` or `package.folder`; `find_spec` of the first executes none."""
     first, *rest = value.split(".")
-    places = [Path(str(distribution.locate_file("/".join((first, *rest)))))]
-    if not places[0].is_dir():  # an editable installation is elsewhere
+    named = all(part.isidentifier() for part in (first, *rest))  # and no path, which could lead anywhere
+    places = [Path(str(distribution.locate_file("/".join((first, *rest)))))] if named else []
+    if places and not places[0].is_dir():  # an editable installation is elsewhere
         spec = importlib.util.find_spec(first)
         places = [Path(place, *rest) for place in (spec and spec.submodule_search_locations) or ()]
     for place in places:

@@ -14,7 +14,7 @@ from data.errors import UserError
 from experiments.cli.build import build
 from experiments.cli.command import check_keys, known_keys, run
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 
