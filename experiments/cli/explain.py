@@ -13,7 +13,7 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic_core import ValidationError
-from yaml import YAMLError
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from data.errors import UserError
 from experiments.cli.not_found import target_not_found
@@ -211,7 +211,8 @@ def _end(text: str) -> str:
 
 
 Rule = tuple[type[BaseException], str, str | Callable[[Any, re.Match[str]], str | None]]
-RULES: tuple[Rule, ...] = (  # what is raised, a pattern in its text, and the sentence or what writes it; the first counts
+# what is raised, a pattern in its text, and the sentence or what writes it; the first that fits counts
+RULES: tuple[Rule, ...] = (
     (UserError, "", "{error}"),
     (ValidationError, "", lambda error, _: validation(error, "")),
     (InstantiationException, "", lambda error, _: instantiation(error, "")),

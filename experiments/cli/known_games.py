@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from experiments.cli.options import option_files
 from experiments.cli.roles import component
@@ -21,7 +22,7 @@ def known_games(folders: Sequence[Path] = (), notify: Callable[[str], None] | No
     found: dict[str, Game] = {}
     for path in option_files("game", folders).values():
         try:
-            node = OmegaConf.load(path)
+            node: Any = OmegaConf.load(path)
             node.pop("defaults", None)
             game = component(OmegaConf.to_container(node, resolve=True), "game")
             found.setdefault(game.name, game)

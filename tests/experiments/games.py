@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = (
     "game.targets.count=2", "game.stream.calibration_batches=2", "game.stream.benign_batches=1", "training.epochs=10",
-    "attack.budget=6", "data.train=300", "data.test=1197", "game.targets.over=[0.3,0.65]", "game.targets.under=[0.7,0.97]",
+    "attack.budget=6", "data.train=300", "data.test=1197", "game.targets.over=[0.3,0.65]",
+    "game.targets.under=[0.7,0.97]",
 )  # fmt: skip
 
 

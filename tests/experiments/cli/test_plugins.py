@@ -1,4 +1,4 @@
-"""Options that an installed package brings: played by name, found without importing it, and no harm where it is broken."""
+"""Options that an installed package brings: played by name, found without importing it, and harmless."""
 
 from __future__ import annotations
 
