@@ -9,7 +9,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -67,7 +67,7 @@ def component(node: Any, where: str, game: Game | None = None) -> Any:
         raise UserError(f"{where}: {target!r} is a module; _target_ names a class in it.")
     role = _role_at(where, game)
     if role is not None and inspect.isclass(found):  # before it is built with options that are not its own
-        _check(set(dir(found)), role.verbs, where, target, role)
+        _check(set(dir(found)), tuple(role.takes), where, target, role)
     made = build(node, where)
     if role is not None:
         _check(set(dir(made)), role.needs, where, target, role)
@@ -116,15 +116,14 @@ def _check_verbs(made: object, where: str, target: str, role: Role) -> None:
 
 @dataclass(frozen=True)
 class Role:
-    """What stands at some place: a `noun`, the `verbs` that its class has, and all names that an instance `needs`.
+    """What stands at some place: a `noun`, all names that an instance `needs`, and the verbs that its class has.
 
-    `takes`: the names of what each verb is called with, by position.
+    `takes`: the verbs, with the names of what each is called with, by position.
     """
 
     noun: str
-    verbs: tuple[str, ...]
     needs: tuple[str, ...]
-    takes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    takes: Mapping[str, tuple[str, ...]]
 
 
 def _check(has: set[str], needs: tuple[str, ...], where: str, target: str, role: Role) -> None:
@@ -148,12 +147,13 @@ def _roles() -> dict[str, Role]:
     from models.training import Training
     from unlearning.procedure import Procedure
 
+    game: dict[str, tuple[str, ...]] = {"play": ("setup", "seed"), "metrics": ()}
     recipe = tuple(field.name for field in dataclasses.fields(Training))
     return {
         "unlearning": _role("unlearning procedure", Procedure),
-        "training": Role("recipe of training", (), recipe),
-        "data": Role("data set", ("load",), ("load",)),
-        "game": Role("game", ("play", "metrics"), ("name", "headline", "play", "metrics")),
+        "training": Role("recipe of training", recipe, {}),
+        "data": Role("data set", ("load",), {"load": ()}),
+        "game": Role("game", ("name", "headline", *game), game),
         "hydra.launcher": _role("launcher", Launcher),
     }
 
@@ -161,12 +161,8 @@ def _roles() -> dict[str, Role]:
 @cache
 def _role(noun: str, protocol: type) -> Role:
     members = {name: value for name, value in vars(protocol).items() if name == "__call__" or name[0] != "_"}
-    verbs = tuple(name for name, value in members.items() if inspect.isfunction(value))
-    return Role(noun, verbs, tuple(members), {verb: _taken(members[verb]) for verb in verbs})
-
-
-def _taken(verb: Any) -> tuple[str, ...]:
-    return tuple(inspect.signature(verb).parameters)[1:]  # without self
+    verbs = {name: inspect.signature(value) for name, value in members.items() if inspect.isfunction(value)}
+    return Role(noun, tuple(members), {name: tuple(verb.parameters)[1:] for name, verb in verbs.items()})
 
 
 def _load(target: str) -> Any:

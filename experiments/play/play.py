@@ -18,8 +18,8 @@ from experiments.cli.fitted import console
 from experiments.cli.folders import keep_other_game
 from experiments.cli.output import lasting
 from experiments.play.figures import draw
-from experiments.play.setup import prepare, resolved
 from experiments.play.settings import settings_from
+from experiments.play.setup import prepare, resolved
 from experiments.play.tracking import track
 from experiments.storage.records import jsonable, significant, with_nulls, write_json_atomic
 from experiments.storage.row import NOT_RECORDED
