@@ -47,8 +47,8 @@ def written(path: Path) -> dict[str, Any]:
 
 def search_path(folders: Sequence[Path]) -> list[str]:
     """The override by which Hydra finds options in further folders, where there are any."""
-    places = ",".join(f'"file://{folder.resolve()}"' for folder in folders)
-    return [f"hydra.searchpath=[{places}]"] if places else []
+    places = [f'"file://{folder.resolve()}"' for folder in folders]
+    return [f"hydra.searchpath=[{','.join(places)}]"] if places else []
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,9 @@ class Options:
     @cached_property
     def groups(self) -> dict[str, list[str]]:
         """The names of the options of every group, all sorted."""
-        found: dict[str, set[str]] = {}
-        for folder in self.folders:
-            for path in folder.glob("*/**/*.yaml"):
-                found.setdefault(path.parent.relative_to(folder).as_posix(), set()).add(path.stem)
-        return {group: sorted(names) for group, names in sorted(found.items())}
+        files = {path.relative_to(folder) for folder in self.folders for path in folder.glob("*/**/*.yaml")}
+        groups = sorted({path.parent for path in files}, key=str)
+        return {group.as_posix(): sorted(path.stem for path in files if path.parent == group) for group in groups}
 
     @cached_property
     def unused(self) -> dict[str, tuple[Path, Path]]:

@@ -137,9 +137,7 @@ def _defaults(group: str, name: str) -> list[tuple[str, str]]:
 @cache
 def _options(group: str) -> dict[str, dict[str, Any]]:
     """The options of a group by name, as their YAML files have them."""
-    found = {name: written(path) for name, path in option_files(group).items()}
-    return {
-        name: {key: value for key, value in node.items() if key != "defaults"}
-        for name, node in found.items()
-        if "_target_" in node
-    }
+    found = {name: {**written(path)} for name, path in option_files(group).items() if "_target_" in written(path)}
+    for node in found.values():
+        node.pop("defaults", None)
+    return found

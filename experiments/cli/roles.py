@@ -94,9 +94,7 @@ def game_of(config: Mapping[str, Any]) -> Game:
         )
     made = component(config["game"], "game")
     if not isinstance(made, Game):
-        raise UserError(
-            f"game: {config['game']['_target_']} is no game, since it does not derive from games.game.Game."
-        )
+        raise UserError(f"game: {config['game']['_target_']} is no game: it does not derive from games.game.Game.")
     return made
 
 

@@ -125,8 +125,8 @@ def test_what_has_no_file_is_refused_with_the_way_out_and_plays_without_a_store(
     part = {"_target_": "builtins.dict"}
     config = {"model": part, "training": {}, "unlearning": {}, "store": {"enabled": True}}
     with pytest.raises(UserError, match=r"store\.enabled=false"):
-        identity.victim_key(config, "data", machine)
-    assert identity.victim_key({**config, "store": {"enabled": False}}, "data", machine)["model"] == part
+        identity.Keys(config, "data", machine).victim()
+    assert identity.Keys({**config, "store": {"enabled": False}}, "data", machine).victim()["model"] == part
 
 
 def test_files_that_options_name_count_by_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,7 @@ def test_files_that_options_name_count_by_their_content(tmp_path: Path, monkeypa
 
     def key(weights: object) -> dict[str, object]:
         model = {"_target_": "models.mlp.MLP", "nested": [{"weights": weights}]}
-        return identity.victim_key({"model": model, "training": {}, "unlearning": {}}, "data", machine)
+        return identity.Keys({"model": model, "training": {}, "unlearning": {}}, "data", machine).victim()
 
     file, folder = tmp_path / "weights.pt", tmp_path / "folder"
     folder.mkdir()
