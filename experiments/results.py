@@ -4,9 +4,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path[0] = str(
-        Path(__file__).resolve().parents[1]
-    )  # Python put experiments/ there, whose modules must not hide others
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # in place of experiments/, whose modules would hide others
     from experiments.storage.results import main
 
     sys.exit(main())

@@ -8,16 +8,19 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from data.naming import AUTOMATIC
 from experiments.cli.build import build
 from experiments.cli.command import check_keys, known_keys
+from experiments.cli.roles import game_of
 from experiments.paper_table.checking import specification
 from experiments.paper_table.games import cells_of
-from experiments.play.access import resolve_access
-from games.request.row import AUTOMATIC
+from experiments.play.setup import resolved
+from experiments.sweeps.cells import expand
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 OPTIONS = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.rglob("*.yaml") if path.parent != CONF)
 TABLES = [option for option in OPTIONS if option.parts[0] == "table"]
+PRESETS = [option for option in OPTIONS if option.parts[0] == "experiment"]
 PRIMARY = sorted(path.stem for path in CONF.glob("*.yaml"))
 
 
@@ -30,7 +33,7 @@ def composed(name: str, *overrides: str) -> DictConfig:
     if "attack" in cfg:
         plain = OmegaConf.to_container(cfg)
         assert isinstance(plain, dict)
-        whole = resolve_access({str(key): value for key, value in plain.items()})
+        _, whole = resolved({str(key): value for key, value in plain.items()})
         return OmegaConf.create({key: value for key, value in whole.items() if key != AUTOMATIC})
     return cfg
 
@@ -56,10 +59,24 @@ def test_a_table_is_well_formed_and_the_cells_of_every_size_compose(option):
         assert len(cells_of(rows, range(1), [], ())) == len(rows)
 
 
-@pytest.mark.parametrize("option", [each for each in OPTIONS if each not in TABLES], ids=str)
+@pytest.mark.parametrize("preset", PRESETS, ids=str)
+def test_a_preset_composes_with_known_keys_and_its_game_can_be_built(preset):
+    """And what is typed beside it counts more."""
+    [cell] = expand([f"experiment={preset.name}"])
+    assert game_of(cell.config).name in preset.name or preset.name.startswith("paper_")
+    for group in ("data", "training", "unlearning", "attack", "defense"):
+        build(cell.config[group], group)
+    [other] = expand([f"experiment={preset.name}", "attack=random", "game.targets.count=5", "defense=none"])
+    assert other.config["attack"]["_target_"] == "attacks.requester.random.Random"
+    assert other.config["game"]["targets"]["count"] == 5
+    assert other.config["defense"]["_target_"] == "defenses.filters.none.NoDefense"
+    assert other.config["attack"]["budget"] == cell.config["attack"]["budget"]
+
+
+@pytest.mark.parametrize("option", [each for each in OPTIONS if each not in (*TABLES, *PRESETS)], ids=str)
 def test_an_option_composes_and_builds(option):
     group = option.parent.as_posix()
-    cfg = composed("run", f"{group}={option.name}")
+    cfg = composed("run", f"{group}={option.name}", *(["game=request"] if option == Path("attack/none") else []))
     hydras = group.startswith("hydra/")  # a composed configuration leaves that part out
     node = OmegaConf.load(CONF / f"{option}.yaml") if hydras else OmegaConf.select(cfg, group.replace("/", "."))
     plain = OmegaConf.to_container(node, resolve=True)

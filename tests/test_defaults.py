@@ -16,7 +16,9 @@ from experiments.play.settings import Settings
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 OPTIONS = sorted(
-    p.relative_to(CONF).with_suffix("").as_posix() for p in CONF.rglob("*/*.yaml") if "table" not in p.parts
+    p.relative_to(CONF).with_suffix("").as_posix()
+    for p in CONF.rglob("*/*.yaml")
+    if not {"table", "experiment"} & {*p.parts}
 )
 BY_DATA = {"shape", "classes"}  # of a model: what the data set gives
 REQUIRED = object()
@@ -74,6 +76,8 @@ def differences(written: Mapping[str, Any], expected: Mapping[str, Any], where: 
                 found.append(f"{where}{key} is a {kind.__name__}, and by default {default!r}")
             else:
                 found += differences(value, {each: getattr(default, each) for each in defaults(kind)}, f"{where}{key}.")
+        elif dataclasses.is_dataclass(default):  # settings of a component, in groups
+            found += differences(value, {each: getattr(default, each) for each in defaults(type(default))}, f"{key}.")
         elif default is REQUIRED:
             found += [] if value == "???" else [f"{where}{key} has no default in the class"]
         elif value != (list(default) if isinstance(default, tuple) else default):
@@ -96,7 +100,7 @@ def test_a_yaml_says_what_its_class_does(option: str) -> None:
 
 
 def test_the_settings_of_no_component_say_what_their_classes_do() -> None:
-    """conf/run.yaml: targets, stream, seeds and machine."""
+    """conf/run.yaml: seeds, judge and machine."""
     own = OmegaConf.to_container(OmegaConf.load(CONF / "run.yaml"))
     assert isinstance(own, dict)
     expected = defaults(Settings)

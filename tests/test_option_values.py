@@ -13,12 +13,15 @@ from omegaconf import OmegaConf
 
 from data.errors import UserError
 from experiments.cli.explain import sentence
+from experiments.cli.known_games import known_games
 from experiments.cli.roles import component
-from experiments.play.access import resolve_access
+from experiments.play.setup import resolved
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-GROUPS = ("data", "training", "unlearning", "attack", "attack/functional", "defense", "hydra/launcher")
+GROUPS = ("game", "data", "training", "unlearning", "attack", "attack/functional", "defense", "hydra/launcher")
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+REQUEST = known_games()["request"]  # says what attacks and defenses of its own must be
+NEEDS = {"data=arrays": ["data.path=mine.npz"], "attack=none": ["game=request"]}
 BAD = (math.inf, -math.inf, math.nan, -1, 0, 10**30, 1e300, "", "text", True, None, [1], {"a": 1}, [])
 
 
@@ -31,10 +34,10 @@ def node_of(option: str) -> tuple[str, dict[str, Any]]:
         assert isinstance(node, dict)
         return place, {str(key): value for key, value in node.items()}
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("run", overrides=[option, *(["data.path=mine.npz"] if name == "arrays" else [])])
+        cfg = compose("run", overrides=[option, *NEEDS.get(option, ())])
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
-    return place, resolve_access({str(key): value for key, value in plain.items()})[place]
+    return place, resolved({str(key): value for key, value in plain.items()})[1][place]
 
 
 def leaves(node: Mapping[str, Any], outer: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -59,7 +62,7 @@ def with_value(node: Mapping[str, Any], path: tuple[str, ...], value: Any) -> di
 def refusal(node: Mapping[str, Any], place: str) -> str | None:
     """The sentence with which a component is refused; None where it is built. Anything else is an error."""
     try:
-        component(node, place)
+        component(node, place, REQUEST)
     except UserError as error:
         return sentence(error)
     return None

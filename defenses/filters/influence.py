@@ -93,7 +93,7 @@ class Influence:
         if scores == 0 or (calibrated and rank(scores, self.rate) > scores):
             wanted = f"defense.rate={self.rate}" if calibrated else "defense.rule=robust_z"
             raise UserError(
-                f"{wanted} cannot be calibrated with {scores} benign scores; raise stream.calibration_batches."
+                f"{wanted} cannot be calibrated with {scores} benign scores; raise game.stream.calibration_batches."
             )
 
     def _calibration_scores(self, context: Context, batch: int) -> Tensor:

@@ -91,16 +91,9 @@ def make_importable(folders: Sequence[Path]) -> None:
 
     Processes that are started from here find them too.
     """
-    places = [place for folder in folders for place in _places(folder)]
+    resolved = [folder.resolve() for folder in folders]
+    places = [str(place) for each in resolved for place in (each, *([each.parent] if each.name == "conf" else []))]
+    sys.path += [place for place in dict.fromkeys(places) if place not in sys.path]
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    for place in (str(place.resolve()) for place in places):
-        if place not in sys.path:
-            sys.path.append(place)
-        if place not in known:
-            known.append(place)
     if places:
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, known))
-
-
-def _places(folder: Path) -> tuple[Path, ...]:
-    return (folder, folder.resolve().parent) if folder.resolve().name == "conf" else (folder,)
+        os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, (*known, *places))))

@@ -2,9 +2,11 @@
 
 import functools
 import os
+import string
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +14,8 @@ from data.errors import UserError
 from data.machine import DISTRIBUTION, toolkit_version
 from experiments.cli import output
 from experiments.cli.arguments import checked, make_importable, parse
-from experiments.cli.help import help_text
-from experiments.cli.options import Options
+from experiments.cli.options import Options, search_path, written
+from experiments.cli.plugins import plugins
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -38,10 +40,11 @@ def run(entry: Entry, config_name: str, config_path: Path, sweeps: bool = False)
         return
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     games: list[str] = []  # not empty once a game has begun: what then goes wrong is not Hydra's doing
-    arguments = parse(sys.argv[1:])
     try:
-        sys.argv[1:] = checked(sys.argv[1:])
-        make_importable(arguments.folders)
+        typed = parse(sys.argv[1:])
+        sys.argv[1:] = checked([*sys.argv[1:], *(f"--config-dir={folder}" for folder in plugins())])
+        make_importable(typed.folders)
+        arguments = parse(sys.argv[1:])
         if arguments.is_sweep and sweeps:
             from experiments.sweeps import command as sweep_command
 
@@ -73,7 +76,9 @@ def _end(code: int, text: str) -> None:
 
 
 def _play(entry: Entry, config_name: str, config_path: Path, games: list[str]) -> None:
-    if text := help_text(config_name, config_path, sys.argv[1:]):
+    own = parse(sys.argv[1:]).folders
+    options = Options((Path(config_path), *own))
+    if text := help_text(config_name, options, sys.argv[1:]):
         print(text)
         return
     import hydra
@@ -85,8 +90,6 @@ def _play(entry: Entry, config_name: str, config_path: Path, games: list[str]) -
 
     folders.register()
     schema = known_keys(config_path, config_name)
-    own = parse(sys.argv[1:]).folders
-    options = Options((Path(config_path), *own))
 
     @functools.wraps(entry)
     def game(cfg: "DictConfig") -> float | None:
@@ -106,18 +109,44 @@ def _play(entry: Entry, config_name: str, config_path: Path, games: list[str]) -
                 raise UserError(text) from error
             raise _Ended from error
 
-    # Hydra prints its errors in its own way and exits with 1, unless this variable lets them through
+    sys.argv += search_path(own[:-1])  # of several, Hydra takes the last
+    with _raising():
+        hydra.main(version_base="1.3", config_path=str(Path(config_path).resolve()), config_name=config_name)(game)()
+
+
+def help_text(config_name: str, options: Options, arguments: Sequence[str]) -> str | None:
+    """What `--help` prints: the config's `hydra.help.template` filled in; None when the arguments do not ask for it.
+
+    `$APP_CONFIG_GROUPS` becomes the groups and their options, and `$CONFIG` the configuration that the overrides among
+    the arguments give. Hydra's own takes 1.5 s and more, because it composes anew for every group that it lists; other
+    flags are left to it.
+    """
+    typed = parse(arguments)
+    if not typed.flags or not {"--help", "-h"} >= set(typed.flags):
+        return None
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf, open_dict
+
+    with initialize_config_dir(str(options.folders[0].resolve()), version_base="1.3"):
+        overrides = [*typed.overrides, *search_path(options.folders[1:])]
+        cfg = compose(config_name, overrides=overrides, return_hydra_config=True)
+    template = cfg.hydra.help.template
+    with open_dict(cfg):
+        del cfg["hydra"]
+    listed = "".join(f"{group}: {', '.join(names)}\n" for group, names in options.groups.items())
+    return string.Template(template).safe_substitute(APP_CONFIG_GROUPS=listed, CONFIG=OmegaConf.to_yaml(cfg))
+
+
+@contextmanager
+def _raising() -> Iterator[None]:
+    """Let Hydra's errors through, which prints them in its own way and exits with 1 unless this variable is set."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    if len(own) > 1:  # of several, Hydra takes the last
-        search = ",".join(f'"file://{folder.resolve()}"' for folder in own[:-1])
-        sys.argv.append(f"hydra.searchpath=[{search}]")
     try:
-        hydra.main(version_base="1.3", config_path=str(Path(config_path).resolve()), config_name=config_name)(game)()
+        yield
     finally:
-        if before is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if before is not None:
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
@@ -129,26 +158,16 @@ def known_keys(folder: Path, name: str) -> dict[str, Any]:
 
     A group whose default is null has OPEN: it may be absent, or stand for what it sets elsewhere (a preset).
     """
-    from omegaconf import OmegaConf
-
-    own = OmegaConf.to_container(OmegaConf.load(Path(folder) / f"{name}.yaml"), resolve=False)
-    assert isinstance(own, dict)
+    own = dict(written(Path(folder) / f"{name}.yaml"))
     keys: dict[str, Any] = {}
-    groups: list[str] = []
-    nothing: set[str] = set()
     for item in own.pop("defaults", []):
         if isinstance(item, dict):
-            written, chosen = next(iter(item.items()))
-            group, _, package = str(written).split()[-1].partition("@")  # without `optional` or `override`
-            key = (package or group.replace("/", ".")).partition(".")[0]
-            groups.append(key)
-            nothing |= {key} if chosen is None else set()
-        elif item != "_self_" and "/" not in item:
-            keys |= known_keys(folder, item)
+            [(group, chosen)] = item.items()
+            place, _, package = str(group).split()[-1].partition("@")  # without `optional` or `override`
+            keys[(package or place.replace("/", ".")).partition(".")[0]] = OPEN if chosen is None else None
         elif item != "_self_":
-            groups.append(item.strip("/").partition("/")[0])
-    keys |= {str(key): value for key, value in own.items()} | dict.fromkeys(groups) | dict.fromkeys(nothing, OPEN)
-    return {key: value for key, value in keys.items() if key not in ("hydra", "_global_", "_here_")}
+            keys |= known_keys(folder, item)
+    return {key: value for key, value in (own | keys).items() if key not in ("hydra", "_global_", "_here_")}
 
 
 def check_keys(cfg: Mapping[Any, Any], schema: Mapping[str, Any], where: str = "") -> None:

@@ -2,20 +2,24 @@
 
 import difflib
 import inspect
+import itertools
 import os
 import re
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from pydantic_core import ValidationError
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from data.errors import UserError
 from experiments.cli.not_found import target_not_found
 
 LIKE = 0.7  # how much alike two names must be for one to be meant by the other
+KINDS = ("int", "float", "str", "bool", "none")  # in the place of an error: which of several types was tried
 
 
 def sentence(error: BaseException, in_game: bool = True) -> str | None:
@@ -26,56 +30,39 @@ def sentence(error: BaseException, in_game: bool = True) -> str | None:
         in_game: whether it came from our code; a plain OSError or ValueError is a user's mistake only outside of it,
             where Hydra raises them for a bad command line or a run folder that cannot be made.
     """
-    from pydantic import ValidationError
-
-    match error:
-        case UserError():
-            return str(error)
-        case ValidationError():
-            return validation(error, "")
-        case InstantiationException():
-            return instantiation(error, "")
-        case MissingConfigException(options=[*_]):
-            return _no_such_choice(error)
-        case OverrideParseException():
-            return (
-                f"The override {error.override!r} cannot be read ({_first(error).partition(' expecting ')[0]}); "
-                "write KEY=VALUE, and quote values that hold special characters."
-            )
-        case HydraException():
-            cause = error.__cause__
-            known = isinstance(cause, OmegaConfBaseException) and "Could not override" in str(error)
-            return _no_such_key(cause) if known and cause is not None else _hydra(error)
-        case MissingMandatoryValue():
-            return f"{error.full_key} has no value; give one with {error.full_key}=VALUE."
-        case OmegaConfBaseException():
-            return _end(f"{error.full_key}: {_first(error)}" if error.full_key else _first(error))
-    return None if in_game else _outside(error)
+    for kind, pattern, say in RULES if in_game else (*RULES, *OUTSIDE):
+        if isinstance(error, kind) and (found := re.search(pattern, str(error), re.MULTILINE)):
+            return say.format(*found.groups(), error=error) if isinstance(say, str) else say(error, found)
+    return None
 
 
-def no_such_option(path: str, known: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
+def no_such_option(path: str, known: Iterable[str], elsewhere: Sequence[str] = (), typed: str = "") -> str:
     """The sentence for the key `path`, which is not among the `known` keys of its mapping: the nearest, or all.
 
-    Where one of the whole paths `elsewhere` is in the same component and ends in its name, that is what was meant.
+    Where one of the whole paths `elsewhere` ends in what was `typed`, or is in the same component and ends in its name,
+    that is what was meant.
     """
     outer, _, name = path.replace("/", ".").rpartition(".")
     known = sorted(known)
     within = f"{outer.partition('.')[0]}." if outer else ""
-    same = [each for each in elsewhere if each.startswith(within) and each.endswith(f".{name}")]
+    meant = [each for each in elsewhere if typed and each.endswith(f".{typed}")]
+    meant = meant or [each for each in elsewhere if each.startswith(within) and each.endswith(f".{name}")]
     near = difflib.get_close_matches(name, known, n=1, cutoff=LIKE)
-    meant = same[:3] or [".".join(filter(None, (outer, each))) for each in near]
+    meant = meant[:3] or [".".join(filter(None, (outer, each))) for each in near]
     if meant:
-        return f"There is no option {path!r}; did you mean {' or '.join(map(repr, meant))}?"
+        return f"There is no option {typed or path!r}; did you mean {' or '.join(map(repr, meant))}?"
     return f"There is no option {path!r}" + (f"; known are {', '.join(known)}." if known else f"; {outer} takes none.")
 
 
-def validation(error: Any, where: str) -> str | None:
-    """A pydantic `ValidationError` of the component configured at `where`, as one sentence."""
+def validation(error: ValidationError, where: str, options: Sequence[str] = ()) -> str:
+    """A pydantic `ValidationError` of the component configured at `where`, which has `options`, as one sentence."""
     wrong: dict[str, list[Any]] = {}
     for item in error.errors(include_url=False):
-        name = ".".join(str(part) for part in item["loc"][:1])
+        names = itertools.takewhile(lambda part: str(part).isidentifier() and part not in KINDS, item["loc"])
+        name = ".".join(map(str, names))
         if item["type"] == "unexpected_keyword_argument":
-            return _unexpected(where, name, ())
+            outer, _, last = name.rpartition(".")
+            return _unexpected(".".join(filter(None, (where, outer))), last, () if outer else options)
         wrong.setdefault(name, []).append(item)
     said = [f"{'.'.join(filter(None, (where, name)))}: {_complaint(items)}" for name, items in wrong.items()]
     return _end("; ".join(text.removeprefix(": ") for text in said))
@@ -92,8 +79,11 @@ def _complaint(items: Sequence[Any]) -> str:
 
 
 def _text(item: Any) -> str:
-    if item["type"] in ("missing", "missing_keyword_only_argument"):
-        return "a value is needed" if len(item["loc"]) == 1 else "more values are needed"
+    match item["type"]:
+        case "missing" | "missing_keyword_only_argument":
+            return "more values are needed" if isinstance(item["loc"][-1], int) else "a value is needed"
+        case "dataclass_type":
+            return "it has options; set one of them"
     return str(item["msg"]).removeprefix("Value error, ").removesuffix(".")
 
 
@@ -117,16 +107,12 @@ def instantiation(error: InstantiationException, where: str) -> str | None:
 
 def construction(error: BaseException, where: str, target: str) -> str | None:
     """What the constructor of `target`, configured at `where`, raised; None when it is a defect of the constructor."""
-    from pydantic import ValidationError
-
     if isinstance(error, ValidationError):
-        unknown = [str(e["loc"][0]) for e in error.errors() if e["type"] == "unexpected_keyword_argument"]
-        return _unexpected(where, unknown[0], _options(target)) if unknown else validation(error, where)
+        return validation(error, where, _options(target))
     if isinstance(error, TypeError):
         if unexpected := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
             return _unexpected(where, unexpected[1], _options(target))
-        missing = re.search(r"missing \d+ required .*?argument.*?: (.*)", str(error))
-        if missing:
+        if missing := re.search(r"missing \d+ required .*?argument.*?: (.*)", str(error)):
             return f"{where}: a value is needed for {missing[1]}."
         taken = f"{where}: {target} does not take these options ({_first(error)}); check _target_ and the options."
         return taken if _at_the_call(error) else None
@@ -155,35 +141,28 @@ def _options(target: str) -> list[str]:
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
-def _hydra(error: HydraException) -> str:
-    """Hydra's other complaints, without advice that does not help here."""
-    text = str(error)
-    if found := re.match(r"Could not override '(.*?)'", text):
-        return f"There is no group of options {found[1]!r}; --help shows all that there are."
-    if found := re.match(r"Ambiguous value for argument '(.*?)=(.*)'$", text, re.M):
-        key, values = found[1], found[2]
-        return f"{key} has several values: add -m to sweep over {values}, or write {key}=[{values}] for one list."
-    if text.startswith("Error merging override") and error.__cause__ is not None:
-        return _end(f"{text.removeprefix('Error merging override ')}: {_first(error.__cause__)}")
-    return _flat(text)
-
-
-def _no_such_choice(error: MissingConfigException) -> str:
-    found = re.search(r"Could not find '(.*?)'", str(error))
-    wanted = found[1] if found else str(error.missing_cfg_file)
-    group, _, name = wanted.rpartition("/")
+def _no_such_choice(error: Any, found: re.Match[str]) -> str:
+    group, _, name = found[1].rpartition("/")
     options = list(error.options or ())
+    if not group or not options:
+        return _flat(str(error))
     near = difflib.get_close_matches(name, options, n=1, cutoff=LIKE)
     guess = f"; did you mean {group}={near[0]}?" if near else ";"
-    return f"There is no {group}={name}{guess} Available: {', '.join(options)}." if group else _flat(str(error))
+    return f"There is no {group}={name}{guess} Available: {', '.join(options)}."
 
 
-def _no_such_key(cause: Any) -> str:
+def _no_such_key(error: BaseException, found: re.Match[str]) -> str:
+    cause: Any = error.__cause__
+    if not isinstance(cause, OmegaConfBaseException):
+        return f"There is no group of options {found[1]!r}; --help shows all that there are."
+    if str(cause.full_key) == "game":
+        return "No game is chosen, so it has no settings; name one, as in game=request."
     parent = cause.parent_node
-    known = [str(key) for key in parent] if isinstance(parent, DictConfig) else []
-    elsewhere = list(_paths(parent._get_root())) if isinstance(parent, DictConfig) else []
-    mine = [key for key in known if key != "hydra" and not key.startswith("_")]
-    return no_such_option(str(cause.full_key), mine, elsewhere)
+    inside = isinstance(parent, DictConfig)
+    mine = [str(key) for key in parent if key != "hydra" and not str(key).startswith("_")] if inside else []
+    elsewhere = list(_paths(parent._get_root())) if inside else []
+    typed = found[1] if str(cause.full_key) != found[1] else ""
+    return no_such_option(str(cause.full_key), mine, elsewhere, typed)
 
 
 def _paths(node: Any, outer: str = "") -> Iterator[str]:
@@ -195,24 +174,21 @@ def _paths(node: Any, outer: str = "") -> Iterator[str]:
             yield from _paths(node._get_node(key), path)
 
 
-def _outside(error: BaseException) -> str | None:
-    if isinstance(error, OSError):
-        filename = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
-        why = ": ".join(filter(None, (error.strerror, filename))) or _first(error)
-        if filename.endswith((".yaml", ".yml")):
-            return f"A file of the configuration cannot be read ({why}); make it readable."
-        return f"The run's folder cannot be made ({why}); set hydra.run.dir=FOLDER."
-    if "Config group override must be" in str(error):
-        return "A group needs the name of one of its options: write GROUP=NAME, as in attack=none."
-    if isinstance(error, ValueError) or type(error).__module__.startswith("yaml."):
-        return _flat(str(error))
-    if isinstance(error, AssertionError | AttributeError | TypeError) and _at_the_call(error):
-        said = f"{type(error).__name__}: {_first(error)}" if str(error) else "an assertion fails"
-        return f"Hydra cannot work with these settings ({said}); check the overrides that begin with hydra."
-    return None
+def _no_file(error: Any, _: re.Match[str]) -> str:
+    filename = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    why = ": ".join(filter(None, (error.strerror, filename))) or _first(error)
+    if filename.endswith((".yaml", ".yml")):
+        return f"A file of the configuration cannot be read ({why}); make it readable."
+    return f"The run's folder cannot be made ({why}); set hydra.run.dir=FOLDER."
 
 
-def _first(error: BaseException) -> str:
+def _within_hydra(error: BaseException, _: re.Match[str]) -> str | None:
+    said = f"{type(error).__name__}: {_first(error)}" if str(error) else "an assertion fails"
+    advice = f"Hydra cannot work with these settings ({said}); check the overrides that begin with hydra."
+    return advice if _at_the_call(error) else None
+
+
+def _first(error: BaseException | None) -> str:
     """The first line that says something: OmegaConf and Hydra go on with keys and links."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(("See http", "Error parsing override"))]
@@ -232,3 +208,34 @@ def _flat(text: str) -> str:
 
 def _end(text: str) -> str:
     return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+Rule = tuple[type[BaseException], str, str | Callable[[Any, re.Match[str]], str | None]]
+# what is raised, a pattern in its text, and the sentence or what writes it; the first that fits counts
+RULES: tuple[Rule, ...] = (
+    (UserError, "", "{error}"),
+    (ValidationError, "", lambda error, _: validation(error, "")),
+    (InstantiationException, "", lambda error, _: instantiation(error, "")),
+    (MissingConfigException, r"Could not find '(.*?)'", _no_such_choice),
+    (OverrideParseException, "", lambda error, _: (
+        f"The override {error.override!r} cannot be read ({_first(error).partition(' expecting ')[0]}); "
+        "write KEY=VALUE, and quote values that hold special characters."
+    )),
+    (HydraException, r"\ACould not override '(.*?)'", _no_such_key),
+    (HydraException, r"\AAmbiguous value for argument '(.*?)=(.*)'$",
+     "{0} has several values: add -m to sweep over {1}, or write {0}=[{1}] for one list."),
+    (HydraException, r"\AError merging override (.*)", lambda error, m: _end(f"{m[1]}: {_first(error.__cause__)}")),
+    (HydraException, "", lambda error, _: _flat(str(error))),
+    (MissingMandatoryValue, "", "{error.full_key} has no value; give one with {error.full_key}=VALUE."),
+    (OmegaConfBaseException, "", lambda error, _: _end(": ".join(filter(None, (error.full_key, _first(error)))))),
+)  # fmt: skip
+OUTSIDE: tuple[Rule, ...] = (
+    (OSError, "", _no_file),
+    (Exception, "Config group override must be",
+     "A group needs the name of one of its options: write GROUP=NAME, as in attack=none."),
+    (ValueError, "", lambda error, _: _flat(str(error))),
+    (YAMLError, "", lambda error, _: _flat(str(error))),
+    (AssertionError, "", _within_hydra),
+    (AttributeError, "", _within_hydra),
+    (TypeError, "", _within_hydra),
+)  # fmt: skip

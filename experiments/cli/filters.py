@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import logging
-import operator
 import re
 from collections.abc import Callable, Sequence
+from operator import ge, gt, le, lt
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
@@ -19,9 +19,7 @@ log = logging.getLogger(__name__)
 
 FILTER = re.compile(r"(?P<column>[\w.\-]+)\s*(?P<sign>!=|<=|>=|=|<|>)\s*(?P<value>.*)", re.DOTALL)
 MOST = 12  # values that a sentence names
-ORDER: dict[str, Callable[[Any, Any], Any]] = {
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge
-}  # fmt: skip
+ORDER: dict[str, Callable[[Any, Any], Any]] = dict(zip(("<", "<=", ">", ">="), (lt, le, gt, ge), strict=True))
 
 
 def select(table: pandas.DataFrame, filters: Sequence[str]) -> pandas.DataFrame:

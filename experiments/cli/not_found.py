@@ -13,34 +13,30 @@ def target_not_found(target: str, error: BaseException) -> str | None:
 
     A module that imports another one that is missing is told apart from one that is missing itself.
     """
-    root = error
-    while root.__cause__ is not None:
-        root = root.__cause__
-    if isinstance(root, SyntaxError):
-        line = f", line {root.lineno}" if root.lineno else ""
-        return f"{Path(root.filename or target).name}{line} is no Python that can be read: {root.msg}"
-    if not isinstance(root, ImportError | AttributeError):
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, SyntaxError):
+        line = f", line {error.lineno}" if error.lineno else ""
+        return f"{Path(error.filename or target).name}{line} is no Python that can be read: {error.msg}"
+    if not isinstance(error, ImportError | AttributeError):
         return None
     found: object = None
-    parts = target.split(".")
-    for i in range(len(parts)):
-        name = ".".join(parts[: i + 1])
-        if isinstance(found, ModuleType) and hasattr(found, parts[i]):
-            found = getattr(found, parts[i])
+    inside = ""
+    for part in target.split("."):
+        name = f"{inside}.{part}".lstrip(".")
+        if isinstance(found, ModuleType) and hasattr(found, part):
+            found, inside = getattr(found, part), name
             continue
         try:
-            found = importlib.import_module(name)
+            found, inside = importlib.import_module(name), name
         except ModuleNotFoundError as missing:
-            if missing.name not in (name, ".".join(parts[:i])):
+            if missing.name not in (name, inside):
                 return f"{name} imports {missing.name}, which is not installed"
-            return _missing(found, parts[i], ".".join(parts[:i]))
+            if found is None:
+                return f"Python finds no module {part!r}: put {part}.py {ADVICE}"
+            near = difflib.get_close_matches(part, [each for each in dir(found) if each[0] != "_"], n=1)
+            return f"{inside} has no {part!r}" + (f"; did you mean {near[0]!r}?" if near else "")
         except ImportError as missing:
-            return str(missing).partition("\n")[0].removesuffix(".")
-    return str(root).partition("\n")[0].removesuffix(".")
-
-
-def _missing(found: object, name: str, inside: str) -> str:
-    if found is None:
-        return f"Python finds no module {name!r}: put {name}.py {ADVICE}"
-    near = difflib.get_close_matches(name, [each for each in dir(found) if not each.startswith("_")], n=1)
-    return f"{inside} has no {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+            error = missing
+            break
+    return str(error).partition("\n")[0].removesuffix(".")

@@ -2,18 +2,53 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
+from experiments.cli.plugins import plugins
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 CONF = Path(__file__).resolve().parents[2] / "conf"  # our own
+log = logging.getLogger(__name__)
+
+
+def config_folders(typed: Sequence[Path] = ()) -> tuple[Path, ...]:
+    """Where options are found, the first of a name counting: ours, those of `--config-dir`, those of plug-ins."""
+    return tuple(dict.fromkeys((CONF, *typed, *plugins())))
+
+
+def option_files(group: str, typed: Sequence[Path] = ()) -> dict[str, Path]:
+    """The options of a group by name."""
+    found: dict[str, Path] = {}
+    for folder in config_folders(typed):
+        for path in sorted((folder / group).glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+@cache
+def written(path: Path) -> dict[str, Any]:
+    """A file of the configuration as it is written, `defaults` included; nothing, where it is no mapping in YAML."""
+    from omegaconf import OmegaConf
+
+    try:
+        node = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except Exception:  # said where it is chosen
+        return {}
+    return {str(key): value for key, value in node.items()} if isinstance(node, dict) else {}
+
+
+def search_path(folders: Sequence[Path]) -> list[str]:
+    """The override by which Hydra finds options in further folders, where there are any."""
+    places = [f'"file://{folder.resolve()}"' for folder in folders]
+    return [f"hydra.searchpath=[{','.join(places)}]"] if places else []
 
 
 @dataclass(frozen=True)
@@ -23,13 +58,11 @@ class Options:
     folders: tuple[Path, ...]
 
     @cached_property
-    def groups(self) -> dict[str, set[str]]:
-        """The names of the options of every group."""
-        found: dict[str, set[str]] = {}
-        for folder in self.folders:
-            for path in folder.glob("*/**/*.yaml"):
-                found.setdefault(path.parent.relative_to(folder).as_posix(), set()).add(path.stem)
-        return found
+    def groups(self) -> dict[str, list[str]]:
+        """The names of the options of every group, all sorted."""
+        files = {path.relative_to(folder) for folder in self.folders for path in folder.glob("*/**/*.yaml")}
+        groups = sorted({path.parent for path in files}, key=str)
+        return {group.as_posix(): sorted(path.stem for path in files if path.parent == group) for group in groups}
 
     @cached_property
     def unused(self) -> dict[str, tuple[Path, Path]]:
@@ -47,6 +80,8 @@ class Options:
     def check(self, cfg: Mapping[str, Any], choices: Mapping[str, Any], config_name: str) -> None:
         """Make sure that what was chosen is what is used, in a composed configuration with its `choices` by group.
 
+        An option of a plug-in that has the name of one before it is a warning: whoever installed it did not choose it.
+
         Raises:
             UserError: for an option of the user's whose name another one has, and for the name of an option that was
                 given as a value (`attack.functional=NAME` in place of `attack/functional=NAME`).
@@ -54,15 +89,26 @@ class Options:
         chosen = {config_name, *(f"{group.partition('@')[0]}/{name}" for group, name in choices.items())}
         for name in sorted(chosen & self.unused.keys()):
             path, used = self.unused[name]
-            raise UserError(f"{path} is not used, since {used} has the same name; give it another name.")
-        for group in sorted(self.groups):
+            if not _of_plugin(path, used):
+                raise UserError(f"{path} is not used, since {used} has the same name; give it another name.")
+        for group, names in self.groups.items():
             node = _at(cfg, group.split("/"))
             if "/" in group and isinstance(node, str):
                 dotted = group.replace("/", ".")
                 raise UserError(
                     f"{dotted}={node} sets a value where a component is needed; write {group}={node} "
-                    f"(with a slash) to choose one of {', '.join(sorted(self.groups[group]))}."
+                    f"(with a slash) to choose one of {', '.join(names)}."
                 )
+
+
+@cache
+def _of_plugin(path: Path, used: Path) -> bool:
+    """Whether a file that is not used is a plug-in's, which is then said once."""
+    for folder, name in plugins().items():
+        if path.resolve().is_relative_to(folder):
+            log.warning("%s of the plug-in %s is not used, since %s has the same name.", path, name, used)
+            return True
+    return False
 
 
 def composed(config_name: str, overrides: Sequence[str], options: Options) -> tuple[DictConfig, dict[str, Any]]:
@@ -83,7 +129,5 @@ def composed(config_name: str, overrides: Sequence[str], options: Options) -> tu
 
 def _at(node: Any, keys: Sequence[str]) -> Any:
     for key in keys:
-        if not isinstance(node, Mapping) or key not in node:
-            return None
-        node = node[key]
+        node = node.get(key) if isinstance(node, Mapping) else None
     return node

@@ -1,6 +1,7 @@
 """The shortest command that gives a configuration: what a report prints beside every number.
 
-A record is data: nothing that it names is imported or built here, it is only compared with the YAML files of `conf/`.
+A record is data: nothing that it names is imported or built here, it is only compared with YAML files, ours and those
+of plug-ins.
 """
 
 from __future__ import annotations
@@ -9,11 +10,10 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from data.naming import AUTOMATIC
-from experiments.cli.options import CONF
+from experiments.cli.options import CONF, option_files, written
 from experiments.storage.row import NOT_RECORDED
 
 PROGRAM = "python experiments/run.py"
@@ -57,25 +57,29 @@ def line(words: Iterable[str], seeds: Iterable[int]) -> str:
 
 def overrides(config: Mapping[str, Any]) -> Iterator[str]:
     """The overrides that lead from the defaults of `conf/run.yaml` to `config`: groups first, then values."""
-    chosen: list[str] = []
+    run = dict(written(CONF / "run.yaml"))
+    usual = {group: name for each in run.pop("defaults") if isinstance(each, dict) for group, name in each.items()}
+    groups = [group for group in usual if group in config]  # a preset is what it sets, and no part of it
+    chosen: dict[str, str] = {}
     values: list[str] = []
-    for group, name in _groups().items():
-        default = _options(group)[name]
-        best = _nearest(group, config[group]) or name
-        if _distance(config[group], default) <= _distance(config[group], _options(group)[best]):
-            best = name
-        chosen += [f"{group}={best}"] if best != name else []
-        base = dict(_options(group)[best])
-        for inner, usual in _nested(group, best).items():
-            path, node = f"{group}/{inner}", config[group].get(inner, {})
-            option = _nearest(path, node) or usual
-            chosen += [f"{path}={option}"] if option != usual else []
-            base[inner] = _options(path)[option]
-        values += _changes(group, config[group], base)
-    for key, default in _own().items():
+    for group in reversed(groups):  # what comes later brings what stands before: an attack its game, a game its defense
+        node = config[group]
+        name = _nearest(group, node, usual[group])
+        chosen |= {group: name} if name != usual[group] else {}
+        base = dict(_options(group).get(name, {}))
+        for inner, named in _defaults(group, name):
+            if inner.startswith("override "):
+                usual[inner.removeprefix("override ").strip("/").partition("@")[0]] = named
+                continue
+            path = f"{group}/{inner}"
+            option = _nearest(path, node.get(inner, {}), named)
+            chosen |= {path: option} if option != named else {}
+            base[inner] = _options(path).get(option, {})
+        values = [*_changes(group, node, base), *values]
+    for key, default in run.items():
         if key in config and key not in LEFT_OUT:
             values += _changes(key, config[key], default)
-    yield from chosen
+    yield from (f"{path}={name}" for group in groups for path, name in chosen.items() if path.split("/")[0] == group)
     yield from values
 
 
@@ -86,6 +90,8 @@ def _changes(path: str, value: Any, default: Any) -> Iterator[str]:
                 yield f"+{path}.{key}={_written(inner)}"
             else:
                 yield from _changes(f"{path}.{key}", inner, default[key])
+        if value.get("_target_") != default.get("_target_"):  # another class has no such options
+            yield from (f"~{path}.{key}" for key in default if key not in value)
     elif value != default:
         yield f"{path}={_written(value)}"
 
@@ -112,10 +118,10 @@ def _quoted(text: str) -> str:
     return "'" + re.sub(r"(\\+)$", lambda found: found[1] * 2, text) + "'"
 
 
-def _nearest(group: str, node: Mapping[str, Any]) -> str | None:
-    """The option of a group that has the `_target_` of `node` and differs least from it; None where none has it."""
-    same = {name: found for name, found in _options(group).items() if found["_target_"] == node.get("_target_")}
-    return min(same, key=lambda name: _distance(node, same[name]), default=None)
+def _nearest(group: str, node: Mapping[str, Any], usual: str) -> str:
+    """The option of a group that differs least from `node`, its `_target_` first; of several `usual`, if it is one."""
+    options = _options(group)
+    return min(options, key=lambda name: (*_distance(node, options[name]), name != usual))
 
 
 def _distance(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[bool, int]:
@@ -125,39 +131,17 @@ def _distance(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[bool
     return first.get("_target_") != second.get("_target_"), differing
 
 
-@cache
-def _yaml(path: Path) -> dict[str, Any]:
-    """A file of the configuration as it is written, `defaults` included."""
-    from omegaconf import OmegaConf
-
-    node = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    assert isinstance(node, dict)
-    return {str(key): value for key, value in node.items()}
-
-
-def _own() -> dict[str, Any]:
-    """The values of `conf/run.yaml` itself."""
-    return {key: value for key, value in _yaml(CONF / "run.yaml").items() if key not in ("defaults", "hydra")}
-
-
-def _groups() -> dict[str, str]:
-    """The groups of a game and their defaults."""
-    listed = [each for each in _yaml(CONF / "run.yaml")["defaults"] if isinstance(each, dict)]
-    return {group: name for each in listed for group, name in each.items() if (CONF / group).is_dir()}
-
-
-def _nested(group: str, name: str) -> dict[str, str]:
-    """The groups inside an option, such as `functional` in some attacks, and their defaults."""
-    listed = _yaml(CONF / group / f"{name}.yaml").get("defaults", [])
-    return {inner: usual for each in listed if isinstance(each, dict) for inner, usual in each.items()}
+def _defaults(group: str, name: str) -> list[tuple[str, str]]:
+    """What an option brings: the groups inside it, such as `functional`, and with `override ` those beside it."""
+    path = option_files(group).get(name)
+    listed = written(path).get("defaults", []) if path else []
+    return [(str(key), value) for each in listed if isinstance(each, dict) for key, value in each.items()]
 
 
 @cache
 def _options(group: str) -> dict[str, dict[str, Any]]:
     """The options of a group by name, as their YAML files have them."""
-    found = {path.stem: _yaml(path) for path in sorted((CONF / group).glob("*.yaml"))}
-    return {
-        name: {key: value for key, value in node.items() if key != "defaults"}
-        for name, node in found.items()
-        if "_target_" in node
-    }
+    found = {name: {**written(path)} for name, path in option_files(group).items() if "_target_" in written(path)}
+    for node in found.values():
+        node.pop("defaults", None)
+    return found

@@ -9,7 +9,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -23,8 +23,10 @@ LARGEST = 3.4e38
 MENTIONED = 3  # names that are missing, in a sentence
 
 
-def check_options(node: Mapping[str, Any], where: str) -> None:
+def check_options(node: Mapping[str, Any], where: str, kind: Any = None) -> None:
     """Refuse, in the config `node` of a component and those inside it, true and false for numbers and endless integers.
+
+    `kind` is the class of settings without a `_target_`, where it is known.
 
     Raises:
         UserError: naming the option.
@@ -32,12 +34,12 @@ def check_options(node: Mapping[str, Any], where: str) -> None:
     target = node.get("_target_", "a.b")
     if isinstance(target, str | int | float | None) and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", str(target)):
         raise UserError(f"{where}._target_ must name a class, as package.module.Class, got {target!r:.60}.")
-    hints = _hints(str(target))
+    hints = _hints(_load(str(target)) if "_target_" in node else kind)
     for key, value in node.items():
-        path = f"{where}.{key}"
+        path, hint = f"{where}.{key}", hints.get(str(key), Any)
         if isinstance(value, Mapping):
-            check_options(value, path)
-        elif isinstance(value, bool) and not _takes_truth(hints.get(str(key), Any)):
+            check_options(value, path, hint)
+        elif isinstance(value, bool) and not _takes_truth(hint):
             raise UserError(f"{path} must be a number, got {str(value).lower()}.")
         for number in value if isinstance(value, list | tuple) else [value]:
             if isinstance(number, float) and LARGEST < abs(number) < math.inf:
@@ -65,7 +67,7 @@ def component(node: Any, where: str, game: Game | None = None) -> Any:
         raise UserError(f"{where}: {target!r} is a module; _target_ names a class in it.")
     role = _role_at(where, game)
     if role is not None and inspect.isclass(found):  # before it is built with options that are not its own
-        _check(_written(found), role.verbs, where, target, role)
+        _check(_written(found), tuple(role.takes), where, target, role)
     made = build(node, where)
     if role is not None:
         _check(set(dir(made)), role.needs, where, target, role)
@@ -92,9 +94,7 @@ def game_of(config: Mapping[str, Any]) -> Game:
         )
     made = component(config["game"], "game")
     if not isinstance(made, Game):
-        raise UserError(
-            f"game: {config['game']['_target_']} is no game, since it does not derive from games.game.Game."
-        )
+        raise UserError(f"game: {config['game']['_target_']} is no game: it does not derive from games.game.Game.")
     return made
 
 
@@ -119,15 +119,14 @@ def _check_verbs(made: object, where: str, target: str, role: Role) -> None:
 
 @dataclass(frozen=True)
 class Role:
-    """What stands at some place: a `noun`, the `verbs` that its class has, and all names that an instance `needs`.
+    """What stands at some place: a `noun`, all names that an instance `needs`, and the verbs that its class has.
 
-    `takes`: the names of what each verb is called with, by position.
+    `takes`: the verbs, with the names of what each is called with, by position.
     """
 
     noun: str
-    verbs: tuple[str, ...]
     needs: tuple[str, ...]
-    takes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    takes: Mapping[str, tuple[str, ...]]
 
 
 def _check(has: set[str], needs: tuple[str, ...], where: str, target: str, role: Role) -> None:
@@ -151,12 +150,13 @@ def _roles() -> dict[str, Role]:
     from models.training import Training
     from unlearning.procedure import Procedure
 
+    game: dict[str, tuple[str, ...]] = {"play": ("setup", "seed"), "metrics": ()}
     recipe = tuple(field.name for field in dataclasses.fields(Training))
     return {
         "unlearning": _role("unlearning procedure", Procedure),
-        "training": Role("recipe of training", (), recipe),
-        "data": Role("data set", ("load",), ("load",)),
-        "game": Role("game", ("play", "metrics"), ("name", "headline", "play", "metrics")),
+        "training": Role("recipe of training", recipe, {}),
+        "data": Role("data set", ("load",), {"load": ()}),
+        "game": Role("game", ("name", "headline", *game), game),
         "hydra.launcher": _role("launcher", Launcher),
     }
 
@@ -165,12 +165,8 @@ def _roles() -> dict[str, Role]:
 def _role(noun: str, protocol: type) -> Role:
     """What a protocol, or a base class, says of those who stand in its place."""
     members = {name: value for name, value in vars(protocol).items() if name == "__call__" or name[0] != "_"}
-    verbs = tuple(name for name, value in members.items() if inspect.isfunction(value))
-    return Role(noun, verbs, tuple(members), {verb: _taken(members[verb]) for verb in verbs})
-
-
-def _taken(verb: Any) -> tuple[str, ...]:
-    return tuple(inspect.signature(verb).parameters)[1:]  # without self
+    verbs = {name: inspect.signature(value) for name, value in members.items() if inspect.isfunction(value)}
+    return Role(noun, tuple(members), {name: tuple(verb.parameters)[1:] for name, verb in verbs.items()})
 
 
 def _load(target: str) -> Any:
@@ -182,11 +178,10 @@ def _load(target: str) -> Any:
         return None
 
 
-def _hints(target: str) -> dict[str, Any]:
-    """The types of the options of the callable at the dotted path `target`, where it says them."""
-    found = _load(target)
+def _hints(kind: Any) -> dict[str, Any]:
+    """The types of the options of a callable, where it says them."""
     try:
-        return typing.get_type_hints(found if dataclasses.is_dataclass(found) else getattr(found, "__init__", found))
+        return typing.get_type_hints(kind if dataclasses.is_dataclass(kind) else getattr(kind, "__init__", kind))
     except Exception:  # names that only a type checker can see
         return {}
 

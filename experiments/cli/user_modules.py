@@ -53,11 +53,7 @@ def _file(spec: ModuleSpec) -> Path | None:
 
 @cache
 def _installed(path: Path) -> bool:
-    return any(path.is_relative_to(folder) for folder in _installation())
-
-
-@cache
-def _installation() -> tuple[Path, ...]:
-    """The folders of the standard library and of installed packages."""
+    """Whether a file is in a folder of the standard library or of installed packages."""
     known = [sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")]
-    return tuple(Path(each).resolve() for each in {*known, *site.getsitepackages(), site.getusersitepackages()})
+    folders = {*known, *site.getsitepackages(), site.getusersitepackages()}
+    return any(path.is_relative_to(Path(each).resolve()) for each in folders)

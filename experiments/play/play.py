@@ -18,8 +18,8 @@ from experiments.cli.fitted import console
 from experiments.cli.folders import keep_other_game
 from experiments.cli.output import lasting
 from experiments.play.figures import draw
+from experiments.play.settings import settings_from
 from experiments.play.setup import prepare, resolved
-from experiments.play.surroundings import check_surroundings
 from experiments.play.tracking import track
 from experiments.storage.records import jsonable, significant, with_nulls, write_json_atomic
 from experiments.storage.row import NOT_RECORDED
@@ -86,7 +86,7 @@ def play_config(
     """
     began = perf_counter()
     game, config = resolved({key: value for key, value in config.items() if key != "hydra"})
-    check_surroundings(config)
+    settings_from(config)
     tracking = config["wandb"]
     with track(tracking["mode"], tracking["project"], tracking["group"], config, folder) as tracker:
         setup = prepare(config, data, non_blocking)

@@ -17,8 +17,8 @@ from data.errors import UserError
 from data.naming import named
 from experiments.cli.command import check_keys, known_keys
 from experiments.cli.options import CONF, Options, composed
+from experiments.play.settings import settings_from
 from experiments.play.setup import resolved
-from experiments.play.surroundings import check_surroundings
 from experiments.storage.records import canonical_json, sha256
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _settled(composition: Composed, values: Sequence[str], words: Sequence[str],
     config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(config, dict)
     _, cell = resolved({str(key): value for key, value in config.items()})
-    check_surroundings(cell)
+    settings_from(cell)
     cell["figures"] = cell["figures"] is True
     seedless = canonical_json({key: value for key, value in cell.items() if key != SEED})
     interpolates = "${" in str(OmegaConf.to_container(cfg, resolve=False))

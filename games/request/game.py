@@ -97,10 +97,10 @@ class RequestGame(Game):
         )
 
     def summary(self, records: Sequence[Record]) -> dict[str, Any]:
-        """Everything that the table shows, by direction."""
-        from games.request.summary import summarise
+        """Everything that the table shows, by direction; of the same records it is computed once."""
+        from games.request.summary import summarise_once
 
-        return summarise(records, list(dict.fromkeys(records[0]["targets"]["direction"])))
+        return summarise_once(records, list(dict.fromkeys(records[0]["targets"]["direction"])))
 
     def score(self, records: Sequence[Record]) -> float:
         """The mean over directions of the effect with the victim's own seed."""

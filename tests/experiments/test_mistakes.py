@@ -25,7 +25,7 @@ from tests.experiments.games import ROOT, command
 LINES = (Path(__file__).parent / "mistakes.txt").read_text().splitlines()
 MISTAKES = [line.split(" => ") for line in LINES if line and not line.startswith("#")]
 REAL = range(0, len(MISTAKES), len(MISTAKES) // 12)  # every so many also as a process of its own
-SCRIPTS = {"run": (run.main, True), "tables": (tables.main, False)}
+SCRIPTS = {"run": (run.main, True), "tables": (tables.table, False)}
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     for name in ("WANDB_API_KEY", "HYDRA_FULL_ERROR"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(game, "play_one", lambda *_: pytest.fail("the game began"))
+    monkeypatch.setattr(game, "record_of", lambda *_: pytest.fail("the game began"))
     root = logging.getLogger()
     handlers, level, raises = root.handlers[:], root.level, logging.raiseExceptions
     yield tmp_path

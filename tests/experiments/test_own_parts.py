@@ -16,9 +16,10 @@ from attacks.requester.random import Random
 from data.errors import UserError
 from data.examples import Examples
 from defenses.defense import calibrated
+from experiments.cli.known_games import known_games
 from experiments.cli.roles import component
-from experiments.play.access import resolve_access
-from experiments.play.setup import check_pairing
+from experiments.play.setup import check_pairing, resolved
+from games.request.checks import check_attack
 from games.request.detection import Review
 from models.victim import ModelStack, Victim
 from tests.attacks.checks import bed
@@ -27,6 +28,7 @@ from unlearning.retrain import Retrain
 
 EXAMPLES = Examples(torch.zeros(6, 2), torch.zeros(6, dtype=torch.long))
 ATTACKER = Attacker(torch.tensor([10, 11, 12, 13, 14, 15]), EXAMPLES, EXAMPLES)
+REQUEST = known_games()["request"]
 AIMS = [AttackGoal(torch.zeros(1, 2), torch.zeros(1, dtype=torch.long), 1)] * 2
 
 
@@ -55,17 +57,18 @@ def component_of(kind: type, monkeypatch: pytest.MonkeyPatch, where: str, **memb
     module = ModuleType("parts_of_mine")
     module.Mine = type("Mine", (kind,), members)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "parts_of_mine", module)
-    return component({"_target_": "parts_of_mine.Mine"}, where)
+    return component({"_target_": "parts_of_mine.Mine"}, where, REQUEST)
 
 
 def test_name_and_game_are_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    attack = component_of(Own, monkeypatch, "attack")
-    for defense in (component_of(Keeps, monkeypatch, "defense"), component_of(Keeps, monkeypatch, "defense", game="x")):
-        check_pairing(attack, defense, {})
-    component_of(Forgets, monkeypatch, "unlearning")
-    component_of(WITHOUT_BASE, monkeypatch, "unlearning")
-    with pytest.raises(UserError, match="attack=random plays the request game and defense=Mine the x game"):
-        check_pairing(Random(), defense, {})
+    mine = {"_target_": "parts_of_mine.Mine"}
+    for where, kind in (("attack", Own), ("defense", Keeps), ("unlearning", Forgets)):
+        component_of(kind, monkeypatch, where)
+        component_of(WITHOUT_BASE, monkeypatch, "unlearning")
+        check_pairing(REQUEST, {"attack": mine, "defense": mine})
+    component_of(Keeps, monkeypatch, "defense", game="x")
+    with pytest.raises(UserError, match="defense=parts_of_mine plays the x game, and this is the request game; choose"):
+        check_pairing(REQUEST, {"attack": {"_target_": "attacks.requester.random.Random"}, "defense": mine})
 
 
 WRONG: dict[str, tuple[type, str, dict[str, Any], str]] = {
@@ -93,7 +96,7 @@ WRONG: dict[str, tuple[type, str, dict[str, Any], str]] = {
 def test_what_a_component_says_of_itself_is_checked(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kind, where, members, said = WRONG[case]
     with pytest.raises(UserError, match=said):
-        component_of(kind, monkeypatch, where, **members)
+        check_attack(component_of(kind, monkeypatch, where, **members))
 
 
 def test_automatic_access_is_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,8 +104,13 @@ def test_automatic_access_is_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
     module.Mine = type("Mine", (Own,), {"access": "auto"})  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "parts_of_mine", module)
     with pytest.raises(UserError, match="make it an option"):
-        resolve_access(
-            {"attack": {"_target_": "parts_of_mine.Mine"}, "unlearning": {"_target_": "unlearning.retrain.Retrain"}}
+        resolved(
+            {
+                "game": {"_target_": "games.request.game.RequestGame"},
+                "attack": {"_target_": "parts_of_mine.Mine"},
+                "defense": {"_target_": "defenses.filters.none.NoDefense"},
+                "unlearning": {"_target_": "unlearning.retrain.Retrain"},
+            }
         )
 
 
@@ -159,11 +167,11 @@ def test_an_answer_of_a_procedure_is_checked() -> None:
 
 def test_a_filter_that_is_called_none_is_not_taken_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
     class Setup:
-        defense, unfiltered = component_of(Keeps, monkeypatch, "defense", name="none"), False
+        defense = component_of(Keeps, monkeypatch, "defense", name="none")
 
     review = Review(Setup(), None, [], {})  # type: ignore[arg-type]
     assert review._called() == "Mine"
-    Setup.unfiltered = True
+    Setup.defense.accepts_everything = True
     assert review._called() == "none"
 
 

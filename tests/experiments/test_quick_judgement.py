@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from experiments.play.play import play_config
+from experiments.cli.known_games import known_games
+from experiments.play.play import play_config, show
 from experiments.play.setup import prepare
-from games.request.row import rows
-from games.request.table import show
+from experiments.storage.row import rows
 from tests.experiments.games import config
 
+REQUEST = known_games()["request"]
 COMPARED = {"distance", "relative_distance", "prediction_distance", "disagreement"}
 SMALL = ("attack=random", "unlearning=fine_tune", "unlearning.epochs=1", "training.epochs=3", "figures=false",
-         "targets.over=[0.05,0.97]", "targets.under=[0.06,0.98]", "defense=none")  # fmt: skip
+         "game.targets.over=[0.05,0.97]", "game.targets.under=[0.06,0.98]", "defense=none")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +52,9 @@ def test_the_table_has_no_row_for_it_and_says_so(
     pair: tuple[dict[str, Any], dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     full, quick = pair
-    show(full)
+    show(REQUEST, full)
     assert "dist. to retraining" in capsys.readouterr().out
-    show(quick)
+    show(REQUEST, quick)
     text = capsys.readouterr().out
     assert "dist. to retraining" not in text
     assert "apart" not in text
@@ -63,10 +64,10 @@ def test_the_table_has_no_row_for_it_and_says_so(
 
 
 def test_a_row_of_a_quick_game_has_no_numbers_for_it(pair: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    [row, _] = rows(pair[1]["games"][0])
+    [row, _] = rows(REQUEST, pair[1]["games"][0])
     assert row["judge"] == "quick"
     assert row["relative_distance_in_sequence"] is None
-    assert "relative_distance_after" not in row
+    assert row["relative_distance_after"] is None
 
 
 def test_where_nothing_is_quarantined_the_defense_changes_nothing(pair: tuple[dict[str, Any], dict[str, Any]]) -> None:
@@ -74,9 +75,8 @@ def test_where_nothing_is_quarantined_the_defense_changes_nothing(pair: tuple[di
     assert states["defended"] == states["processed"] == states["stream"]
 
 
-def test_records_from_before_there_was_a_choice_are_full(tmp_path: Path) -> None:
-    resolved = config(tmp_path)
-    del resolved["judge"]
-    setup = prepare(resolved)
-    assert setup.settings.judge == "full"
-    assert setup.game_key()
+def test_full_is_what_nobody_asks_for_and_another_game(tmp_path: Path) -> None:
+    full, quick = (prepare(config(tmp_path, *words)) for words in ((), ("judge=quick",)))
+    assert (full.judge, quick.judge) == ("full", "quick")
+    assert full.keys.game() != quick.keys.game()
+    assert full.keys.victim() == quick.keys.victim()

@@ -30,8 +30,8 @@ def option(folder: Path, name: str, text: str) -> Path:
 
 def test_an_option_with_the_name_of_one_of_ours_is_refused_when_it_is_chosen(tmp_path: Path) -> None:
     mine = option(tmp_path, "attack/random", "_target_: attacks.requester.random.Random\nbudget: 3\n")
-    expand(["attack=none"], folders=[tmp_path])
-    for typed in (["attack=random"], ["attack=none,random"]):
+    expand(["attack=none", "game=request"], folders=[tmp_path])
+    for typed in (["attack=random"], ["attack=none,random", "game=request"]):
         with pytest.raises(UserError, match=f"{mine} is not used, since .*conf/attack/random.yaml has the same name"):
             expand(typed, folders=[tmp_path])
     done = subprocess.run(
@@ -48,7 +48,7 @@ def test_an_option_with_the_name_of_one_of_ours_is_refused_when_it_is_chosen(tmp
 def test_a_copy_of_ours_is_no_other_option_and_a_new_one_is_used(tmp_path: Path) -> None:
     shutil.copytree(CONF, tmp_path / "conf")
     option(tmp_path / "conf", "attack/mine", "_target_: attacks.requester.random.Random\nbudget: 3\n")
-    [cell] = expand(["attack=mine"], folders=[tmp_path / "conf"])
+    [cell] = expand(["attack=mine", "game=request"], folders=[tmp_path / "conf"])
     assert cell.config["attack"] == {"_target_": "attacks.requester.random.Random", "budget": 3}
 
 
@@ -57,13 +57,15 @@ def test_two_folders_of_the_users_with_one_name(tmp_path: Path) -> None:
     second = option(tmp_path / "b", "attack/mine", "_target_: attacks.requester.random.Random\nbudget: 4\n")
     assert Options((CONF, tmp_path / "a", tmp_path / "b")).unused["attack/mine"] == (second, first)
     with pytest.raises(UserError, match="give it another name"):
-        expand(["attack=mine"], folders=[tmp_path / "a", tmp_path / "b"])
+        expand(["attack=mine", "game=request"], folders=[tmp_path / "a", tmp_path / "b"])
 
 
 @pytest.mark.parametrize("layout", ["conf", "options"])
 def test_modules_beside_the_options_are_found(layout: str, tmp_path: Path) -> None:
     """In the folder itself, or beside one that is called conf; in this process and in those of a launcher."""
-    option(tmp_path / layout, "attack/mine", "_target_: my_own_attack.Mine\nbudget: 3\nowned: 1.0\npool: null\n")
+    brings = "defaults: [_self_, override /game@_global_.game: request]\n"
+    text = f"{brings}_target_: my_own_attack.Mine\nbudget: 3\nowned: 1.0\npool: null\n"
+    option(tmp_path / layout, "attack/mine", text)
     (tmp_path / ("" if layout == "conf" else layout) / "my_own_attack.py").write_text(OWN)
     words = [*TINY, f"store.dir={tmp_path}/store", "attack=mine", "defense=none", "figures=false"]
     more = ["-m", "seed=1,2", "hydra/launcher=local", "hydra.launcher.workers=1"] if layout == "conf" else []

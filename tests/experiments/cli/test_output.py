@@ -19,7 +19,7 @@ from games.request import figures
 from tests.experiments.games import ROOT, command, config
 from tests.experiments.small_sweeps import TINY
 
-GAME = ("attack=random", "defense=none", "targets.direction=over")
+GAME = ("attack=random", "defense=none", "game.targets.direction=over")
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_figures_that_fail_are_a_warning_after_the_table(
     shown: list[str] = []
     monkeypatch.setattr(figures, "_targets", fail)
     played = config(tmp_path, *TINY, *GAME, f"store.dir={store}", "figures=true")
-    result = play_config(played, tmp_path / "out", present=lambda _: shown.append("shown"))
+    result = play_config(played, tmp_path / "out", present=lambda *_: shown.append("shown"))
     assert json.loads((tmp_path / "out" / "result.json").read_text())["score"] == pytest.approx(result["score"])
     assert "The figures could not be drawn" in caplog.text
 
@@ -126,7 +126,7 @@ def test_a_result_that_cannot_be_written_is_said_after_the_table(store: Path, tm
     shown: list[str] = []
     played = config(tmp_path, *TINY, *GAME, f"store.dir={store}", "figures=false")
     with pytest.raises(game.UserError, match="The result cannot be written"):
-        play_config(played, tmp_path / "file" / "out", present=lambda _: shown.append("shown"))
+        play_config(played, tmp_path / "file" / "out", present=lambda *_: shown.append("shown"))
     assert shown == ["shown"]
 
 
@@ -134,7 +134,7 @@ def test_our_modules_leave_the_backend_of_a_notebook_alone() -> None:
     code = (
         "import os; os.environ['MPLBACKEND'] = 'svg'\n"
         "import matplotlib; before = dict(matplotlib.rcParams)\n"
-        "from games.request.figures import our_style\n"
+        "from experiments.play.figures import our_style\n"
         "with our_style(): assert matplotlib.rcParams['savefig.dpi'] == 200\n"
         "assert dict(matplotlib.rcParams) == before and os.environ['MPLBACKEND'] == 'svg'\n"
         "import sys; assert 'matplotlib.pyplot' not in sys.modules\n"

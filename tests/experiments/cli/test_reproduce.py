@@ -7,15 +7,19 @@ from typing import Any
 
 import pytest
 
-from experiments.cli.reproduce import AUTOMATIC, LEFT_OUT, command, typed
+from experiments.cli.options import CONF
+from experiments.cli.reproduce import AUTOMATIC, LEFT_OUT, command, overrides, typed
 from experiments.sweeps.cells import expand
 
 LINES = (
     (),
+    ("defense=none",),
+    ("attack=none", "game=request"),
+    ("attack=random", "game.stream.harder=null", "game.targets.direction=over", "game.fresh_seeds=4"),
     ("attack=random", "defense=none", "seed=3"),
-    ("attack=misclassification", "unlearning=second_order", "attack.norm_cap=0.7", "targets.over=[0.3,0.65]"),
+    ("attack=misclassification", "unlearning=second_order", "attack.norm_cap=0.7", "game.targets.over=[0.3,0.65]"),
     ("attack/functional=mc_dropout", "model.dropout=0.1", "attack.functional.samples=4"),
-    ("model=logistic", "training=newton", 'defense.score="S1\'"', "targets.mode=set", "attack.owned=0.25"),
+    ("model=logistic", "training=newton", 'defense.score="S1\'"', "game.targets.mode=set", "attack.owned=0.25"),
     ("data=mnist", "data.root='/some folder/with, odd (names)'", "data.subset=100", "model.widths=[16,8]"),
 )
 
@@ -35,6 +39,27 @@ def test_the_command_leads_back(line: tuple[str, ...]) -> None:
     assert len(words) - 2 <= len(line)  # nothing that is a default is repeated
 
 
+@pytest.mark.parametrize("attack", [path.stem for path in sorted((CONF / "attack").glob("*.yaml"))])
+def test_every_attack_leads_back(attack: str) -> None:
+    """Whatever an attack brings is not repeated, and what it would bring is written where it was not played."""
+    game = ["game=request"] if attack == "none" else []
+    for more in ([], ["defense=none"], ["game.targets.count=3", "attack.budget=7", "judge=quick"]):
+        line = [f"attack={attack}", *game, *more]
+        [cell] = expand(line)
+        found = list(overrides(typed({"config": cell.config, AUTOMATIC: cell.config.get(AUTOMATIC, [])})))
+        assert sorted(found) == sorted(line if attack != "uncertainty" else line[1:])
+        [again] = expand(found)
+        assert again.config | {"choices": 0} == cell.config | {"choices": 0}
+
+
+def test_a_preset_is_what_it_sets() -> None:
+    [cell] = expand(["experiment=quick_request"])
+    found = list(overrides(typed({"config": cell.config, AUTOMATIC: cell.config.get(AUTOMATIC, [])})))
+    assert "game.targets.count=2" in found
+    [again] = expand(found)
+    assert again.config | {"choices": 0} == cell.config | {"choices": 0}
+
+
 def test_several_seeds_are_a_sweep() -> None:
     [cell] = expand(["attack=random"])
     assert command(cell.config, [2, 0, 1]) == "python experiments/run.py -m attack=random 'seed=range(0,3)'"
@@ -44,7 +69,10 @@ def test_several_seeds_are_a_sweep() -> None:
 def test_a_component_of_the_users_own_is_named_by_its_target() -> None:
     [cell] = expand(["attack=random"])
     cell.config["attack"]["_target_"] = "mine.Attack"
-    assert "attack._target_=mine.Attack" in command(cell.config)
+    assert command(cell.config) == "python experiments/run.py game=request attack=none attack._target_=mine.Attack"
+    cell.config["game"] = {"_target_": "mine.Game", "rounds": 3}
+    words = shlex.split(command(cell.config))
+    assert {"game._target_=mine.Game", "+game.rounds=3", "~game.targets", "~game.stream"} <= {*words}
 
 
 def test_text_of_a_record_reads_back_as_it_is() -> None:

@@ -14,11 +14,11 @@ from data.errors import UserError
 from data.randomness import seeded
 from experiments.cli.build import build
 from experiments.play.architecture import Architecture, architecture_of
-from experiments.play.setup import derivatives_needed, prepare
+from experiments.play.setup import prepare, resolved
 from tests.experiments.games import config
 
 DATA = Digits(train=100, test=1397).load()
-HERE = "tests.experiments.test_architecture"
+HERE = __name__
 OURS = {"mlp": "models.mlp.MLP", "cnn": "models.small_cnn.SmallCNN", "resnet": "models.resnet.ResNet9",
         "logistic": "models.logistic.Logistic"}  # fmt: skip
 
@@ -172,8 +172,8 @@ def test_a_game_tries_an_own_model_and_leaves_the_generators(tmp_path: Path) -> 
 
 def test_derivatives_are_asked_for_where_somebody_takes_them(tmp_path: Path) -> None:
     def needed(*overrides: str) -> bool:
-        parts = config(tmp_path, *overrides)
-        return derivatives_needed(*(build(parts[group], group) for group in ("attack", "unlearning", "defense")))
+        game, parts = resolved(config(tmp_path, *overrides))
+        return game.differentiates(*(build(parts[group], group) for group in ("attack", "unlearning", "defense")))
 
     assert not needed("attack=random", "unlearning=retrain", "defense=none")
     assert needed("attack=random", "unlearning=retrain", "defense=influence")

@@ -121,7 +121,7 @@ def test_black_box_queries_are_a_fact(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(stage, "_play", counted_play)
     options = ("unlearning=second_order", "attack.access=black_box", "attack.pool=20", "attack.queries=45")
-    more = ("targets.mode=set", "targets.direction=over", "defense=none")
+    more = ("game.targets.mode=set", "game.targets.direction=over", "defense=none")
     result = play_config(config(tmp_path, *options, *more), tmp_path / "out")
     game = result["games"][0]
     assert game["queries"] == game["operator_calls"] == sum(rows)
@@ -130,7 +130,7 @@ def test_black_box_queries_are_a_fact(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_no_attack_against_the_filter(tmp_path: Path) -> None:
-    result = play_config(config(tmp_path, "attack=none"), tmp_path / "out")
+    result = play_config(config(tmp_path, "attack=none", "game=request"), tmp_path / "out")
     game = result["games"][0]
     assert [request["indices"] for request in game["requests"]] == [[]] * 4
     assert game["victim_seed"]["after"]["confidence"] == pytest.approx(game["victim_seed"]["before"]["confidence"])

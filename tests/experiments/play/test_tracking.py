@@ -8,7 +8,7 @@ import pytest
 from data.errors import UserError
 from experiments.play.tracking import _has_key, _numbers, check_tracking, track
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
