@@ -4,53 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
-import re
 import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from data.bounds import EXACT, shown
 from data.errors import UserError
 from data.naming import option
-from experiments.cli.build import build
+from experiments.cli.build import build, load_target
 from games.game import Game
 
-LARGEST = 3.4e38
 MENTIONED = 3  # names that are missing, in a sentence
-
-
-def check_options(node: Mapping[str, Any], where: str, kind: Any = None) -> None:
-    """Refuse, in the config `node` of a component and those inside it, true and false for numbers and endless integers.
-
-    `kind` is the class of settings without a `_target_`, where it is known.
-
-    Raises:
-        UserError: naming the option.
-    """
-    target = node.get("_target_", "a.b")
-    if isinstance(target, str | int | float | None) and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", str(target)):
-        raise UserError(f"{where}._target_ must name a class, as package.module.Class, got {target!r:.60}.")
-    hints = _hints(_load(str(target)) if "_target_" in node else kind)
-    for key, value in node.items():
-        path, hint = f"{where}.{key}", hints.get(str(key), Any)
-        if isinstance(value, Mapping):
-            check_options(value, path, hint)
-        elif isinstance(value, bool) and not _takes_truth(hint):
-            raise UserError(f"{path} must be a number, got {str(value).lower()}.")
-        for number in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(number, float) and LARGEST < abs(number) < math.inf:
-                raise UserError(
-                    f"{path} must lie between -{LARGEST:g} and {LARGEST:g}, since models compute in float32."
-                )
-            if isinstance(number, int) and abs(number) > EXACT:
-                raise UserError(
-                    f"{path} must lie between {-EXACT:,} and {EXACT:,}, since records hold no larger numbers exactly; "
-                    f"it is {shown(number)}."
-                )
 
 
 def component(node: Any, where: str, game: Game | None = None) -> Any:
@@ -62,7 +27,7 @@ def component(node: Any, where: str, game: Game | None = None) -> Any:
         UserError: naming what is missing, as `build` does for what cannot be built.
     """
     target = str(node.get("_target_")) if isinstance(node, Mapping) else ""
-    found = _load(target)
+    found = load_target(target)
     if isinstance(found, types.ModuleType):
         raise UserError(f"{where}: {target!r} is a module; _target_ names a class in it.")
     role = _role_at(where, game)
@@ -89,9 +54,16 @@ def game_of(config: Mapping[str, Any]) -> Game:
         UserError: where it names none, which only an attack that fits every game leaves open, or one that is none.
     """
     if config.get("game") is None:
-        raise UserError(
-            f"attack={option(config, 'attack')} fits every game, so none is chosen; name one, as in game=request."
+        attack, plays = (
+            option(config, "attack"),
+            getattr(load_target(str(config["attack"].get("_target_"))), "game", "any"),
         )
+        if plays != "any":
+            raise UserError(
+                f"attack={attack} plays the {plays} game, and its YAML does not bring it; end its defaults with "
+                f"`- override /game@_global_.game: {plays}`, or add game={plays} to the command line."
+            )
+        raise UserError(f"attack={attack} fits every game, so none is chosen; name one, as in game=request.")
     made = component(config["game"], "game")
     if not isinstance(made, Game):
         raise UserError(f"game: {config['game']['_target_']} is no game: it does not derive from games.game.Game.")
@@ -167,32 +139,3 @@ def _role(noun: str, protocol: type) -> Role:
     members = {name: value for name, value in vars(protocol).items() if name == "__call__" or name[0] != "_"}
     verbs = {name: inspect.signature(value) for name, value in members.items() if inspect.isfunction(value)}
     return Role(noun, tuple(members), {name: tuple(verb.parameters)[1:] for name, verb in verbs.items()})
-
-
-def _load(target: str) -> Any:
-    from hydra._internal.utils import _locate  # hydra.utils.get_object would log what it cannot find
-
-    try:
-        return _locate(target)
-    except Exception:  # whatever a broken module raises is said where the component is built
-        return None
-
-
-def _hints(kind: Any) -> dict[str, Any]:
-    """The types of the options of a callable, where it says them."""
-    try:
-        return typing.get_type_hints(kind if dataclasses.is_dataclass(kind) else getattr(kind, "__init__", kind))
-    except Exception:  # names that only a type checker can see
-        return {}
-
-
-def _takes_truth(hint: Any) -> bool:
-    """Whether true and false are values of a type, and not only numbers in disguise."""
-    if typing.get_origin(hint) is typing.Literal:
-        return any(isinstance(value, bool) for value in typing.get_args(hint))
-    parts = typing.get_args(hint)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return any(_takes_truth(part) for part in parts)
-    if typing.get_origin(hint) is typing.Annotated:
-        return _takes_truth(parts[0])
-    return hint not in (int, float, types.NoneType)

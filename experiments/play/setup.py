@@ -40,7 +40,8 @@ def prepare(
     Args:
         config: a resolved configuration.
         data: the data set of `config`, where the caller has loaded it already.
-        non_blocking: kinds of artifacts that are not awaited while another process computes them.
+        non_blocking: kinds of artifacts that are not awaited while another process computes them; those that the game
+            calls slow join them, where there are any.
 
     Raises UserError for bad values, parts that do not fit each other, and missing or damaged data.
     """
@@ -50,7 +51,8 @@ def prepare(
     procedure, training = component(config["unlearning"], "unlearning"), component(config["training"], "training")
     device, threads = use_device(settings.device), use_threads(settings.threads)
     be_deterministic(device)
-    store = replace(store_of(config), non_blocking=non_blocking, keeps=bool(non_blocking))
+    elsewhere = non_blocking | game.slow if non_blocking else non_blocking
+    store = replace(store_of(config), non_blocking=elsewhere, keeps=bool(non_blocking))
     store.check()
     data = load(config) if data is None else data
     factory, module = architecture_of(config["model"], data)

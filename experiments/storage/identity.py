@@ -90,7 +90,7 @@ def _learner(node: str) -> tuple[str, dict[str, Any]]:
 def _at(config: Mapping[str, Any], place: str) -> Any:
     node: Any = config
     for key in place.split("."):
-        node = node[key]
+        node = node.get(key)  # a YAML may leave a setting to its default
     return node
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
 from experiments.cli.arguments import make_importable
-from experiments.cli.filters import no_column, plain, select
 from experiments.cli.fitted import Head, console, show
 from experiments.cli.known_games import known_games
 from experiments.cli.script import Parser, ended, place, printable, whole_number
+from experiments.storage.filters import no_column, plain, select
 from games.game import Game
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
 from data.naming import named
-from experiments.cli.command import check_keys, known_keys
+from experiments.cli.keys import check_keys, known_keys
 from experiments.cli.options import CONF, Options, composed
 from experiments.play.settings import settings_from
 from experiments.play.setup import resolved

@@ -17,7 +17,7 @@ from experiments.sweeps.launchers.launcher import Job, Outcome, failed
 if TYPE_CHECKING:
     from data.examples import Data
 
-NON_BLOCKING = frozenset({"game", "attack"})  # long computations: another cell is played meanwhile
+NON_BLOCKING = frozenset({"game"})  # long computations, beside those of the game: another cell is played meanwhile
 _loaded: dict[str, Data] = {}  # the last data set of this process, which the next cell most often shares
 
 

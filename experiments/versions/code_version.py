@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from data.errors import UserError
-from experiments.cli import user_modules
+from experiments.versions import user_modules
 from experiments.versions.meaning import meaning
 
 ROOT = Path(__file__).resolve().parents[2]

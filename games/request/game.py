@@ -32,6 +32,7 @@ class RequestGame(Game):
     name: ClassVar[str] = "request"
     headline: ClassVar[str] = "effect"
     code: ClassVar[tuple[str, ...]] = ("games.request.play",)
+    slow: ClassVar[frozenset[str]] = frozenset({"attack"})
 
     targets: TargetSettings = Field(default_factory=TargetSettings)
     stream: StreamSettings = Field(default_factory=StreamSettings)

@@ -32,7 +32,7 @@ from tests.test_architecture import MAY_IMPORT, file_of, imports
 
 READERS = (
     "report_page.report", "storage.results", "storage.command", "storage.index", "storage.inventory",
-    "storage.artifact", "cli.reproduce", "cli.filters", "storage.row",
+    "storage.artifact", "cli.reproduce", "storage.filters", "storage.row",
 )  # fmt: skip
 # What the user composes and types is read by these.
 TYPED = tuple(f"experiments.cli.{name}" for name in ("known_games", "arguments", "options"))

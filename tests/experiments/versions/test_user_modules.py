@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from experiments.cli import user_modules
 from experiments.storage import identity
-from experiments.versions import named_files
+from experiments.versions import named_files, user_modules
 from experiments.versions.code_version import _reachable, _source, code_version
 
 Write = Callable[..., str]
