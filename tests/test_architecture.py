@@ -22,7 +22,12 @@ MAY_IMPORT = {  # data -> models -> unlearning -> attacks | defenses -> games ->
     "games": {*CORE, "metrics", "attacks", "defenses", "games"},
     "experiments": {*CORE, "metrics", "games", "experiments"},
 }
-LINES = {"a file": 250, "a script": 60, "a folder of experiments": 1_700, "experiments": 8_200}  # the last may only shrink
+LINES = {
+    "a file": 250,
+    "a script": 60,
+    "a folder of experiments": 1_700,
+    "experiments": 8_200,
+}  # the last may only shrink
 SLOW = ("wandb", "matplotlib", "sklearn", "nevergrad", "torchvision", "scipy.stats", "scipy.optimize")
 GROUPS_OF_METHODS = ("attack", "defense", "unlearning")
 

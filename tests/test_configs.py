@@ -69,7 +69,7 @@ def test_a_preset_composes_with_known_keys_and_its_game_can_be_built(preset):
     [other] = expand([f"experiment={preset.name}", "attack=random", "game.targets.count=5", "defense=none"])
     assert other.config["attack"]["_target_"] == "attacks.requester.random.Random"
     assert other.config["game"]["targets"]["count"] == 5
-    assert other.config["defense"]["_target_"] == "defenses.filters.none.NoDefense"
+    assert other.config["defense"]["_target_"] == "defenses.none.NoDefense"
     assert other.config["attack"]["budget"] == cell.config["attack"]["budget"]
 
 

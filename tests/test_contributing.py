@@ -77,4 +77,4 @@ def test_the_commands_are_played(repository: Path) -> None:
     assert "newest attack against keep with defense crowd" in out
     assert "Filter: AUROC" in out
     out = run([sys.executable, *metric, *SMALL, *STREAM, "unlearning=first_order", "defense=none"], repository)
-    assert "entropy_rise: entropy after the attack less before, in nats; higher is less certain." in out
+    assert "entropy, rise: entropy after the attack less before, in nats; higher is less certain." in out

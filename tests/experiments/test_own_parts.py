@@ -108,7 +108,7 @@ def test_automatic_access_is_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
             {
                 "game": {"_target_": "games.request.game.RequestGame"},
                 "attack": {"_target_": "parts_of_mine.Mine"},
-                "defense": {"_target_": "defenses.filters.none.NoDefense"},
+                "defense": {"_target_": "defenses.none.NoDefense"},
                 "unlearning": {"_target_": "unlearning.retrain.Retrain"},
             }
         )

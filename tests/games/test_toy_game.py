@@ -177,7 +177,7 @@ def test_a_toy_game_is_swept_and_listed(folder: Path) -> None:
     out = run(folder, "run.py", "-m", "--config-dir", "mine", "attack=constant", "attack.label=0,1", *SMALL,
               "seed=range(2)")  # fmt: skip
     assert "Mean and 95% interval over games" in out
-    assert "hits: share of turns that the guesser wins; higher is better for it." in out
+    assert "hits (%): share of turns that the guesser wins; higher is better for it." in out
     listed = run(folder, "results.py", "--config-dir", "mine", "game=toy", "game.turns=20", "--csv", "toys.csv")
     assert listed.startswith("4 rows")
     games = list(csv.DictReader((folder / "toys.csv").read_text(encoding="utf-8").splitlines()))

@@ -144,4 +144,4 @@ def test_two_sweeps_at_once_play_every_cell_once(tmp_path: Path) -> None:
         dict.fromkeys(cell_states(tmp_path / "one"), "done")
     ] * 2
     logs = [path.read_text() for path in tmp_path.glob("*/*/run.log")]
-    assert sum(log.count("AttackResult") for log in logs) == len(records(tmp_path / "store")) == 8
+    assert sum(log.count("Crafted") for log in logs) == len(records(tmp_path / "store")) == 8
