@@ -67,7 +67,10 @@ OF_FORGETTING = (
     Quantity("distance", "distance", "distance of the parameters from plain retraining", bounds=POSITIVE),
     Quantity("relative_distance", "dist. to retraining", "the same, over that of doing nothing", bounds=POSITIVE),
     Quantity(
-        "prediction_distance", "predictions apart", "total variation from retraining on the test set", bounds=UNIT
+        "prediction_distance",
+        "total variation",
+        "total variation of predictions from retraining on the test set",
+        bounds=UNIT,
     ),
     _share("disagreement", "disagreement", "share of the test set with another label than retraining gives"),
     _share("certified", "certified", "share of requests with a certificate"),

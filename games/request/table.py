@@ -160,8 +160,8 @@ def _footnotes(part: Mapping[str, Any], left_out: Sequence[str]) -> list[str]:
     distances = [part["victim_seed"]["after"].get(key) for key in SILENT]
     if any(each and float(each["mean"]) > 0 for each in distances):
         lines.append(
-            "Distance to retraining: of parameters, relative to doing nothing; predictions apart: their total "
-            "variation from retraining on the test set."
+            "Distance to retraining: of parameters, relative to doing nothing; total variation: of predictions on the "
+            "test set, from retraining."
         )
     return lines
 
