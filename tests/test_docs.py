@@ -19,7 +19,7 @@ PAGE, PROCEDURES, ATTACKS, READING, TRUST, GAMES = (
 SMALL = (
     "game.targets.count=1", "training.epochs=10", "attack.budget=6", "game.stream.calibration_batches=2",
     "data.train=300", "data.test=1197", "game.stream.benign_batches=1", "game.targets.over=[0.3,0.65]",
-    "game.targets.under=[0.7,0.97]",
+    "game.targets.under=[0.7,0.97]", "judge=quick",
 )  # fmt: skip
 
 
