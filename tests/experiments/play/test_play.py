@@ -20,7 +20,7 @@ from experiments.play.play import play_config
 from experiments.storage.records import with_nulls
 from tests.experiments.games import QUICK, command, config
 
-KILLS = int(os.environ.get("UNLEARNING_KILLS", "2"))  # each costs two runs; set it to 10 for a thorough check
+KILLS = int(os.environ.get("UNLEARNING_KILLS", "1"))  # each costs two runs; set it to 10 for a thorough check
 
 
 def comparable(result: dict[str, Any]) -> dict[str, Any]:
