@@ -35,7 +35,7 @@ def small(line: str) -> list[str]:
     words[0] = str(ROOT / words[0])
     further = {
         "run.py": SMALL,
-        "tables.py": ("dry_run=true",),
+        "tables.py": ("dry_run=true", "seeds=1"),
     }  # both tables are played in tests/experiments/paper_table
     return [sys.executable, *words, *further.get(Path(words[0]).name, ())]
 

@@ -20,6 +20,9 @@ SMALL = (
 )  # fmt: skip
 
 
+LITTLE = ("data.train=300", "data.test=1197", "training.epochs=10")  # of the digits
+
+
 def commands(start: str) -> list[str]:
     blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
@@ -38,6 +41,8 @@ def test_game(line: str, tmp_path: Path) -> None:
     small = [*SMALL, f"store.dir={tmp_path}/store"]
     if words != ["attack=uncertainty", "defense=influence"]:  # the first command is judged in full
         small.insert(0, "judge=quick")
+        if not any(word.startswith("data=") for word in words) and "certified_removal" not in line:
+            small = [*(word for word in small if not word.startswith("training.")), *LITTLE]
     if "attack.access=black_box" in words:
         small.append("attack.queries=50")
     if "certified_removal" in line:  # every procedure; that one trains by Newton's method, which has no epochs
