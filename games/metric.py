@@ -65,19 +65,15 @@ class Metric:
         return sum(values.values()) / len(values) if values else None
 
     def interval(self, groups: Sequence[Sequence[float]], units: str = "units") -> Interval:
-        """The mean and its 95% interval from values by seed (`metrics.intervals.grouped_interval`).
+        """The mean and its 95% interval from values by seed (`metrics.intervals.interval_of_values`)."""
+        from metrics.intervals import interval_of_values  # brings torch, which a listing of games does without
 
-        Values that are not finite are left out; without any, mean and bounds are NaN.
-        """
-        import torch
+        return interval_of_values(groups, self.share, self.bounds, units)
 
-        from metrics.intervals import Interval, grouped_interval
-
-        tensors = [torch.tensor(list(group), dtype=torch.float64) for group in groups]
-        finite = [group[torch.isfinite(group)] for group in tensors]
-        if not any(len(group) for group in finite):
-            return Interval(float("nan"), float("nan"), float("nan"), 0, "no defined value")
-        return grouped_interval(finite, "share" if self.share else "plain", self.bounds, units)
+    @property
+    def factor(self) -> float:
+        """By what its numbers are multiplied where they are shown."""
+        return 1.0 if self.scale == "plain" else 100.0
 
 
 @dataclass(frozen=True)

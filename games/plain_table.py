@@ -35,4 +35,4 @@ def _cell(game: Game, metric: Metric, records: Sequence[Record], name: str) -> s
     groups = [list(metric.values(part).values()) for part in parts]
     if not any(groups):
         return ""
-    return plus_minus(asdict(metric.interval(groups)), metric.digits, 1 if metric.scale == "plain" else 100)
+    return plus_minus(asdict(metric.interval(groups)), metric.digits, metric.factor)

@@ -90,6 +90,21 @@ def share_interval(share: float, variance: float, freedom: float, trials: float,
     return Interval(share, low, high, n, method, level)
 
 
+def interval_of_values(
+    groups: Sequence[Sequence[float]], share: bool, bounds: tuple[float, float] | None, units: str
+) -> Interval:
+    """`grouped_interval` of plain numbers by seed, as they stand in records.
+
+    Values that are not finite are left out: an AUROC, for example, is undefined when every answer is right. Without any
+    value mean and bounds are NaN.
+    """
+    tensors = [torch.tensor(list(group), dtype=torch.float64) for group in groups]
+    finite = [group[torch.isfinite(group)] for group in tensors]
+    if not any(len(group) for group in finite):
+        return Interval(float("nan"), float("nan"), float("nan"), 0, "no defined value")
+    return grouped_interval(finite, "share" if share else "plain", bounds, units)
+
+
 def grouped_interval(
     groups: Sequence[Tensor],
     kind: str = "plain",

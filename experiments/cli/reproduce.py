@@ -31,20 +31,6 @@ def typed(record: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
-def command(config: Mapping[str, Any], seeds: int | list[int] | None = None) -> str:
-    """The shortest `python experiments/run.py ...` line that plays `config`.
-
-    Args:
-        config: a resolved configuration, as `typed` gives that of a record.
-        seeds: the seed to play, several of them (as a sweep), or None for the one in `config`.
-
-    What differs from the defaults of `conf/` is set key by key; an option is found by its `_target_`. Values that
-    belong to the machine (device, threads, store) are left out. A component that `conf/` does not have is named by its
-    `_target_`.
-    """
-    return line(overrides(config), [config["seed"]] if seeds is None else [seeds] if isinstance(seeds, int) else seeds)
-
-
 def line(words: Iterable[str], seeds: Iterable[int]) -> str:
     """The line for a shell that plays these seeds with these overrides; several are a sweep, none are left to type."""
     found = sorted(set(seeds))
@@ -56,7 +42,12 @@ def line(words: Iterable[str], seeds: Iterable[int]) -> str:
 
 
 def overrides(config: Mapping[str, Any]) -> Iterator[str]:
-    """The overrides that lead from the defaults of `conf/run.yaml` to `config`: groups first, then values."""
+    """The overrides that lead from the defaults of `conf/run.yaml` to `config`: groups first, then values.
+
+    What differs from the defaults of `conf/` is set key by key; an option is found by its `_target_`. Values that
+    belong to the machine (device, threads, store), and the seed, are left out. A component that `conf/` does not have
+    is named by its `_target_`.
+    """
     run = dict(written(CONF / "run.yaml"))
     usual = {group: name for each in run.pop("defaults") if isinstance(each, dict) for group, name in each.items()}
     groups = [group for group in usual if group in config]  # a preset is what it sets, and no part of it

@@ -113,24 +113,29 @@ def _check(has: set[str], needs: tuple[str, ...], where: str, target: str, role:
 def _role_at(where: str, game: Game | None) -> Role | None:
     """The role of what stands at a place; None where nobody asks for any."""
     of_game = {} if game is None else game.roles()
-    return _role(*of_game[where]) if where in of_game else _roles().get(where)
+    return _role(*of_game[where]) if where in of_game else _role_of_ours(where)
 
 
 @cache
-def _roles() -> dict[str, Role]:
-    from experiments.sweeps.launchers.launcher import Launcher
-    from models.training import Training
-    from unlearning.procedure import Procedure
+def _role_of_ours(where: str) -> Role | None:
+    match where:  # what one place asks for is imported for it alone: a listing of games needs no torch
+        case "unlearning":
+            from unlearning.procedure import Procedure
 
-    game: dict[str, tuple[str, ...]] = {"play": ("setup", "seed"), "metrics": ()}
-    recipe = tuple(field.name for field in dataclasses.fields(Training))
-    return {
-        "unlearning": _role("unlearning procedure", Procedure),
-        "training": Role("recipe of training", recipe, {}),
-        "data": Role("data set", ("load",), {"load": ()}),
-        "game": Role("game", ("name", "headline", *game), game),
-        "hydra.launcher": _role("launcher", Launcher),
-    }
+            return _role("unlearning procedure", Procedure)
+        case "training":
+            from models.training import Training
+
+            return Role("recipe of training", tuple(field.name for field in dataclasses.fields(Training)), {})
+        case "data":
+            return Role("data set", ("load",), {"load": ()})
+        case "game":
+            return Role("game", ("name", "headline", "play", "metrics"), {"play": ("setup", "seed"), "metrics": ()})
+        case "hydra.launcher":
+            from experiments.sweeps.launchers.launcher import Launcher
+
+            return _role("launcher", Launcher)
+    return None
 
 
 @cache

@@ -144,7 +144,7 @@ def cell(number: Number, metric: Metric) -> str:
     if metric.scale == "share":
         text = rate(interval, metric.digits)
     else:
-        text = plus_minus(interval, metric.digits, 1 if metric.scale == "plain" else 100)
+        text = plus_minus(interval, metric.digits, metric.factor)
     mean, *rest = text.split(" ", 1)
     return " ".join([mean.removeprefix("-") if float(mean) == 0 else mean, *rest])
 

@@ -11,7 +11,8 @@ from data.errors import UserError
 from data.examples import Data
 from data.machine import be_deterministic, use_device, use_threads
 from data.naming import option
-from experiments.cli.options import CONF
+from experiments.cli.build import load_target
+from experiments.cli.options import option_files, written
 from experiments.cli.roles import component, game_of
 from experiments.play.architecture import architecture_of, is_ours
 from experiments.play.settings import settings_from
@@ -96,7 +97,7 @@ def check_pairing(game: Game, config: Mapping[str, Any]) -> None:
     Raises UserError with what fits.
     """
     for place in ("attack", "defense"):
-        plays = str(getattr(_class_of(config[place]), "game", "any"))
+        plays = _plays(config[place])
         if plays not in ("any", game.name):
             fits = " or ".join(fitting(place, game.name))
             raise UserError(
@@ -106,18 +107,11 @@ def check_pairing(game: Game, config: Mapping[str, Any]) -> None:
 
 
 def fitting(place: str, game: str) -> list[str]:
-    """The options of a group of ours that fit a game."""
-    from omegaconf import OmegaConf
-
-    nodes = {path.stem: OmegaConf.to_container(OmegaConf.load(path)) for path in sorted((CONF / place).glob("*.yaml"))}
-    return [name for name, node in nodes.items() if getattr(_class_of(node), "game", "any") in ("any", game)]
+    """The options of a group that fit a game, ours and those of plug-ins."""
+    return [name for name, path in option_files(place).items() if _plays(written(path)) in ("any", game)]
 
 
-def _class_of(node: Any) -> Any:
-    """The class that a component names; None where it cannot be loaded, which is said where it is built."""
-    from hydra.utils import get_object
-
-    try:
-        return get_object(str(node["_target_"]))
-    except Exception:
-        return None
+def _plays(node: Any) -> str:
+    """The game that a component belongs to, as its class says; what cannot be loaded is said where it is built."""
+    target = str(node.get("_target_")) if isinstance(node, Mapping) else ""
+    return str(getattr(load_target(target), "game", "any"))

@@ -51,8 +51,3 @@ def columns(game: Game) -> Iterator[Column]:
 
 def _head(metric: Metric) -> str:
     return metric.group or metric.label
-
-
-def factor(metric: Metric) -> float:
-    """By what its numbers are multiplied where they are shown."""
-    return 1.0 if metric.scale == "plain" else 100.0

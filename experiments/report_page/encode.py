@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from experiments.cli.reproduce import line
-from experiments.report_page.columns import SETTINGS, factor, in_report
+from experiments.report_page.columns import SETTINGS, in_report
 from experiments.report_page.pool import Pooled
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def link(path: str, folder: Path) -> str:
 
 def _rows(pooled: Pooled, table: DataFrame, plain: Sequence[str], ends: Sequence[str] = ("",)) -> dict[str, Any]:
     numbers = {
-        f"{metric.name}{end}": _numbers(table[f"{metric.name}{end}"] * factor(metric), metric.scale == "plain")
+        f"{metric.name}{end}": _numbers(table[f"{metric.name}{end}"] * metric.factor, metric.scale == "plain")
         for metric in in_report(pooled.game)
         for end in ends
     }

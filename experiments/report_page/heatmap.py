@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from experiments.report_page.columns import factor
 from experiments.report_page.pool import Pooled, behind_defense, codes, intervals, newest_per_seed, settings
 from games.game import Metric, headline
 
@@ -61,7 +60,7 @@ def _cells(games: DataFrame, metric: Metric, attacks: list[str], procedures: lis
     goals, cells, n = grouped["goal"].first(), grouped["cell"].nunique(), grouped.size()
     # cells of one seed share data, victims and targets: their mean is what a seed contributes
     seeds = games.groupby([*AXES, "seed"], sort=False)[metric.name].mean().reset_index()
-    found = intervals(seeds, metric, AXES) * factor(metric)
+    found = intervals(seeds, metric, AXES) * metric.factor
     return [
         {
             "attack": attacks.index(key[0]), "procedure": procedures.index(key[1]), "mean": _rounded(mean),

@@ -68,7 +68,7 @@ class Keys:
     def of(self, *places: str, code: Sequence[str] = ()) -> dict[str, Any]:
         """Of what follows from a victim, its procedure, and the settings at `places` (`games.game.Keys`)."""
         parts = {place: _at(self.config, place) for place in dict.fromkeys(("unlearning", *places))}
-        built = {place: node for place, node in parts.items() if place != "game"}  # a game names its code itself
+        built = {place: _inside(node) if place == "game" else node for place, node in parts.items()}
         return {"victim": self.victim(), **parts, **_files(parts), "its code": self._code(built, *code)}
 
     def game(self) -> dict[str, Any]:
@@ -92,6 +92,11 @@ def _at(config: Mapping[str, Any], place: str) -> Any:
     for key in place.split("."):
         node = node.get(key)  # a YAML may leave a setting to its default
     return node
+
+
+def _inside(game: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a game, and the components in them: which code computes with them, a game says itself."""
+    return {key: value for key, value in game.items() if key != "_target_"}
 
 
 def _files(parts: Mapping[str, Any]) -> dict[str, Any]:

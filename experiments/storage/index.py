@@ -35,6 +35,7 @@ RECORD = re.compile(r"[0-9a-f]{64}\.json")
 BATCH = 250  # records that one process reads at a time
 MANY = 6  # batches from which on it pays to start processes
 NAME = "games.index"
+FOLDER = "name the folder that has it with --config-dir"  # where the record is whole, and its game is missing
 # What a record that is whole, and yet no game of this version, makes `rows` raise.
 UNFIT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 PLAIN = {str, bool, int, float, type(None)}
@@ -167,9 +168,8 @@ def _read_batch(paths: Sequence[Path], games: Mapping[str, Game]) -> list[Made]:
             record: dict[str, Any] = orjson.loads(text)
             where = {"digest": path.stem, "path": str(path.resolve()), "created": str(description["created"])}
             if "game" in record and record["game"] not in games:
-                raise Damaged(
-                    f"it is of the game {record['game']!r:.40}, which is not known here: --config-dir names it"
-                )
+                made.append((path, f"its game {record['game']!r:.40} is not known here; {FOLDER}"))
+                continue
             game = games[record["game"]]
             made.append((path, [_line({**row, **where}) for row in rows(game, record)]))
         except (Damaged, OSError) as error:

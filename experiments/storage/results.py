@@ -42,15 +42,14 @@ def frame(
     """
     import pandas
 
-    from experiments.storage.index import read
+    from experiments.storage.index import FOLDER, read
 
     if not folder.is_dir():
         raise UserError(f"There is no store in {folder}; play a game first, or name another with --store FOLDER.")
     found = read(folder, known_games() if games is None else games, notify)
     for path, why in found.unreadable:
-        notify(
-            f"The record {path} is left out: {why}; `python experiments/store.py prune --damaged` removes such files."
-        )
+        removes = "" if why.endswith(FOLDER) else "; `python experiments/store.py prune --damaged` removes such files"
+        notify(f"The record {path} is left out: {why}{removes}.")
     parts = [pandas.DataFrame(values, columns=list(columns)) for columns, values in found.parts()]
     table = pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame()
     table.attrs["unreadable"] = [(str(path), why) for path, why in found.unreadable]

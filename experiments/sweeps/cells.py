@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from data.errors import UserError
 from data.naming import named
 from experiments.cli.keys import check_keys, known_keys
-from experiments.cli.options import CONF, Options, composed
+from experiments.cli.options import CONF, Options, composed, search_path
 from experiments.play.settings import settings_from
 from experiments.play.setup import resolved
 from experiments.storage.records import canonical_json, sha256
@@ -75,12 +75,6 @@ def expand(
         choices = _choices([override for override in parsed if not override.is_hydra_override()])
         options = Options((Path(config_path), *map(Path, folders)))
         return _product(choices, lambda words: composed(config_name, [*words, *of_hydra], options), schema)
-
-
-def search_path(folders: Sequence[Path]) -> list[str]:
-    """The override that lets Hydra find options in further folders; none without any."""
-    places = ",".join(f'"file://{Path(folder).resolve()}"' for folder in folders)
-    return [f"hydra.searchpath=[{places}]"] if places else []
 
 
 def _choices(overrides: Sequence[Override]) -> dict[str, list[str]]:

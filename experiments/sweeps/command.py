@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from data.errors import UserError
 from experiments.cli import folders
 from experiments.cli.arguments import Arguments
+from experiments.cli.options import search_path
 from experiments.storage.records import write_atomic
-from experiments.sweeps.cells import Cell, expand, search_path
+from experiments.sweeps.cells import Cell, expand
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

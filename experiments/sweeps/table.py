@@ -80,7 +80,6 @@ def cell(games: Sequence[Row], metric: Metric) -> str:
     if not values:
         return ""
     interval = asdict(metric.interval(values))
-    factor = 1.0 if metric.scale == "plain" else 100.0
     if len(values) == 1 or interval["high"] == interval["low"]:
-        return f"{factor * interval['mean']:.{metric.digits}f}"
-    return plus_minus(interval, metric.digits, factor)
+        return f"{metric.factor * interval['mean']:.{metric.digits}f}"
+    return plus_minus(interval, metric.digits, metric.factor)

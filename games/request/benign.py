@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from data.examples import Examples
+from games.request.settings import Kind
 
-Kind = Literal["uniform", "clustered", "outlier", "per_class"]
 ROWS = 4096  # records whose distances are computed at once
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from attacks.crafting.access import require_gradient
 from attacks.crafting.black_box import check_search
 from data.errors import UserError, called
+from data.randomness import seeded
 from defenses.filters.influence import Influence
 from games.request.settings import check_sizes, pool_size, stream_size
 from games.request.targets import unfiltered
@@ -20,7 +21,7 @@ def check(setup: RequestSetup) -> None:
     """Raise UserError for an attack, a filter or a model that cannot play, and a data set that is too small."""
     attack, stream, n = setup.attack, setup.game.stream, len(setup.data.train)
     check_attack(attack)
-    if getattr(getattr(attack, "functional", None), "samples", 1) > 1 and not dropout_layers(setup.task.build()):
+    if getattr(getattr(attack, "functional", None), "samples", 1) > 1 and not _has_dropout(setup):
         raise UserError("The MC-dropout functional needs a model with dropout; set model.dropout above 0.")
     if attack.access == "white_box" and getattr(attack, "needs_gradient", True):
         require_gradient(setup.procedure, called(attack))
@@ -29,6 +30,11 @@ def check(setup: RequestSetup) -> None:
         check_search(attack.search, pool_size(attack, stream, n), attack.queries)
     if isinstance(setup.defense, Influence):
         setup.defense.check_calibration(stream.calibration_batches * stream_size(attack, stream))
+
+
+def _has_dropout(setup: RequestSetup) -> bool:
+    with seeded(0):  # a module is drawn from the global generators
+        return bool(dropout_layers(setup.task.build()))
 
 
 def check_attack(attack: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -118,12 +117,3 @@ def _with_copies(run: CraftingRun, tensors: Mapping[str, Tensor], device: torch.
             examples = Examples(tensors[f"{i}/x"].to(device), tensors[f"{i}/y"].to(device))
             crafted[i] = replace(each, request=replace(each.request, examples=examples))
     return replace(run, crafted=tuple(crafted))
-
-
-def content_hash(examples: Examples) -> str:
-    """A hash of the inputs and labels that a request brings."""
-    digest = hashlib.blake2b(digest_size=16)
-    for tensor in (examples.x, examples.y):
-        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

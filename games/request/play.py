@@ -14,7 +14,7 @@ from data.machine import peak_gpu_memory_mb, peak_memory_mb
 from data.randomness import generator
 from games.checkpoint import SLOW, Checkpointed
 from games.oracles import oracles
-from games.request.crafting import CraftingRun, content_hash, craft
+from games.request.crafting import CraftingRun, craft
 from games.request.evaluation import Judge
 from games.request.forgetting import Forgetting
 from games.request.judging import Scene, judge_with_fresh_seeds, judge_with_own_seed
@@ -23,6 +23,7 @@ from games.request.states import Observer
 from games.request.targets import Targets, choose_targets, member_seeds
 from games.request.traffic import Traffic, traffic
 from metrics.uncertainty import ece_floor
+from models.named_tensors import digest
 
 if TYPE_CHECKING:
     from games.request.targets import RequestSetup
@@ -115,6 +116,6 @@ def _requests(run: CraftingRun, chosen: Targets) -> list[dict[str, Any]]:
             "curve": list(each.curve),
         }
         if each.request.examples is not None:
-            request["copies"] = content_hash(each.request.examples)
+            request["copies"] = digest({"x": each.request.examples.x, "y": each.request.examples.y})
         found.append(request)
     return found

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-
-from metrics.intervals import Interval, grouped_interval
+if TYPE_CHECKING:
+    from metrics.intervals import Interval
 
 UNIT, POSITIVE, SYMMETRIC = (0.0, 1.0), (0.0, float("inf")), (-1.0, 1.0)
 
@@ -29,12 +28,10 @@ class Quantity:
     bounds: tuple[float, float] | None = None
 
     def interval(self, groups: Sequence[Sequence[float]], units: str) -> Interval:
-        """The mean with its interval from values by seed; values that are not finite are left out."""
-        tensors = [torch.tensor(list(group), dtype=torch.float64) for group in groups]
-        finite = [group[torch.isfinite(group)] for group in tensors]
-        if not any(len(group) for group in finite):
-            return Interval(float("nan"), float("nan"), float("nan"), 0, "no defined value")
-        return grouped_interval(finite, "share" if self.share else "plain", self.bounds, units)
+        """The mean with its interval from values by seed (`metrics.intervals.interval_of_values`)."""
+        from metrics.intervals import interval_of_values  # brings torch, which a listing of games does without
+
+        return interval_of_values(groups, self.share, self.bounds, units)
 
 
 def _share(name: str, label: str, help: str, digits: int = 3, scale: Literal["plain", "share"] = "plain") -> Quantity:

@@ -9,11 +9,11 @@ from pydantic.dataclasses import dataclass
 
 from data.bounds import at_most
 from data.errors import UserError
-from games.request.benign import Kind
 
 if TYPE_CHECKING:
     from attacks.crafting.attack import Attack
 
+Kind = Literal["uniform", "clustered", "outlier", "per_class"]  # of who asks when nobody attacks
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Band = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
 FreshSeeds = Annotated[int, Field(ge=3), at_most(1000, "each is a set of models of its own")]

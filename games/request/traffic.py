@@ -13,8 +13,8 @@ from attacks.crafting.attack import Attacker
 from attacks.crafting.norm_cap import below_norm_quantile
 from attacks.requester.nearest import nearest_records
 from data.randomness import generator
-from games.request.benign import Kind, draw_benign
-from games.request.settings import stream_size
+from games.request.benign import draw_benign
+from games.request.settings import Kind, stream_size
 from games.request.targets import Targets, choose_attacker, reserved_records, unfiltered
 from models.victim import Victim
 from unlearning.service import OpenService

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from experiments.cli.options import CONF
-from experiments.cli.reproduce import AUTOMATIC, LEFT_OUT, command, overrides, typed
+from experiments.cli.reproduce import AUTOMATIC, LEFT_OUT, line, overrides, typed
 from experiments.sweeps.cells import expand
 
 LINES = (
@@ -28,15 +28,19 @@ def settled(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in LEFT_OUT - {"seed"}}
 
 
-@pytest.mark.parametrize("line", LINES, ids=lambda line: " ".join(line) or "defaults")
-def test_the_command_leads_back(line: tuple[str, ...]) -> None:
-    [cell] = expand(line)
+def command(config: dict[str, Any], seeds: list[int] | None = None) -> str:
+    return line(overrides(config), [config["seed"]] if seeds is None else seeds)
+
+
+@pytest.mark.parametrize("typed_line", LINES, ids=lambda each: " ".join(each) or "defaults")
+def test_the_command_leads_back(typed_line: tuple[str, ...]) -> None:
+    [cell] = expand(typed_line)
     record = {"config": cell.config, AUTOMATIC: cell.config.get(AUTOMATIC, [])}
     words = shlex.split(command(typed(record)))
     assert words[:2] == ["python", "experiments/run.py"]
     [again] = expand(words[2:])
     assert settled(again.config) == settled(cell.config)
-    assert len(words) - 2 <= len(line)  # nothing that is a default is repeated
+    assert len(words) - 2 <= len(typed_line)  # nothing that is a default is repeated
 
 
 @pytest.mark.parametrize("attack", [path.stem for path in sorted((CONF / "attack").glob("*.yaml"))])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from experiments.storage.records import write_json_atomic
 from experiments.storage.results import frame, main, record, select
 from experiments.storage.row import rows
 from games.request.game import RequestGame
-from tests.experiments.games import config
+from tests.experiments.games import ROOT, config
 from tests.experiments.small_sweeps import TINY
 
 
@@ -101,6 +103,28 @@ def test_the_index_follows_the_records(store: Path, tmp_path: Path) -> None:
     assert len(said) == 1
     assert "prune --damaged" in said[0]
     assert paths[1].read_text() == "{ damaged"  # left for its owner to look at
+
+
+def test_a_record_of_an_unknown_game_is_no_damage(store: Path, tmp_path: Path) -> None:
+    path, _ = first(store)
+    copy = tmp_path / "store" / "game" / path.parent.name / path.name
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(path.read_bytes())
+    said: list[str] = []
+    assert frame(tmp_path / "store", said.append, games={}).empty
+    assert "its game 'request' is not known here" in said[0]
+    assert said[0].endswith("--config-dir.")
+    assert len(frame(tmp_path / "store", said.append)) == 2
+    assert len(said) == 1
+
+
+def test_games_are_listed_without_torch(store: Path) -> None:
+    words = [sys.executable, "-X", "importtime", str(ROOT / "experiments" / "results.py"), "--store", str(store)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "6 rows" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line}
+    assert "pandas" in imported
+    assert "torch" not in imported  # which takes a second
 
 
 def test_an_older_form_is_left_out_by_name(store: Path, tmp_path: Path) -> None:
