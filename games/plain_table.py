@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from metrics.wording import plus_minus
+from metrics.wording import of_fewer, plus_minus
 
 if TYPE_CHECKING:
     from games.game import Game, Metric, Record
@@ -35,4 +35,5 @@ def _cell(game: Game, metric: Metric, records: Sequence[Record], name: str) -> s
     groups = [list(metric.values(part).values()) for part in parts]
     if not any(groups):
         return ""
-    return plus_minus(asdict(metric.interval(groups)), metric.digits, metric.factor)
+    fewer = of_fewer(sum(map(bool, groups)), len(groups))
+    return plus_minus(asdict(metric.interval(groups)), metric.digits, metric.factor) + fewer

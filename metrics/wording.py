@@ -34,6 +34,11 @@ def bracketed(interval: Mapping[str, Any], digits: int = 2) -> str:
     return f"{mean:.{digits}f}" if math.isnan(low) else f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
+def of_fewer(n: int, games: int) -> str:
+    """What follows a number that only `n` of the `games` in its row have, as ` (n=2)`; nothing where all have it."""
+    return f" (n={n})" if 0 < n < games else ""
+
+
 def count(n: int, noun: str) -> str:
     """A number of things in words."""
     return f"{n:,} {noun}{'s' * (n != 1)}"

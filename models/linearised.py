@@ -72,11 +72,9 @@ def _by_dual_numbers(models: ModelStack, function: Function, inner: Inner) -> Li
             return torch.autograd.grad(values, leaves, pulled, materialize_grads=True)
 
         def apply(directions: Sequence[Tensor], rows: slice) -> Sequence[Tensor]:
-            m, kept = (
-                len(models),
-                retain_weights[rows] if len(retain_weights) > 1 else retain_weights.expand(len(directions[0]), -1),
-            )
-            parts = zip(*[each.split(m) for each in (*directions, kept)], strict=True)
+            own = len(retain_weights) > 1
+            kept = retain_weights[rows] if own else retain_weights.expand(len(directions[0]), -1)
+            parts = zip(*[each.split(len(models)) for each in (*directions, kept)], strict=True)
             return [torch.cat(found) for found in zip(*[once(part[:-1], part[-1]) for part in parts], strict=True)]
 
         return apply
@@ -90,9 +88,8 @@ def twice(models: ModelStack, values: Function) -> Linearise:
 
     def linearise(parameters: Tensors, retain_weights: Tensor, x: Tensor, y: Tensor) -> Linear:
         leaves = list(parameters.values())
-        total = (
-            retain_weights * run(parameters, models.buffers, x, y)
-        ).sum()  # models do not meet: every one has its own slopes
+        kept = retain_weights * run(parameters, models.buffers, x, y)
+        total = kept.sum()  # models do not meet: every one has its own slopes
         used, slopes = _slopes(total, leaves)
 
         def apply(directions: Sequence[Tensor], rows: slice) -> Sequence[Tensor]:

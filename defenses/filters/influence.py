@@ -85,7 +85,7 @@ class Influence:
         try:
             return robust_threshold(benign, self.z)
         except ValueError as error:
-            raise UserError(f"{error} Raise stream.calibration_batches or use defense.rule=calibrated.") from error
+            raise UserError(f"{error} Raise game.stream.calibration_batches or use defense.rule=calibrated.") from error
 
     def check_calibration(self, scores: int) -> None:
         """Raise UserError where a threshold cannot be had from so many benign scores."""

@@ -10,7 +10,7 @@ from experiments.paper_table.claims import Finding
 from experiments.paper_table.results import BySeed, Results
 from experiments.paper_table.specification import ReportedNumber, Specification, TableRow
 from games.game import Game, Metric, metric_of
-from metrics.wording import plus_minus, rate, signed
+from metrics.wording import of_fewer, plus_minus, rate, signed
 
 ABSENT = "-"
 FINDING_HEADINGS = ("claim", "verdict", "difference [95%]", "p (Holm)", "n")
@@ -32,10 +32,11 @@ class Number:
 
 @dataclass(frozen=True)
 class FinishedRow:
-    """A row in one part of the game, with a number per column; `n` is its seeds and units in words."""
+    """A row in one part of the game, with a number per column; `n` is its `seeds` and units in words."""
 
     row: TableRow
     part: str
+    seeds: int
     n: str
     numbers: tuple[Number, ...]
 
@@ -65,8 +66,9 @@ class Content:
         return self.specification.headings.get(part) or self.labels[part]
 
     def cells(self, finished: FinishedRow) -> list[str]:
-        """A row as text."""
-        shown = (cell(number, column) for number, column in zip(finished.numbers, self.columns, strict=True))
+        """A row as text; a number that fewer seeds have than the row says so."""
+        pairs = zip(finished.numbers, self.columns, strict=True)
+        shown = (cell(number, column) + of_fewer(number.seeds, finished.seeds) for number, column in pairs)
         return [*finished.row.labels, finished.n, *shown]
 
     def footer(self) -> list[str]:
@@ -76,7 +78,7 @@ class Content:
         numbers = (
             "Every number is the mean of the seeds' means ± half its 95% interval over seeds, or [the interval]: "
             "Student's t, and for shares, rates and AUROCs Clopper-Pearson at the effective sample size; n is seeds × "
-            "targets of a seed."
+            "targets of a seed, and beside a number the seeds in which it is defined, where that is not all of them."
         )
         paragraphs = [table.about.strip(), size, numbers, *table.notes, f"Source: {table.source}."]
         return [" ".join(text.split()) for text in paragraphs]
@@ -110,7 +112,7 @@ def finished(row: TableRow, part: str, columns: Sequence[Metric], results: Resul
     numbers = tuple(number(results.present(row.name, column.name, part), column) for column in columns)
     sizes = sorted(len(values) for values in results.present(row.name, game.headline, part).values())
     units = "-".join(map(str, dict.fromkeys((sizes[0], sizes[-1])))) if sizes else ""
-    return FinishedRow(row, part, f"{len(sizes)} × {units}" if sizes else ABSENT, numbers)
+    return FinishedRow(row, part, len(sizes), f"{len(sizes)} × {units}" if sizes else ABSENT, numbers)
 
 
 def number(values: BySeed, metric: Metric) -> Number:

@@ -110,8 +110,8 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _cell(text: str) -> str:
-    if re.fullmatch(r"[-+]?\d[\d.]*( ± [\d.]+| \[[^]]*\])?", text):
-        return f"${text.replace('±', chr(92) + 'pm')}$"
+    if found := re.fullmatch(r"([-+]?\d[\d.]*(?: ± [\d.]+| \[[^]]*\])?)( \(n=\d+\))?", text):
+        return f"${found[1].replace('±', chr(92) + 'pm')}${found[2] or ''}"
     return escape(text)
 
 

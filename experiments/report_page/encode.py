@@ -36,7 +36,7 @@ def cells(played: Sequence[Pooled], overrides: Overrides, most: int) -> dict[str
         "labels": {**{name: _words(first[name]) for name in SETTINGS}, "overrides": words,
                    "command": [line(each, own) for each, own in zip(words, seeds, strict=True)],
                    "one": [line(each, []) for each in words], "seeds": [ranges(each) for each in seeds]},
-        "rows": [_rows(each, each.rows[each.rows["cell"] < most], ["n"], ("", "_low", "_high")) for each in played],
+        "rows": [_pooled(each, each.rows[each.rows["cell"] < most]) for each in played],
     }  # fmt: skip
 
 
@@ -66,6 +66,13 @@ def link(path: str, folder: Path) -> str:
     """The relative address of `path` for a page in `folder`; it always begins with a dot, never with a scheme."""
     relative = os.path.relpath(path, folder).replace(os.sep, "/")
     return quote(relative if relative.startswith("../") else f"./{relative}")
+
+
+def _pooled(pooled: Pooled, table: DataFrame) -> dict[str, Any]:
+    """Rows with intervals; `METRIC_n` only of a metric that some row does not have in all its games."""
+    fewer = {f"{metric.name}_n": table[f"{metric.name}_n"] for metric in in_report(pooled.game)}
+    own = {name: values.tolist() for name, values in fewer.items() if values.between(1, table["n"] - 1).any()}
+    return _rows(pooled, table, ["n"], ("", "_low", "_high")) | own
 
 
 def _rows(pooled: Pooled, table: DataFrame, plain: Sequence[str], ends: Sequence[str] = ("",)) -> dict[str, Any]:

@@ -27,9 +27,9 @@ class Pooled:
     """What was played of one game.
 
     `games` has one row per game and part, with `cell` and readable names; `rows` one per cell and part. A row has `n`
-    games, and for every metric of the report its mean and, under `METRIC_low` and `METRIC_high`, its 95% interval over
-    games. Where a seed was played more than once in a cell, only the newest game is pooled; `repeated` counts the
-    others. Cells are numbered through all games of a page.
+    games, and for every metric of the report its mean, its 95% interval over games under `METRIC_low` and
+    `METRIC_high`, and how many of the games have it under `METRIC_n`. Where a seed was played more than once in a cell,
+    only the newest game is pooled; `repeated` counts the others. Cells are numbered through all games of a page.
     """
 
     game: Game
@@ -63,6 +63,7 @@ def _of_game(game: Game, games: DataFrame) -> Pooled:
         found = intervals(newest, metric, keys).reindex(rows.index)
         for end, values in (("", "mean"), ("_low", "low"), ("_high", "high")):
             rows[f"{metric.name}{end}"] = found[values]
+        rows[f"{metric.name}_n"] = grouped[metric.name].count()
     return Pooled(game, games, rows.reset_index(), games["digest"].nunique() - newest["digest"].nunique())
 
 

@@ -55,6 +55,8 @@ function numberColumn(spec) {
       const text = down === up ? ` ± ${up}` : ` [${numberText(low, spec.digits)}, ${numberText(high, spec.digits)}]`;
       made.append(element("span", text, { class: "half" }));
     }
+    const { n: all, [`${spec.key}_n`]: n } = cell.getData();
+    if (value !== null && n < all) made.append(element("span", ` (n=${n})`, { class: "half" }));
     return made;
   };
   return {
@@ -80,6 +82,8 @@ function columnsFor(rows, extra, intervals) {
         const hidden = { title: `${spec.key}_${end}95`, field: `${spec.key}_${end}`, visible: false, download: true, print: false };
         columns.at(-1).columns.push(hidden);
       }
+      const own = { title: `${spec.key}_n`, field: `${spec.key}_n`, visible: false, download: true, print: false };
+      if (rows.length && own.field in rows[0]) columns.at(-1).columns.push(own);
     }
   }
   return columns;
@@ -135,7 +139,7 @@ function startTables() { // of the game that is looked at
     tables[name].table.destroy();
     delete tables[name];
   }
-  tables.cells = makeTable("cells-table", rowsOf(DATA.cells), [plainNumber("n", "n", "games that are pooled (seeds)")], true);
+  tables.cells = makeTable("cells-table", rowsOf(DATA.cells), [plainNumber("n", "n", "games that are pooled (seeds); a number that fewer of them have has its own n beside it")], true);
   const [first] = tables.cells.rows;
   const same = first ? [...tables.cells.constant].map((key) => `${key} ${first[key]}`) : [];
   byId("same-everywhere").textContent = same.length ? `The same in every row: ${same.join(", ")}.` : "";

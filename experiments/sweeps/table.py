@@ -11,7 +11,7 @@ from experiments.cli.fitted import Head, console
 from experiments.cli.fitted import show as show_fitted
 from experiments.storage.row import Row, contributed, rows
 from games.game import Game, Metric
-from metrics.wording import plus_minus
+from metrics.wording import of_fewer, plus_minus
 
 if TYPE_CHECKING:
     from experiments.storage.store import Store
@@ -56,7 +56,10 @@ def _show(game: Game, cells: Sequence[CellStatus], store: Store) -> None:
     show_fitted(terminal, heads, table, keys=3, title="Mean and 95% interval over games (seeds)")
     for heading, metric in zip(headings, metrics, strict=True):
         terminal.print(f"{heading}: {metric.help}", soft_wrap=True)
-    terminal.print("n: games (seeds); intervals are over them, so that one game has none.", soft_wrap=True)
+    said = "n: games (seeds); intervals are over them, so that one game has none."
+    if any("(n=" in text for row in table for text in row[3:]):
+        said += " Where a metric is not defined in all of them, its own n stands beside it."
+    terminal.print(said, soft_wrap=True)
 
 
 def _lines(game: Game, cells: Sequence[CellStatus], store: Store) -> dict[tuple[tuple[str, ...], str], list[Row]]:
@@ -75,11 +78,12 @@ def _lines(game: Game, cells: Sequence[CellStatus], store: Store) -> dict[tuple[
 
 
 def cell(games: Sequence[Row], metric: Metric) -> str:
-    """A mean over games with its 95% interval over seeds; empty where it is not defined."""
+    """A mean over games with its 95% interval over seeds, and its n where that is not all; empty where undefined."""
     values = [contributed(row, metric) for row in games if row.get(metric.name) is not None]
     if not values:
         return ""
     interval = asdict(metric.interval(values))
+    fewer = of_fewer(len(values), len(games))
     if len(values) == 1 or interval["high"] == interval["low"]:
-        return f"{metric.factor * interval['mean']:.{metric.digits}f}"
-    return plus_minus(interval, metric.digits, metric.factor)
+        return f"{metric.factor * interval['mean']:.{metric.digits}f}{fewer}"
+    return plus_minus(interval, metric.digits, metric.factor) + fewer

@@ -278,7 +278,7 @@ def test_equal_benign_scores_have_no_robust_threshold() -> None:
     """With no displacement every score S1 is 0."""
     of, batches = bed(0), benign(0, "equal", 2, 20)
     still = [Calibration(batch, of.victim) for batch in batches]
-    with pytest.raises(UserError, match=r"no scale\. Raise stream\.calibration_batches or use defense\.rule="):
+    with pytest.raises(UserError, match=r"no scale\. Raise game\.stream\.calibration_batches or use defense\.rule="):
         Influence(rule="robust_z").threshold(Context(of.task, of.victim, of.victim, of.trusted, still))
 
 

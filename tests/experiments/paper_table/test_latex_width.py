@@ -47,13 +47,13 @@ def width(cell: str) -> float:
 
 
 def content(name: str, size: str) -> Content:
-    """A shipped table, every number of which has an interval as long as such an interval gets."""
+    """A shipped table; every number has an interval as long as such an interval gets, and an n of its own."""
     table = specification(name, OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml")))
     number = Number(-0.875, -0.995, -0.125, 5, 60)
     columns = [column.shown(metric_of(GAME, column.metric)) for column in table.columns]
     numbers = tuple(number for _ in columns)
     sections = {
-        part: [FinishedRow(row, part, "5 × 20", numbers) for row in table.rows(size)]
+        part: [FinishedRow(row, part, 6, "6 × 20", numbers) for row in table.rows(size)]
         for part in (table.headings or LABELS)
     }
     return Content(

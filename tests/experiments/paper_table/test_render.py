@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import math
 import re
@@ -85,6 +86,17 @@ def test_what_is_missing_is_a_dash() -> None:
     shown = {one.row.name: content().cells(one) for one in content().sections["over"]}
     assert shown["single.mine"] == ["single", "mine", "3 × 2", "0.305 ± 0.012", "83 [1, 100]", "-"]
     assert shown["set.mine"] == ["set_of", "mine", "-", "-", "-", "-"]
+
+
+def test_a_number_of_fewer_seeds_than_its_row_says_so() -> None:
+    """Also in LaTeX, where the number itself is in math mode."""
+    made = content()
+    first = made.sections["over"][0]
+    fewer = dataclasses.replace(first, numbers=(dataclasses.replace(first.numbers[0], seeds=2), *first.numbers[1:]))
+    assert made.cells(first)[3:] == ["0.305 ± 0.012", "83 [1, 100]", "-"]
+    assert made.cells(fewer)[3:] == ["0.305 ± 0.012 (n=2)", "83 [1, 100]", "-"]
+    text = latex(dataclasses.replace(made, sections={"over": [fewer]}), "small")
+    assert r"$0.305 \pm 0.012$ (n=2) & $83 [1, 100]$ & -" in text
 
 
 def test_markdown_has_tables_claims_and_provenance() -> None:

@@ -56,6 +56,16 @@ def test_a_share_is_shown_in_percent() -> None:
     assert 0 <= cell["low"] < cell["mean"] < cell["high"] <= 100
 
 
+def test_a_number_that_fewer_games_have_brings_its_own_n() -> None:
+    frame = rows()
+    frame.loc[frame["seed"] == 0, "bits"] = None
+    made = build(frame, BOTH, lambda path: synthetic.record(), [], overrides, Options(figures=0))
+    [found] = parse(made.html).json["cells"]["rows"]
+    assert found["n"] == [4, 4]
+    assert found["bits_n"] == [3, 3]
+    assert "passed_n" not in found
+
+
 def test_without_a_metric_behind_the_defense_panels_hold_what_was_played() -> None:
     frame = rows()
     [pooled] = pool(frame, BOTH)

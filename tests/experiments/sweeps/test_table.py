@@ -86,3 +86,17 @@ def test_what_is_not_defined_or_not_for_sweeps_is_left_out(shown: str) -> None:
     assert "absent" not in shown
     assert "unshown" not in shown
     assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80
+
+
+def test_a_number_that_fewer_games_have_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path)
+    measured = [{"height": 1.0, "share_of_all": 0.25}, {"height": 1.5, "share_of_all": 0.5}, {"height": 2.0}]
+    monkeypatch.setenv("COLUMNS", "80")
+    table.show([status(store, seed, "retrain", each) for seed, each in enumerate(measured)], store)
+    out = capsys.readouterr().out
+    [line] = [line.rstrip() for line in out.splitlines() if "(n=" in line]
+    assert line.split()[1:4] == ["3", "1.500", "±"]
+    assert line.endswith("(n=2)")
+    assert "its own n stands beside it" in out
