@@ -5,6 +5,6 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # in place of experiments/, whose modules would hide others
-    from experiments.storage.results import main
+    from experiments.listing.results import main
 
     sys.exit(main())

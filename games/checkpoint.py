@@ -21,7 +21,7 @@ from models.victim import ModelStack, Victim
 from unlearning.procedure import Differentiable, Procedure, Task, unlearned
 
 if TYPE_CHECKING:
-    from games.game import Store
+    from storage.store import Store
 
 KIND = "step"
 SLOW = 1.0  # seconds; repeating what took less is cheaper than keeping it

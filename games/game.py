@@ -10,37 +10,19 @@ from data.errors import UserError
 from games.metric import EVERYWHERE, WHOLE, Drawing, Metric, Part, Record, Values, View
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
     from rich.console import RenderableType
-    from torch import Tensor
 
     from data.examples import Data
     from models.victim import Victim
+    from storage.store import Store
     from unlearning.procedure import Procedure, Task
 
 __all__ = [
-    "EVERYWHERE", "WHOLE", "Drawing", "Game", "Keys", "Metric", "Part", "Record", "Setup", "Store", "Values", "View",
+    "EVERYWHERE", "WHOLE", "Drawing", "Game", "Keys", "Metric", "Part", "Record", "Setup", "Values", "View",
     "headline", "metric_of",
 ]  # fmt: skip
 G = TypeVar("G", bound="Game")
-
-
-class Store(Protocol):
-    """What a game asks of the store: artifacts by kind and key, made where they are not there yet."""
-
-    @property
-    def enabled(self) -> bool: ...
-    def tensors(
-        self, kind: str, key: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]
-    ) -> tuple[dict[str, Tensor], bool]: ...
-    def record(
-        self, kind: str, key: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]
-    ) -> tuple[dict[str, Any], bool]: ...
-    def find_tensors(self, kind: str, key: Mapping[str, Any]) -> tuple[Path, dict[str, Tensor]] | None: ...
-    def keep_tensors(self, kind: str, key: Mapping[str, Any], value: Mapping[str, Tensor]) -> Path | None: ...
-    def discard(self, path: Path) -> None: ...
 
 
 class Keys(Protocol):

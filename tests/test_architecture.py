@@ -12,21 +12,22 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = {"data", "models", "unlearning"}
-MAY_IMPORT = {  # data -> models -> unlearning -> attacks | defenses -> games -> experiments; metrics is a leaf
+MAY_IMPORT = {  # data -> models -> unlearning -> attacks | defenses -> games -> experiments; metrics and storage aside
     "data": {"data"},
     "metrics": {"metrics"},
+    "storage": {"data", "storage"},
     "models": {"data", "models", "metrics"},
     "unlearning": {*CORE, "metrics"},
     "attacks": {*CORE, "metrics", "attacks"},
     "defenses": {*CORE, "metrics", "defenses"},
-    "games": {*CORE, "metrics", "attacks", "defenses", "games"},
-    "experiments": {*CORE, "metrics", "games", "experiments"},
+    "games": {*CORE, "metrics", "storage", "attacks", "defenses", "games"},
+    "experiments": {*CORE, "metrics", "storage", "games", "experiments"},
 }
 LINES = {
     "a file": 250,
     "a script": 60,
     "a folder of experiments": 1_700,
-    "experiments": 8_200,
+    "experiments": 7_000,
 }  # the last may only shrink
 SLOW = ("wandb", "matplotlib", "sklearn", "nevergrad", "torchvision", "scipy.stats", "scipy.optimize")
 GROUPS_OF_METHODS = ("attack", "defense", "unlearning")
@@ -222,6 +223,7 @@ def test_sources_are_what_a_reader_can_find():
         "games",
         "metrics",
         "models",
+        "storage",
         "tests",
         "unlearning",
     )

@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from experiments.storage.records import jsonable
-from experiments.storage.row import NOT_RECORDED
+from experiments.listing.row import NOT_RECORDED
+from storage.records import jsonable
 
 log = logging.getLogger(__name__)
 ELSEWHERE = (*NOT_RECORDED, "device", "threads")  # settings that do not make another game

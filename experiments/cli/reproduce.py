@@ -14,7 +14,7 @@ from typing import Any
 
 from data.naming import AUTOMATIC
 from experiments.cli.options import CONF, option_files, written
-from experiments.storage.row import NOT_RECORDED
+from experiments.listing.row import NOT_RECORDED
 
 PROGRAM = "python experiments/run.py"
 PLAIN = re.compile(r"[A-Za-z_/][\w./\-]*")  # text that the grammar reads as text, unquoted

@@ -11,8 +11,8 @@ from data.errors import UserError
 from data.naming import without_choices
 from experiments.cli.options import CONF
 from experiments.paper_table.specification import Overrides, TableRow, merged
-from experiments.storage.records import canonical_json
 from experiments.sweeps.cells import Cell, expand
+from storage.records import canonical_json
 
 
 def cells_of(

@@ -18,9 +18,9 @@ from games.game import Game, metric_of
 
 if TYPE_CHECKING:
     from experiments.paper_table.content import Content
-    from experiments.storage.store import Store
     from experiments.sweeps.launchers.launcher import Outcome
     from experiments.sweeps.sweep import Plan
+    from storage.store import Store
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from experiments.sweeps.cells import Cell
 from games.game import Game, Values, metric_of
 
 if TYPE_CHECKING:
-    from experiments.storage.store import Store
+    from storage.store import Store
 
 BySeed = Mapping[int, Values]
 

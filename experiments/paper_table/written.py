@@ -10,7 +10,7 @@ from data.errors import UserError
 from experiments.paper_table.content import Content
 from experiments.paper_table.latex import latex
 from experiments.paper_table.render import comma_separated, markdown
-from experiments.storage.records import checked, jsonable, with_nulls, write_atomic, write_json_atomic
+from storage.records import checked, jsonable, with_nulls, write_atomic, write_json_atomic
 
 SCHEMA = 2
 

@@ -17,13 +17,13 @@ from data.paths import reason
 from experiments.cli.fitted import console
 from experiments.cli.folders import keep_other_game
 from experiments.cli.output import lasting
+from experiments.listing.row import NOT_RECORDED
 from experiments.play.figures import draw
 from experiments.play.settings import settings_from
 from experiments.play.setup import prepare, resolved
 from experiments.play.tracking import track
-from experiments.storage.records import jsonable, significant, with_nulls, write_json_atomic
-from experiments.storage.row import NOT_RECORDED
 from games.game import Game, Setup
+from storage.records import jsonable, significant, with_nulls, write_json_atomic
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -14,12 +14,12 @@ from data.naming import option
 from experiments.cli.build import load_target
 from experiments.cli.options import option_files, written
 from experiments.cli.roles import component, game_of
+from experiments.play import identity
 from experiments.play.architecture import architecture_of, is_ours
 from experiments.play.settings import settings_from
-from experiments.storage import identity
-from experiments.storage.store import Store, default_folder
 from games.game import Game, Setup
 from models.trial import try_out
+from storage.store import Store, default_folder
 from unlearning.procedure import Task
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 
 from data.errors import UserError
 from data.paths import reason
-from experiments.storage.records import jsonable
+from storage.records import jsonable
 
 PATIENCE = 5.0  # seconds to wait for the tracking server's first answer
 MODES = ("disabled", "offline", "online")

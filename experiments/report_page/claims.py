@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report_page.markup import as_float, count, html_of, number, rendered
-from experiments.storage.records import is_unchanged
+from storage.records import is_unchanged
 
 VERDICTS = {"holds": ("✓", "yes"), "does not hold": ("✕", "no"), "not decided": ("?", "open")}  # sign, style
 UNDECIDED = "not decided"

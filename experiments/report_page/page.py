@@ -67,7 +67,7 @@ def build(
     overrides: Overrides,
     options: Options,
 ) -> Page:
-    """Make the page of the games in `frame` (columns as `experiments.storage.row` has them, at least one row).
+    """Make the page of the games in `frame` (columns as `experiments.listing.row` has them, at least one row).
 
     Args:
         frame: one row per game and part.

@@ -8,8 +8,8 @@ from math import nan
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
+from experiments.listing.row import GROUPS, TRIALS, contributed
 from experiments.report_page.columns import in_report
-from experiments.storage.row import GROUPS, TRIALS, contributed
 from games.game import Game, Metric, headline
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Pooled:
 
 
 def pool(frame: DataFrame, games: Mapping[str, Game]) -> list[Pooled]:
-    """Gather a frame of `experiments.storage.results` (one row per game and part) into cells, game by game.
+    """Gather a frame of `experiments.listing.results` (one row per game and part) into cells, game by game.
 
     Raises UserError for rows of a game that is not among `games`.
     """

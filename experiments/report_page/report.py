@@ -12,7 +12,7 @@ from pathlib import Path
 from data.errors import UserError
 from data.machine import DISTRIBUTION, toolkit_version, versions
 from experiments.cli.script import Parser, ended, place, whole_number
-from experiments.storage.store import default_folder
+from storage.store import default_folder
 
 TABLES = Path("outputs/tables")
 EXAMPLES = """\
@@ -73,11 +73,11 @@ def _size(text: str) -> float:
 def _report(options: argparse.Namespace, made_by: str) -> None:
     from experiments.cli.arguments import make_importable
     from experiments.cli.known_games import known_games
+    from experiments.listing import results
     from experiments.report_page.claims import read_tables
     from experiments.report_page.markup import count
     from experiments.report_page.page import Options, build
-    from experiments.storage import results
-    from experiments.storage.records import write_atomic
+    from storage.records import write_atomic
 
     make_importable(options.config_dir)
     remarks: list[str] = []
@@ -118,7 +118,7 @@ def _report(options: argparse.Namespace, made_by: str) -> None:
 def _overrides(path: str) -> list[str]:
     """The overrides that play the game of the record at `path` again, without its seed."""
     from experiments.cli.reproduce import overrides, typed
-    from experiments.storage.results import record
+    from experiments.listing.results import record
 
     content = record(path)
     try:

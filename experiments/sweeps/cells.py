@@ -19,7 +19,7 @@ from experiments.cli.keys import check_keys, known_keys
 from experiments.cli.options import CONF, Options, composed, search_path
 from experiments.play.settings import settings_from
 from experiments.play.setup import resolved
-from experiments.storage.records import canonical_json, sha256
+from storage.records import canonical_json, sha256
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override

@@ -12,15 +12,15 @@ from data.errors import UserError
 from experiments.cli import folders
 from experiments.cli.arguments import Arguments
 from experiments.cli.options import search_path
-from experiments.storage.records import write_atomic
 from experiments.sweeps.cells import Cell, expand
+from storage.records import write_atomic
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from experiments.storage.store import Store
     from experiments.sweeps.launchers.launcher import Launcher, Outcome
     from experiments.sweeps.sweep import Plan
+    from storage.store import Store
 
 TRACKED = ("mode", "project", "group")
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # Hydra's default: ours for it is in this process

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 from data.errors import UserError
 from data.naming import KEY
 from experiments.cli.folders import keep_other_sweep
-from experiments.storage.identity import Keys, Machine, fingerprint
-from experiments.storage.records import canonical_json, write_json_atomic
+from experiments.play.identity import Keys, Machine, fingerprint
 from experiments.sweeps.cells import SEED, Cell
 from experiments.sweeps.launchers.launcher import Job, Launcher, Outcome, failed
 from experiments.sweeps.progress import Progress, shown
 from experiments.sweeps.work import data_of, work
+from storage.records import canonical_json, write_json_atomic
 
 if TYPE_CHECKING:
     from experiments.play.settings import Settings
-    from experiments.storage.store import Store
+    from storage.store import Store
 
 PAUSE = 0.5  # seconds between two looks at cells that another process computes
 REST = 5.0  # seconds between two writings of the list of cells

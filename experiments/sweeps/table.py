@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from experiments.cli.fitted import Head, console
 from experiments.cli.fitted import show as show_fitted
-from experiments.storage.row import Row, contributed, rows
+from experiments.listing.row import Row, contributed, rows
 from games.game import Game, Metric
 from metrics.wording import of_fewer, plus_minus
 
 if TYPE_CHECKING:
-    from experiments.storage.store import Store
     from experiments.sweeps.sweep import CellStatus
+    from storage.store import Store
 
 SEEDS = ("seed", "repetitions")
 

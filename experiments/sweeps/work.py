@@ -11,8 +11,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from experiments.storage.records import canonical_json, write_json_atomic
 from experiments.sweeps.launchers.launcher import Job, Outcome, failed
+from storage.records import canonical_json, write_json_atomic
 
 if TYPE_CHECKING:
     from data.examples import Data
@@ -46,7 +46,7 @@ def _player() -> Callable[..., Any]:
 
 
 def _play(job: Job) -> Outcome:
-    from experiments.storage.store import LockedElsewhere
+    from storage.store import LockedElsewhere
 
     try:
         _player()(job.config, job.folder, data_of(job.config), NON_BLOCKING)

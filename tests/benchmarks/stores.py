@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.storage.artifact import digest, envelope
-from experiments.storage.records import canonical_json
+from storage.artifact import digest, envelope
+from storage.records import canonical_json
 
 
 def fill(folder: Path, game: dict[str, Any], count: int) -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from data.naming import KEY, named, option, without_choices
 from experiments.cli.known_games import known_games
+from experiments.listing.results import frame
 from experiments.play.play import play_config
 from experiments.report_page.heatmap import heatmap
 from experiments.report_page.pool import pool
-from experiments.storage.results import frame
 from experiments.sweeps.cells import CONF, expand
 from games.request.game import RequestGame
 from tests.experiments.games import QUICK, config

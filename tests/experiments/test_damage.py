@@ -19,14 +19,14 @@ import pandas
 import pytest
 import torch
 
+from experiments.listing import command as store_command
+from experiments.listing import results
+from experiments.listing.index import NAME
 from experiments.play.play import play_config
 from experiments.report_page import report
 from experiments.report_page.claims import read_tables
-from experiments.storage import command as store_command
-from experiments.storage import results
-from experiments.storage.index import NAME
-from experiments.storage.records import checked, write_json_atomic
-from experiments.storage.store import Store
+from storage.records import checked, write_json_atomic
+from storage.store import Store
 from tests.experiments.games import config
 from tests.experiments.report_page import synthetic
 from tests.experiments.small_sweeps import TINY

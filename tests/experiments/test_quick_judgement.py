@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from experiments.cli.known_games import known_games
+from experiments.listing.row import rows
 from experiments.play.play import play_config, show
 from experiments.play.setup import prepare
-from experiments.storage.row import rows
 from tests.experiments.games import config
 
 REQUEST = known_games()["request"]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.storage.artifact import envelope
-from experiments.storage.records import write_json_atomic
+from storage.artifact import envelope
+from storage.records import write_json_atomic
 from tests.experiments.games import command, run
 from tests.experiments.small_sweeps import options, records
 

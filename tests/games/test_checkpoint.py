@@ -11,11 +11,11 @@ import torch
 
 from data.digits import Digits
 from experiments.play.play import play_config
-from experiments.storage.store import Store
 from games.checkpoint import Checkpointed
 from models.mlp import MLP
 from models.training import Training
 from models.victim import Victim
+from storage.store import Store
 from tests.experiments.games import config
 from tests.experiments.small_sweeps import records
 from unlearning.procedure import Procedure, Request, Task

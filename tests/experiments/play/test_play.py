@@ -17,7 +17,7 @@ import torch
 
 from data.naming import without_choices
 from experiments.play.play import play_config
-from experiments.storage.records import with_nulls
+from storage.records import with_nulls
 from tests.experiments.games import QUICK, command, config
 
 KILLS = int(os.environ.get("UNLEARNING_KILLS", "1"))  # each costs two runs; set it to 10 for a thorough check

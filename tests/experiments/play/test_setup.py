@@ -11,9 +11,9 @@ import torch
 from data.digits import Digits
 from data.errors import UserError
 from experiments.cli.known_games import known_games
+from experiments.play.identity import fingerprint
 from experiments.play.settings import settings_from
 from experiments.play.setup import check_pairing, fitting, prepare
-from experiments.storage.identity import fingerprint
 from tests.experiments.games import config
 
 

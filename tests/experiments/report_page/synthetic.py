@@ -1,4 +1,4 @@
-"""Made-up games with plausible numbers: a frame as `experiments.storage.results` gives, and the record of one game."""
+"""Made-up games with plausible numbers: a frame as `experiments.listing.results` gives, and the record of one game."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from attacks.crafting.criterion import ConfidenceMoved, described
-from experiments.storage.row import TRIALS
+from experiments.listing.row import TRIALS
 from games.request.quantities import STATES
 
 DATA = ("digits", "mnist")

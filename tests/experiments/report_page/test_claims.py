@@ -8,7 +8,7 @@ from pathlib import Path
 
 from experiments.report_page.claims import claims_section, read_tables
 from experiments.report_page.markup import html_of
-from experiments.storage.records import checked
+from storage.records import checked
 from tests.experiments.report_page import synthetic
 from tests.experiments.report_page.pages import parse
 

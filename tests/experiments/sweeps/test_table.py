@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import pytest
 
 from data.machine import versions
-from experiments.storage.row import GROUPS
-from experiments.storage.store import Store
+from experiments.listing.row import GROUPS
 from experiments.sweeps import table
 from experiments.sweeps.cells import Cell
 from experiments.sweeps.sweep import CellStatus
 from games.game import Game, Metric, Record, Setup, View
+from storage.store import Store
 
 SWEEP: frozenset[View] = frozenset({"sweep"})
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.storage.row import contributed
+from experiments.listing.row import contributed
 from games.game import metric_of
 from games.request.game import RequestGame
 from games.request.metrics import METRICS

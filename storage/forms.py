@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.storage.artifact import Damaged, envelope, read_content, sealed, sidecar
-from experiments.storage.records import sha256, write_atomic, write_json_atomic
+from storage.artifact import Damaged, envelope, read_content, sealed, sidecar
+from storage.records import sha256, write_atomic, write_json_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,11 +9,11 @@ from types import ModuleType
 from typing import Any
 
 from data.errors import UserError
-from experiments.versions import user_modules
-from experiments.versions.meaning import meaning
+from storage.versions import user_modules
+from storage.versions.meaning import meaning
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = ("data", "models", "unlearning", "metrics", "attacks", "defenses", "games", "experiments")
+OURS = ("data", "models", "unlearning", "metrics", "attacks", "defenses", "storage", "games", "experiments")
 
 
 Module = tuple[str, Path]  # a module's name and its file

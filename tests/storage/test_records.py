@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from experiments.play.play import play_config
-from experiments.storage.records import checked, is_unchanged, jsonable, with_nulls
 from games.request.game import RequestGame
+from storage.records import checked, is_unchanged, jsonable, with_nulls
 from tests.experiments.games import config
 from tests.experiments.small_sweeps import TINY
 

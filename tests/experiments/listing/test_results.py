@@ -15,14 +15,14 @@ import pytest
 
 from data.errors import UserError
 from experiments.cli.known_games import known_games
+from experiments.listing import index
+from experiments.listing.index import NAME
+from experiments.listing.results import frame, main, record, select
+from experiments.listing.row import rows
 from experiments.play.play import play_config
-from experiments.storage import index
-from experiments.storage.artifact import envelope
-from experiments.storage.index import NAME
-from experiments.storage.records import write_json_atomic
-from experiments.storage.results import frame, main, record, select
-from experiments.storage.row import rows
 from games.request.game import RequestGame
+from storage.artifact import envelope
+from storage.records import write_json_atomic
 from tests.experiments.games import ROOT, config
 from tests.experiments.small_sweeps import TINY
 

@@ -8,8 +8,8 @@ import data.examples
 import data.randomness
 import games.game
 from data.errors import UserError
-from experiments.storage import artifact, records, store
-from experiments.versions.code_version import ROOT, _reachable, _source, code_version
+from storage import artifact, records, store
+from storage.versions.code_version import ROOT, _reachable, _source, code_version
 
 
 @pytest.fixture
@@ -43,10 +43,10 @@ def test_it_is_the_same_every_time_and_for_a_class_its_module_and_an_instance():
 
 def test_imports_are_followed_through_our_packages_and_only_there():
     assert names(store) >= {
-        "experiments/__init__.py",
-        "experiments/storage/store.py",
-        "experiments/storage/artifact.py",
-        "experiments/storage/records.py",
+        "storage/__init__.py",
+        "storage/store.py",
+        "storage/artifact.py",
+        "storage/records.py",
         "data/machine.py",
         "data/errors.py",
     }
@@ -64,9 +64,9 @@ def test_comments_docstrings_and_layout_do_not_count_but_code_does(user_module):
 
 
 def test_a_users_module_counts_with_what_it_uses_of_ours(user_module):
-    module = user_module("import json\nfrom experiments.storage import records\n\nclass Mine:\n    x = 1\n")
-    assert names(module) >= {"experiments/storage/records.py"}
-    assert "experiments/storage/store.py" not in names(module)
+    module = user_module("import json\nfrom storage import records\n\nclass Mine:\n    x = 1\n")
+    assert names(module) >= {"storage/records.py"}
+    assert "storage/store.py" not in names(module)
     assert code_version(module.Mine) == code_version(module)
     assert code_version(module.Mine) != code_version(data.examples)
 

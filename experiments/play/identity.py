@@ -12,10 +12,10 @@ from typing import Any
 from data.errors import UserError
 from data.examples import Data
 from experiments.cli.roles import component
-from experiments.storage.records import canonical_json
-from experiments.versions.code_version import code_version
-from experiments.versions.named_files import contents
 from games.game import Setup
+from storage.records import canonical_json
+from storage.versions.code_version import code_version
+from storage.versions.named_files import contents
 from unlearning.identity import learner_of
 
 TRAINED = ("model", "training")  # the parts of a configuration that a victim depends on beside its data and learner

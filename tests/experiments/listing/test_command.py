@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from experiments.listing.command import main
 from experiments.play.play import play_config
-from experiments.storage.artifact import envelope
-from experiments.storage.command import main
-from experiments.storage.records import write_json_atomic
-from experiments.storage.store import Store
+from storage.artifact import envelope
+from storage.records import write_json_atomic
+from storage.store import Store
 from tests.experiments.games import ROOT, config
 from tests.experiments.small_sweeps import TINY
 

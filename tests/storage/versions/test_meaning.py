@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.versions.code_version import _stamp
-from experiments.versions.meaning import meaning
+from storage.versions.code_version import _stamp
+from storage.versions.meaning import meaning
 
 Read = Callable[[str], tuple[str, frozenset[str]]]
 BASE = """

@@ -13,9 +13,9 @@ from rich.filesize import decimal
 from data.errors import UserError
 from data.naming import option
 from experiments.cli.script import Parser, ended, place, printable
-from experiments.storage.artifact import KINDS
-from experiments.storage.inventory import DAY, Artifact, artifacts, chosen, remove, strays
-from experiments.storage.store import default_folder
+from storage.artifact import KINDS
+from storage.inventory import DAY, Artifact, artifacts, chosen, remove, strays
+from storage.store import default_folder
 
 HEADS = ("kind", "what it is", "data", "seed", "size", "age", "artifact")
 UNKNOWN = "?"

@@ -21,9 +21,9 @@ from filelock import FileLock, Timeout
 
 from data.errors import UserError
 from data.machine import toolkit_version
-from experiments.storage.artifact import Damaged, digest, lock, read_content, sidecar
-from experiments.storage.forms import RECORD, TENSORS, plain, read, write
-from experiments.storage.records import canonical_json, jsonable, write_atomic
+from storage.artifact import Damaged, digest, lock, read_content, sidecar
+from storage.forms import RECORD, TENSORS, plain, read, write
+from storage.records import canonical_json, jsonable, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -25,11 +25,11 @@ from typing import Any
 
 import orjson  # several times faster than the standard library
 
-from experiments.storage.artifact import Damaged, read_record
-from experiments.storage.records import write_atomic
-from experiments.storage.row import GROUPS, rows
+from experiments.listing.row import GROUPS, rows
 from games.game import Game
 from models.progress import progress
+from storage.artifact import Damaged, read_record
+from storage.records import write_atomic
 
 RECORD = re.compile(r"[0-9a-f]{64}\.json")
 BATCH = 250  # records that one process reads at a time

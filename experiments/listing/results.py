@@ -15,7 +15,7 @@ from experiments.cli.arguments import make_importable
 from experiments.cli.fitted import Head, console, show
 from experiments.cli.known_games import known_games
 from experiments.cli.script import Parser, ended, place, printable, whole_number
-from experiments.storage.filters import no_column, plain, select
+from experiments.listing.filters import no_column, plain, select
 from games.game import Game
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def _warn(text: str) -> None:
 def frame(
     folder: Path, notify: Callable[[str], None] = _warn, games: Mapping[str, Game] | None = None
 ) -> pandas.DataFrame:
-    """Every finished game of the store `folder`, a row per part; the columns are those of `experiments.storage.row`.
+    """Every finished game of the store `folder`, a row per part; the columns are those of `experiments.listing.row`.
 
     `games` are those that there are, by name; ours, where nothing else is said.
 
@@ -42,7 +42,7 @@ def frame(
     """
     import pandas
 
-    from experiments.storage.index import FOLDER, read
+    from experiments.listing.index import FOLDER, read
 
     if not folder.is_dir():
         raise UserError(f"There is no store in {folder}; play a game first, or name another with --store FOLDER.")
@@ -61,7 +61,7 @@ def record(path: Path | str) -> dict[str, Any]:
 
     Raises UserError where it is missing or damaged.
     """
-    from experiments.storage.artifact import Damaged, read_content
+    from storage.artifact import Damaged, read_content
 
     try:
         content = read_content(Path(path))
@@ -74,7 +74,7 @@ def record(path: Path | str) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    from experiments.storage.store import default_folder
+    from storage.store import default_folder
 
     parser = Parser(
         prog="results.py", formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -107,7 +107,7 @@ def _results(options: argparse.Namespace) -> None:
 
 def _show(table: pandas.DataFrame, options: argparse.Namespace, games: Mapping[str, Game]) -> None:
     if options.csv is not None:
-        from experiments.storage.records import write_atomic
+        from storage.records import write_atomic
 
         text = io.StringIO()
         table.to_csv(text, index=False)

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from experiments.storage.records import canonical_json, plain_json, sha256
+from storage.records import canonical_json, plain_json, sha256
 
 FORMAT = 1  # part of every digest: raise it when the layout of the files changes
 KINDS = {  # every kind of artifact that the toolkit keeps, in words

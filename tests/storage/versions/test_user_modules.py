@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from experiments.storage import identity
-from experiments.versions import named_files, user_modules
-from experiments.versions.code_version import _reachable, _source, code_version
+from experiments.play import identity
+from storage.versions import named_files, user_modules
+from storage.versions.code_version import _reachable, _source, code_version
 
 Write = Callable[..., str]
 MODULE = "my_own_code"  # a name that nothing else has

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import Timeout
 
 from data.errors import UserError
-from experiments.storage.artifact import KINDS, Damaged, lock, read_content, read_description, sidecar
+from storage.artifact import KINDS, Damaged, lock, read_content, read_description, sidecar
 
 DAY = 86_400.0
 MINUTE = 60.0

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import UserError
-from experiments.storage import forms
-from experiments.storage.command import main
-from experiments.storage.inventory import artifacts, chosen, is_damaged, leftovers, remove, strays
-from experiments.storage.records import canonical_json, jsonable, write_json_atomic
-from experiments.storage.store import Store
+from experiments.listing.command import main
+from storage import forms
+from storage.inventory import artifacts, chosen, is_damaged, leftovers, remove, strays
+from storage.records import canonical_json, jsonable, write_json_atomic
+from storage.store import Store
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def prune(folder: Path, **conditions) -> tuple[int, int, int]:
@@ -189,7 +189,7 @@ def compute_slowly(folder: Path, counter: Path, ready, results) -> None:
 @pytest.fixture(scope="module")
 def processes():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "safetensors.torch", "experiments.storage.store"])
+    context.set_forkserver_preload(["torch", "safetensors.torch", "storage.store"])
     return context
 
 

@@ -10,18 +10,18 @@ from typing import Any, ClassVar
 
 import pytest
 
-from experiments.storage import identity
-from experiments.storage.identity import Keys, Machine
-from experiments.versions import code_version
-from experiments.versions.code_version import ROOT, _stamp
-from experiments.versions.meaning import meaning
+from experiments.play import identity
+from experiments.play.identity import Keys, Machine
 from games.request import crafting
 from models.victim import Victim
+from storage.versions import code_version
+from storage.versions.code_version import ROOT, _stamp
+from storage.versions.meaning import meaning
 from tests.experiments.games import config
 from unlearning.learning import plain_learning
 from unlearning.procedure import Procedure, Task
 
-HERE = "tests.experiments.storage.test_identity"
+HERE = "tests.experiments.play.test_identity"
 
 
 @dataclass(frozen=True)

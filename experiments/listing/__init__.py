@@ -1,0 +1,1 @@
+"""Tables over the store: its artifacts (store.py), and its finished games (results.py)."""

@@ -1,1 +1,0 @@
-"""The store: artifacts by their content, verified when read, and tables over them."""

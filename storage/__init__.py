@@ -1,0 +1,1 @@
+"""The content-addressed store: artifacts named by what determines them, written whole, verified when read."""
