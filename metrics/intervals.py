@@ -1,5 +1,6 @@
 """Intervals for a mean, a paired difference, a share, and for values that come in groups (the seeds of games)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -98,11 +99,11 @@ def interval_of_values(
     Values that are not finite are left out: an AUROC, for example, is undefined when every answer is right. Without any
     value mean and bounds are NaN.
     """
-    tensors = [torch.tensor(list(group), dtype=torch.float64) for group in groups]
-    finite = [group[torch.isfinite(group)] for group in tensors]
-    if not any(len(group) for group in finite):
+    finite = [[value for value in group if math.isfinite(value)] for group in groups]
+    every = torch.tensor([value for group in finite for value in group], dtype=torch.float64)
+    if not len(every):
         return Interval(float("nan"), float("nan"), float("nan"), 0, "no defined value")
-    return grouped_interval(finite, "share" if share else "plain", bounds, units)
+    return grouped_interval(every.split([len(group) for group in finite]), "share" if share else "plain", bounds, units)
 
 
 def grouped_interval(
@@ -122,14 +123,15 @@ def grouped_interval(
 
     `n` counts the values. Raises ValueError without any value, for a NaN, and for shares outside [0, 1].
     """
-    values = [checked_values(group, "Values") for group in groups if len(group)]
+    values = [group.detach().to("cpu", torch.float64) for group in groups if len(group)]
     if not values:
         raise ValueError("An interval needs at least one value.")
     if kind not in ("plain", "share"):
         raise ValueError(f'The kind of an interval is "plain" or "share", not {kind!r}.')
-    every = torch.cat(values)
+    every = checked_values(torch.cat(values), "Values")
     one = len(values) == 1
-    means = values[0] if one else torch.stack([group.mean() for group in values])
+    single = one or len(every) == len(values)  # as of thousands of games, each with one value
+    means = every if single else torch.stack([group.mean() for group in values])
     over = f"{len(means)} {units} of one seed" if one else f"{len(values)} seeds"
     if kind == "share":
         if bool(((every < 0) | (every > 1)).any()):

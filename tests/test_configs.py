@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from data.naming import AUTOMATIC
 from experiments.cli.build import build
-from experiments.cli.keys import check_keys, known_keys
+from experiments.cli.options import check_keys, known_keys
 from experiments.cli.roles import game_of
 from experiments.paper_table.checking import specification
 from experiments.paper_table.games import cells_of

@@ -13,8 +13,7 @@ from omegaconf import OmegaConf
 
 from data.errors import UserError
 from experiments.cli.explain import sentence
-from experiments.cli.known_games import known_games
-from experiments.cli.roles import component
+from experiments.cli.roles import component, known_games
 from experiments.play.setup import resolved
 
 CONF = Path(__file__).resolve().parents[1] / "conf"

@@ -48,9 +48,7 @@ class FirstOrder(Procedure):
         examples = submitted or task.records
         return self.rate / len(task.records) * inner_products_many(victim.copies(1), examples, cotangent)
 
-    def pull_back_copies(
-        self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples
-    ) -> Tensor:
+    def copies_vjp(self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
         """dL/dx~_i, shape of `at.x`, for one request: (rate/n) w_i grad_x <q, grad_theta l(x~_i)>; q (p,)."""
         scale = (self.rate / len(task.records) * forget_weights).reshape(-1, *[1] * (at.x.dim() - 1))
         return scale * input_gradients(victim, at, cotangent)

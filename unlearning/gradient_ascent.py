@@ -98,9 +98,7 @@ class GradientAscent(Procedure):
         along = (slopes * share).sum(dim=1, keepdim=True)
         return torch.where(total >= 1, (slopes - along) / total.clamp_min(1), slopes)
 
-    def pull_back_copies(
-        self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples
-    ) -> Tensor:
+    def copies_vjp(self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
         """dL/dx~_i, shape of `at.x`, for one request; q (p,)."""
         columns, slopes = forget_weights != 0, torch.zeros_like(at.x)
         if not columns.any():

@@ -15,7 +15,7 @@ FORGETTING = {
     "forget",
     "forget_many",
     "request_vjp",
-    "pull_back_copies",
+    "copies_vjp",
     "recorded",
     "certificate",
     "remedy",

@@ -119,9 +119,7 @@ class InfluenceReplacement(Procedure):
         bent, straight = (curvature_between(kind, victim, each, v, s) for each in (submitted, task.records))
         return new - old + bent - straight
 
-    def pull_back_copies(
-        self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples
-    ) -> Tensor:
+    def copies_vjp(self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
         """dL/dx~_i, shape of `at.x`, for one request that replaces by `at`: -(1/n) w_i grad_x <v, grad_theta l(x~_i)>.
 
         Here q is (p,), v = rate q in the first order and H^{-1} q in the second; the modified curvature adds

@@ -75,9 +75,7 @@ class SecondOrder(Procedure):
             slopes = slopes + curvature_between(self.solver.curvature, victim, task.records, v, s)
         return slopes / len(task.records)
 
-    def pull_back_copies(
-        self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples
-    ) -> Tensor:
+    def copies_vjp(self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
         """dL/dx~_i, shape of `at.x`, for one request: (1/n) w_i grad_x <v, grad_theta l(x~_i)>; q (p,)."""
         v = self._solve(task, victim, forget_weights[None], cotangent[None])[0]
         scale = (forget_weights / len(task.records)).reshape(-1, *[1] * (at.x.dim() - 1))

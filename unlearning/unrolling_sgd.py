@@ -85,9 +85,7 @@ class UnrollingSGD(Procedure):
         start = self._initial(victim).copies(1)
         return self.step_size(task) * inner_products_many(start, submitted or task.records, cotangent)
 
-    def pull_back_copies(
-        self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples
-    ) -> Tensor:
+    def copies_vjp(self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
         """dL/dx~_i, shape of `at.x`, for one request: rate w_i grad_x <q, grad_theta l(x~_i; theta_0)>; q (p,)."""
         scale = (self.step_size(task) * forget_weights).reshape(-1, *[1] * (at.x.dim() - 1))
         return scale * input_gradients(self._initial(victim), at, cotangent)

@@ -1,7 +1,5 @@
 """What was typed after the name of a script: overrides, folders with further options, and flags."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections import deque
@@ -57,7 +55,12 @@ def checked(arguments: Sequence[str]) -> list[str]:
     from hydra._internal.utils import get_args_parser
 
     def refuse(message: str) -> NoReturn:
-        raise UserError(_flag(message))
+        if not message.startswith("unrecognized arguments: "):
+            raise UserError(f"{message[:1].upper()}{message[1:]}; --help shows how the command is written.")
+        unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0]
+        hint = f": {unknown.lstrip('-')}" if "=" in unknown else " (KEY=VALUE)"
+        name = unknown.partition("=")[0]
+        raise UserError(f"There is no flag {name}; overrides are written without dashes{hint}, and --help shows all.")
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
@@ -74,16 +77,6 @@ def checked(arguments: Sequence[str]) -> list[str]:
         else:
             flags.append(argument)
     return [*flags, *typed.overrides]
-
-
-def _flag(message: str) -> str:
-    """What argparse says about flags, as a sentence of ours."""
-    unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0]
-    if message.startswith("unrecognized arguments: "):
-        name = unknown.partition("=")[0]
-        hint = f": {unknown.lstrip('-')}" if "=" in unknown else " (KEY=VALUE)"
-        return f"There is no flag {name}; overrides are written without dashes{hint}, and --help shows all."
-    return f"{message[:1].upper()}{message[1:]}; --help shows how the command is written."
 
 
 def make_importable(folders: Sequence[Path]) -> None:

@@ -1,7 +1,5 @@
 """Components from their configuration, with one sentence where that is wrong."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re
@@ -59,9 +57,8 @@ def check_options(node: Mapping[str, Any], where: str, kind: Any = None) -> None
             raise UserError(f"{path} must be a number, got {str(value).lower()}.")
         for number in value if isinstance(value, list | tuple) else [value]:
             if isinstance(number, float) and LARGEST < abs(number) < math.inf:
-                raise UserError(
-                    f"{path} must lie between -{LARGEST:g} and {LARGEST:g}, since models compute in float32."
-                )
+                bounds = f"-{LARGEST:g} and {LARGEST:g}"
+                raise UserError(f"{path} must lie between {bounds}, since models compute in float32.")
             if isinstance(number, int) and abs(number) > EXACT:
                 raise UserError(
                     f"{path} must lie between {-EXACT:,} and {EXACT:,}, since records hold no larger numbers exactly; "
@@ -89,11 +86,9 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 def _takes_truth(hint: Any) -> bool:
     """Whether true and false are values of a type, and not only numbers in disguise."""
-    if typing.get_origin(hint) is typing.Literal:
-        return any(isinstance(value, bool) for value in typing.get_args(hint))
     parts = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return any(isinstance(value, bool) for value in parts)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return any(_takes_truth(part) for part in parts)
-    if typing.get_origin(hint) is typing.Annotated:
-        return _takes_truth(parts[0])
+        return any(map(_takes_truth, parts))
     return hint not in (int, float, types.NoneType)

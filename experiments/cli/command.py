@@ -5,22 +5,21 @@ import os
 import string
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.errors import UserError
 from data.machine import DISTRIBUTION, toolkit_version
 from experiments.cli import output
-from experiments.cli.arguments import checked, make_importable, parse
-from experiments.cli.keys import check_keys, known_keys, resolve
-from experiments.cli.options import Options, search_path
+from experiments.cli.arguments import Arguments, checked, make_importable, parse
+from experiments.cli.options import Options, check_keys, known_keys, search_path
 from experiments.cli.plugins import plugins
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+TRACEBACKS = "HYDRA_FULL_ERROR"  # the environment variable of Hydra's with which errors come as they are raised
 Entry = Callable[["DictConfig"], float | None]
 
 
@@ -39,7 +38,7 @@ def run(entry: Entry, config_name: str, config_path: Path, sweeps: bool = False)
     if "--version" in sys.argv[1:]:
         print(f"{DISTRIBUTION} {toolkit_version()}")
         return
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    wants_traceback = os.environ.get(TRACEBACKS) == "1"
     games: list[str] = []  # not empty once a game has begun: what then goes wrong is not Hydra's doing
     try:
         typed = parse(sys.argv[1:])
@@ -49,10 +48,10 @@ def run(entry: Entry, config_name: str, config_path: Path, sweeps: bool = False)
         if arguments.is_sweep and sweeps:
             from experiments.sweeps import command as sweep_command
 
-            code = sweep_command.main(arguments, config_name, Path(config_path))
+            code = sweep_command.main(arguments, config_name, config_path)
             sys.stdout.flush()
             sys.exit(code)
-        _play(entry, config_name, config_path, games)
+        _play(entry, config_name, config_path, arguments, games)
         sys.stdout.flush()
     except KeyboardInterrupt:
         _end(130, "Interrupted; what was finished is kept in the store.")
@@ -76,15 +75,15 @@ def _end(code: int, text: str) -> None:
     sys.exit(code)
 
 
-def _play(entry: Entry, config_name: str, config_path: Path, games: list[str]) -> None:
-    own = parse(sys.argv[1:]).folders
-    options = Options((Path(config_path), *own))
-    if text := help_text(config_name, options, sys.argv[1:]):
-        print(text)
+def _play(entry: Entry, config_name: str, config_path: Path, arguments: Arguments, games: list[str]) -> None:
+    options = Options((config_path, *arguments.folders))
+    if arguments.flags and {"--help", "-h"} >= set(arguments.flags):
+        print(_help(config_name, options, arguments.overrides))
         return
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+    from omegaconf import OmegaConf
 
     from experiments.cli import folders
     from experiments.cli.explain import sentence
@@ -100,52 +99,40 @@ def _play(entry: Entry, config_name: str, config_path: Path, games: list[str]) -
             every = {str(key): value for key, value in cfg.items()} | {"hydra": own_node}
             options.check(every, own_node.runtime.choices, config_name)
             check_keys(cfg, schema)
-            resolve(cfg)
+            OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # first, because only this names the key
+            OmegaConf.resolve(cfg)
             return entry(cfg)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra names the job that failed and goes on
-                text = sentence(error)
-                if text is None or isinstance(error, UserError):
+                if isinstance(error, UserError) or (text := sentence(error)) is None:
                     raise
                 raise UserError(text) from error
             raise _Ended from error
 
-    sys.argv += search_path(own[:-1])  # of several, Hydra takes the last
-    with _raising():
-        hydra.main(version_base="1.3", config_path=str(Path(config_path).resolve()), config_name=config_name)(game)()
+    sys.argv += search_path(arguments.folders[:-1])  # of several, Hydra takes the last
+    before = os.environ.get(TRACEBACKS)
+    os.environ[TRACEBACKS] = "1"  # or Hydra would print errors in its own way, and exit with 1
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_path.resolve()), config_name=config_name)(game)()
+    finally:
+        del os.environ[TRACEBACKS]
+        if before is not None:
+            os.environ[TRACEBACKS] = before
 
 
-def help_text(config_name: str, options: Options, arguments: Sequence[str]) -> str | None:
-    """What `--help` prints: the config's `hydra.help.template` filled in; None when the arguments do not ask for it.
+def _help(config_name: str, options: Options, typed: Sequence[str]) -> str:
+    """What `--help` prints: the config's `hydra.help.template` filled in.
 
-    `$APP_CONFIG_GROUPS` becomes the groups and their options, and `$CONFIG` the configuration that the overrides among
-    the arguments give. Hydra's own takes 1.5 s and more, because it composes anew for every group that it lists; other
-    flags are left to it.
+    `$APP_CONFIG_GROUPS` becomes the groups and their options, and `$CONFIG` the configuration that the overrides give.
+    Hydra's own takes 1.5 s and more, because it composes anew for every group that it lists.
     """
-    typed = parse(arguments)
-    if not typed.flags or not {"--help", "-h"} >= set(typed.flags):
-        return None
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf, open_dict
 
     with initialize_config_dir(str(options.folders[0].resolve()), version_base="1.3"):
-        overrides = [*typed.overrides, *search_path(options.folders[1:])]
-        cfg = compose(config_name, overrides=overrides, return_hydra_config=True)
+        cfg = compose(config_name, [*typed, *search_path(options.folders[1:])], return_hydra_config=True)
     template = cfg.hydra.help.template
     with open_dict(cfg):
         del cfg["hydra"]
     listed = "".join(f"{group}: {', '.join(names)}\n" for group, names in options.groups.items())
     return string.Template(template).safe_substitute(APP_CONFIG_GROUPS=listed, CONFIG=OmegaConf.to_yaml(cfg))
-
-
-@contextmanager
-def _raising() -> Iterator[None]:
-    """Let Hydra's errors through, which prints them in its own way and exits with 1 unless this variable is set."""
-    before = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop("HYDRA_FULL_ERROR")
-        if before is not None:
-            os.environ["HYDRA_FULL_ERROR"] = before

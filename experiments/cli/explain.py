@@ -1,12 +1,14 @@
 """A user's mistake in one sentence: what Hydra, OmegaConf and pydantic raise, said so that it can be put right."""
 
 import difflib
+import importlib
 import inspect
 import itertools
 import os
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
@@ -16,19 +18,17 @@ from pydantic_core import ValidationError
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from data.errors import UserError
-from experiments.cli.not_found import target_not_found
+from experiments.cli.options import LIKE, no_such_option
 
-LIKE = 0.7  # how much alike two names must be for one to be meant by the other
+PLACES = "in the folder of --config-dir, beside one called conf, or in a folder FOLDER with PYTHONPATH=FOLDER set"
 KINDS = ("int", "float", "str", "bool", "none")  # in the place of an error: which of several types was tried
 
 
 def sentence(error: BaseException, in_game: bool = True) -> str | None:
     """The mistake behind `error` in one sentence, or None when it is no user's mistake but a defect.
 
-    Args:
-        error: what was raised.
-        in_game: whether it came from our code; a plain OSError or ValueError is a user's mistake only outside of it,
-            where Hydra raises them for a bad command line or a run folder that cannot be made.
+    A plain OSError or ValueError is a defect of ours where a game has begun (`in_game`); before, Hydra raises them for
+    a bad command line or a run folder that cannot be made.
     """
     for kind, pattern, say in RULES if in_game else (*RULES, *OUTSIDE):
         if isinstance(error, kind) and (found := re.search(pattern, str(error), re.MULTILINE)):
@@ -36,43 +36,23 @@ def sentence(error: BaseException, in_game: bool = True) -> str | None:
     return None
 
 
-def no_such_option(path: str, known: Iterable[str], elsewhere: Sequence[str] = (), typed: str = "") -> str:
-    """The sentence for the key `path`, which is not among the `known` keys of its mapping: the nearest, or all.
-
-    Where one of the whole paths `elsewhere` ends in what was `typed`, or is in the same component and ends in its name,
-    that is what was meant.
-    """
-    outer, _, name = path.replace("/", ".").rpartition(".")
-    known = sorted(known)
-    within = f"{outer.partition('.')[0]}." if outer else ""
-    meant = [each for each in elsewhere if typed and each.endswith(f".{typed}")]
-    meant = meant or [each for each in elsewhere if each.startswith(within) and each.endswith(f".{name}")]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=LIKE)
-    meant = meant[:3] or [".".join(filter(None, (outer, each))) for each in near]
-    if meant:
-        return f"There is no option {typed or path!r}; did you mean {' or '.join(map(repr, meant))}?"
-    return f"There is no option {path!r}" + (f"; known are {', '.join(known)}." if known else f"; {outer} takes none.")
-
-
 def validation(error: ValidationError, where: str, options: Sequence[str] = ()) -> str:
     """A pydantic `ValidationError` of the component configured at `where`, which has `options`, as one sentence."""
     wrong: dict[str, list[Any]] = {}
     for item in error.errors(include_url=False):
         names = itertools.takewhile(lambda part: str(part).isidentifier() and part not in KINDS, item["loc"])
-        name = ".".join(map(str, names))
+        path = ".".join(filter(None, (where, *map(str, names))))
         if item["type"] == "unexpected_keyword_argument":
-            outer, _, last = name.rpartition(".")
-            return _unexpected(".".join(filter(None, (where, outer))), last, () if outer else options)
-        wrong.setdefault(name, []).append(item)
-    said = [f"{'.'.join(filter(None, (where, name)))}: {_complaint(items)}" for name, items in wrong.items()]
-    return _end("; ".join(text.removeprefix(": ") for text in said))
+            outer, _, name = path.rpartition(".")
+            return _unexpected(outer, name, options if outer == where else ())
+        wrong.setdefault(path, []).append(item)
+    return _end("; ".join(f"{path}: {_complaint(items)}".removeprefix(": ") for path, items in wrong.items()))
 
 
 def _complaint(items: Sequence[Any]) -> str:
     """What is wrong with one value; where it may be of several kinds, what is wrong with it as the likeliest."""
     kinds = [item for item in items if not item["type"].endswith(("_type", "_parsing", "literal_error"))] or items
-    texts = dict.fromkeys(_text(item) for item in kinds)
-    first, *others = texts
+    first, *others = dict.fromkeys(map(_text, kinds))
     joined = " or ".join([first, *(each.removeprefix("Input should be ") for each in others)])
     silent = any(item["type"] in ("value_error", "missing", "missing_keyword_only_argument") for item in kinds)
     return joined if silent else f"{joined}, got {kinds[0]['input']!r:.60}"
@@ -100,9 +80,37 @@ def instantiation(error: InstantiationException, where: str) -> str | None:
     if isinstance(cause, InstantiationException):
         return instantiation(cause, where)
     if isinstance(cause, ImportError):
-        why = target_not_found(target, cause)
+        why = _not_found(target, cause)
         return None if why is None else _end(f"{where}: cannot load {target!r}, since {why}")
     return construction(cause, where, target)
+
+
+def _not_found(target: str, error: BaseException) -> str | None:
+    """Why the dotted path `target`, whose loading raised `error`, leads nowhere; None when its module has a defect."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, SyntaxError):
+        line = f", line {error.lineno}" if error.lineno else ""
+        return f"{Path(error.filename or target).name}{line} is no Python that can be read: {error.msg}"
+    if not isinstance(error, ImportError | AttributeError):
+        return None
+    found: object = None
+    inside = ""
+    for part in target.split("."):
+        name = f"{inside}.{part}".lstrip(".")
+        try:
+            known = inspect.ismodule(found) and hasattr(found, part)
+            found, inside = getattr(found, part) if known else importlib.import_module(name), name
+        except ModuleNotFoundError as missing:
+            if missing.name not in (name, inside):
+                return f"{name} imports {missing.name}, which is not installed"
+            if found is None:
+                return f"Python finds no module {part!r}: put {part}.py {PLACES}"
+            near = difflib.get_close_matches(part, [each for each in dir(found) if each[0] != "_"], n=1)
+            return f"{inside} has no {part!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        except ImportError as broken:
+            return _first(broken)
+    return _first(error)
 
 
 def construction(error: BaseException, where: str, target: str) -> str | None:
@@ -197,10 +205,11 @@ def _first(error: BaseException | None) -> str:
 
 def _flat(text: str) -> str:
     """A message of several lines as one sentence, without Hydra's search path, links and advice to look elsewhere."""
-    text = text.partition("Config search path:")[0]
-    lines = [re.sub(r"^\d+\. (To)?", lambda m: "to" if m[1] else "", line.strip()) for line in text.splitlines()]
     joined = ""
-    for line in (x for x in lines if x and not x.startswith(("See http", "full_key:"))):
+    for each in text.partition("Config search path:")[0].splitlines():
+        line = re.sub(r"^\d+\. (To)?", lambda found: "to" if found[1] else "", each.strip())
+        if not line or line.startswith(("See http", "full_key:")):
+            continue
         wrapped = joined and joined[-1].isalnum() and line[:1].islower() and not line.startswith("to ")
         joined += f"{' ' if wrapped else '; ' if joined else ''}{line.rstrip('.')}"
     return _end(joined)
@@ -210,7 +219,8 @@ def _end(text: str) -> str:
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
-Rule = tuple[type[BaseException], str, str | Callable[[Any, re.Match[str]], str | None]]
+Kinds = type[BaseException] | tuple[type[BaseException], ...]
+Rule = tuple[Kinds, str, str | Callable[[Any, re.Match[str]], str | None]]
 # what is raised, a pattern in its text, and the sentence or what writes it; the first that fits counts
 RULES: tuple[Rule, ...] = (
     (UserError, "", "{error}"),
@@ -233,9 +243,6 @@ OUTSIDE: tuple[Rule, ...] = (
     (OSError, "", _no_file),
     (Exception, "Config group override must be",
      "A group needs the name of one of its options: write GROUP=NAME, as in attack=none."),
-    (ValueError, "", lambda error, _: _flat(str(error))),
-    (YAMLError, "", lambda error, _: _flat(str(error))),
-    (AssertionError, "", _within_hydra),
-    (AttributeError, "", _within_hydra),
-    (TypeError, "", _within_hydra),
+    ((ValueError, YAMLError), "", lambda error, _: _flat(str(error))),
+    ((AssertionError, AttributeError, TypeError), "", _within_hydra),
 )  # fmt: skip

@@ -1,7 +1,5 @@
 """Folders of results: a new one for every run that names none, and nothing of another game's is written over."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import logging
@@ -22,11 +20,9 @@ def new_folder(path: str) -> str:
 
     Two processes never get the same one. A folder that cannot be made is left to whoever writes into it.
     """
-    wanted = Path(path)
     with suppress(OSError):
-        wanted.parent.mkdir(parents=True, exist_ok=True)
-        for number in itertools.count(1):
-            name = path if number == 1 else f"{path}-{number}"
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        for name in itertools.chain([path], (f"{path}-{number}" for number in itertools.count(2))):
             with suppress(FileExistsError):
                 Path(name).mkdir()
                 return name
@@ -56,11 +52,10 @@ def keep_other_sweep(folder: Path, cells: Sequence[str]) -> None:
 
 
 def _content(file: Path) -> dict[str, Any]:
-    try:
+    with suppress(OSError, ValueError):
         content = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return content if isinstance(content, dict) else {}
+    return {}
 
 
 def _game(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,12 +63,10 @@ def _game(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _put_aside(folder: Path, *names: str) -> None:
-    number = next(i for i in itertools.count(1) if not any(_aside(folder / name, i).exists() for name in names))
-    for path in (folder / name for name in names):
+    paths = [folder / name for name in names]
+    numbered = ([path.with_stem(f"{path.stem}.{number}") for path in paths] for number in itertools.count(1))
+    asides = next(each for each in numbered if not any(path.exists() for path in each))
+    for path, aside in zip(paths, asides, strict=True):
         with suppress(FileNotFoundError):
-            path.rename(_aside(path, number))
-    log.warning("%s is of another one, and is kept as %s.", folder / names[0], _aside(folder / names[0], number).name)
-
-
-def _aside(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.stem}.{number}{path.suffix}")
+            path.rename(aside)
+    log.warning("%s is of another one, and is kept as %s.", paths[0], asides[0].name)

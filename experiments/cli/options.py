@@ -1,9 +1,10 @@
-"""The options of a configuration: which files they are, and whether those are the ones that a user means."""
+"""The options of a configuration: which files and keys there are, and whether those are the ones that a user means."""
 
 from __future__ import annotations
 
+import difflib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -16,18 +17,20 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 CONF = Path(__file__).resolve().parents[2] / "conf"  # our own
+OPEN = "?"  # in place of the value of a group from which nothing need be chosen
+LIKE = 0.7  # how much alike two names must be for one to be meant by the other
+TYPES: dict[type, tuple[str, tuple[type, ...]]] = {
+    bool: ("true or false", (bool,)),
+    int: ("a whole number", (int,)),
+    float: ("a number", (int, float)),
+}
 log = logging.getLogger(__name__)
 
 
-def config_folders(typed: Sequence[Path] = ()) -> tuple[Path, ...]:
-    """Where options are found, the first of a name counting: ours, those of `--config-dir`, those of plug-ins."""
-    return tuple(dict.fromkeys((CONF, *typed, *plugins())))
-
-
 def option_files(group: str, typed: Sequence[Path] = ()) -> dict[str, Path]:
-    """The options of a group by name."""
+    """The options of a group by name, the first of a name counting: ours, those of `--config-dir`, of plug-ins."""
     found: dict[str, Path] = {}
-    for folder in config_folders(typed):
+    for folder in (CONF, *typed, *plugins()):
         for path in sorted((folder / group).glob("*.yaml")):
             found.setdefault(path.stem, path)
     return found
@@ -43,6 +46,71 @@ def written(path: Path) -> dict[str, Any]:
     except Exception:  # said where it is chosen
         return {}
     return {str(key): value for key, value in node.items()} if isinstance(node, dict) else {}
+
+
+def defaults(file: Path) -> list[tuple[str, Any]]:
+    """The groups in the defaults list of a file, as written there, with what is chosen from each."""
+    listed = written(file).get("defaults", [])
+    return [(str(group), chosen) for each in listed if isinstance(each, dict) for group, chosen in each.items()]
+
+
+def known_keys(folder: Path, name: str) -> dict[str, Any]:
+    """The top-level keys of the config `folder/name.yaml`: its own with their values, its groups with None.
+
+    A group whose default is null has OPEN: it may be absent, or stand for what it sets elsewhere (a preset).
+    """
+    file = folder / f"{name}.yaml"
+    keys = written(file).copy()
+    for other in keys.pop("defaults", []):
+        if isinstance(other, str) and other != "_self_":
+            keys |= known_keys(folder, other)
+    for group, chosen in defaults(file):
+        place, _, package = group.split()[-1].partition("@")  # without `optional` or `override`
+        keys[(package or place).replace("/", ".").partition(".")[0]] = OPEN if chosen is None else None
+    return {key: value for key, value in keys.items() if key not in ("hydra", "_global_", "_here_")}
+
+
+def check_keys(cfg: Mapping[Any, Any], schema: Mapping[str, Any], where: str = "") -> None:
+    """Compare a composed config with the `schema` that `known_keys` gives; `+key=value` adds keys that nothing reads.
+
+    Mappings of the schema are compared key by key, unless they are empty or built from a `_target_` (whose class checks
+    its own options). Where the schema has a truth value or a number, the config must have one too.
+
+    Raises:
+        UserError: for an unknown key, a missing key, or a value of the wrong type.
+    """
+    for key, value in cfg.items():
+        path = f"{where}.{key}" if where else str(key)
+        if key not in schema:
+            raise UserError(no_such_option(path, schema))
+        default = schema[key]
+        wanted, kinds = TYPES.get(type(default), ("", ()))
+        if isinstance(default, dict) and default and "_target_" not in default:
+            if not isinstance(value, Mapping):
+                raise UserError(f"{path} has the options {', '.join(default)}; set one of them, not {path} itself.")
+            check_keys(value, default, path)
+        elif kinds and type(value) not in kinds:
+            raise UserError(f"{path} must be {wanted}, got {value!r}.")
+    for key in {key for key, value in schema.items() if value != OPEN} - cfg.keys():
+        raise UserError(f"{f'{where}.' if where else ''}{key} was removed, and a game needs it.")
+
+
+def no_such_option(path: str, known: Iterable[str], elsewhere: Sequence[str] = (), typed: str = "") -> str:
+    """The sentence for the key `path`, which is not among the `known` keys of its mapping: the nearest, or all.
+
+    Where one of the whole paths `elsewhere` ends in what was `typed`, or is in the same component and ends in its name,
+    that is what was meant.
+    """
+    outer, _, name = path.replace("/", ".").rpartition(".")
+    known = sorted(known)
+    within = f"{outer.partition('.')[0]}." if outer else ""
+    meant = [each for each in elsewhere if typed and each.endswith(f".{typed}")]
+    meant = meant or [each for each in elsewhere if each.startswith(within) and each.endswith(f".{name}")]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=LIKE)
+    meant = meant[:3] or [".".join(filter(None, (outer, each))) for each in near]
+    if meant:
+        return f"There is no option {typed or path!r}; did you mean {' or '.join(map(repr, meant))}?"
+    return f"There is no option {path!r}" + (f"; known are {', '.join(known)}." if known else f"; {outer} takes none.")
 
 
 def search_path(folders: Sequence[Path]) -> list[str]:
@@ -64,19 +132,6 @@ class Options:
         groups = sorted({path.parent for path in files}, key=str)
         return {group.as_posix(): sorted(path.stem for path in files if path.parent == group) for group in groups}
 
-    @cached_property
-    def unused(self) -> dict[str, tuple[Path, Path]]:
-        """Files that a file of another content and the same name stands before: `group/name` -> (unused, used)."""
-        first: dict[str, Path] = {}
-        found: dict[str, tuple[Path, Path]] = {}
-        for folder in self.folders:
-            for path in sorted(folder.rglob("*.yaml")):
-                name = path.relative_to(folder).with_suffix("").as_posix()
-                used = first.setdefault(name, path)
-                if used != path and used.resolve() != path.resolve() and used.read_bytes() != path.read_bytes():
-                    found.setdefault(name, (path, used))
-        return found
-
     def check(self, cfg: Mapping[str, Any], choices: Mapping[str, Any], config_name: str) -> None:
         """Make sure that what was chosen is what is used, in a composed configuration with its `choices` by group.
 
@@ -87,16 +142,18 @@ class Options:
                 given as a value (`attack.functional=NAME` in place of `attack/functional=NAME`).
         """
         chosen = {config_name, *(f"{group.partition('@')[0]}/{name}" for group, name in choices.items())}
-        for name in sorted(chosen & self.unused.keys()):
-            path, used = self.unused[name]
-            if not _of_plugin(path, used):
-                raise UserError(f"{path} is not used, since {used} has the same name; give it another name.")
+        for name in sorted(chosen):
+            files = [file for folder in self.folders if (file := folder / f"{name}.yaml").is_file()]
+            other = next((file for file in files[1:] if file.read_bytes() != files[0].read_bytes()), None)
+            if other and not _of_plugin(other, files[0]):
+                raise UserError(f"{other} is not used, since {files[0]} has the same name; give it another name.")
         for group, names in self.groups.items():
-            node = _at(cfg, group.split("/"))
+            node: Any = cfg
+            for key in group.split("/"):
+                node = node.get(key) if isinstance(node, Mapping) else None
             if "/" in group and isinstance(node, str):
-                dotted = group.replace("/", ".")
                 raise UserError(
-                    f"{dotted}={node} sets a value where a component is needed; write {group}={node} "
+                    f"{group.replace('/', '.')}={node} sets a value where a component is needed; write {group}={node} "
                     f"(with a slash) to choose one of {', '.join(names)}."
                 )
 
@@ -112,10 +169,7 @@ def _of_plugin(path: Path, used: Path) -> bool:
 
 
 def composed(config_name: str, overrides: Sequence[str], options: Options) -> tuple[DictConfig, dict[str, Any]]:
-    """The configuration that Hydra composes, without Hydra's own part, and what was chosen from each group.
-
-    It is checked against the `options` there are.
-    """
+    """What Hydra composes, checked against the `options`, without its own part, and what was chosen from each group."""
     from hydra import compose
     from omegaconf import open_dict
 
@@ -125,9 +179,3 @@ def composed(config_name: str, overrides: Sequence[str], options: Options) -> tu
     with open_dict(cfg):
         del cfg["hydra"]
     return cfg, chosen
-
-
-def _at(node: Any, keys: Sequence[str]) -> Any:
-    for key in keys:
-        node = node.get(key) if isinstance(node, Mapping) else None
-    return node

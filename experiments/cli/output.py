@@ -1,7 +1,5 @@
 """What is said goes to whatever output there is: any encoding, a closed one, a reader who has left, a full disk."""
 
-from __future__ import annotations
-
 import codecs
 import logging
 import os
@@ -10,10 +8,8 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-SIGNS = {
-    "±": "+-", "×": "x", "…": "...", "–": "-", "—": "-", "─": "-", "━": "-", "·": "-", "≤": "<=", "≥": ">=",
-    "✓": "yes", "✕": "no", "→": "->", "−": "-",
-}  # fmt: skip
+SIGNS = {"±": "+-", "×": "x", "…": "...", "≤": "<=", "≥": ">=", "✓": "yes", "✕": "no", "→": "->"}
+SIGNS |= dict.fromkeys("–—─━·−", "-")
 RULE = "readable"  # the name of the rule for characters that an encoding lacks
 
 
@@ -46,11 +42,8 @@ def lasting() -> Iterator[list[OSError]]:
     try:
         yield failures
         sys.stdout.flush()
-    except OSError as error:
-        failures.append(error)
-        forget_output()
-    except SystemExit:  # how rich ends where a reader has left
-        failures.append(BrokenPipeError())
+    except (OSError, SystemExit) as error:  # the latter is how rich ends where a reader has left
+        failures.append(error if isinstance(error, OSError) else BrokenPipeError())
         forget_output()
 
 

@@ -23,15 +23,12 @@ log = logging.getLogger(__name__)
 @cache
 def plugins() -> dict[Path, str]:
     """The folder of every plug-in with the package that brings it; a warning names each that cannot be used."""
+    packages: dict[str, metadata.Distribution] = {}
+    for each in metadata.distributions():
+        if GROUP in (each.read_text("entry_points.txt") or ""):
+            packages.setdefault(str(each.name), each)  # installed twice: Python imports the first
     found: dict[Path, str] = {}
-    names: set[str] = set()
-    for distribution in metadata.distributions():
-        if GROUP not in (distribution.read_text("entry_points.txt") or ""):
-            continue
-        name = str(distribution.name)
-        if name in names:  # installed twice: Python imports the first
-            continue
-        names.add(name)
+    for name, distribution in packages.items():
         try:
             for entry in distribution.entry_points.select(group=GROUP):
                 found.setdefault(_folder(distribution, entry.value), name)

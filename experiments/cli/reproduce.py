@@ -4,8 +4,7 @@ A record is data: nothing that it names is imported or built here, it is only co
 of plug-ins.
 """
 
-from __future__ import annotations
-
+import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,13 +12,13 @@ from functools import cache
 from typing import Any
 
 from data.naming import AUTOMATIC
-from experiments.cli.options import CONF, option_files, written
+from experiments.cli.options import CONF, defaults, option_files, written
 from experiments.listing.row import NOT_RECORDED
 
 PROGRAM = "python experiments/run.py"
 PLAIN = re.compile(r"[A-Za-z_/][\w./\-]*")  # text that the grammar reads as text, unquoted
 WORDS = ("true", "false", "null", "nan", "inf")  # text that the grammar reads as something else
-LEFT_OUT = frozenset({*NOT_RECORDED, "seed", "repetitions", "device", "threads"})
+LEFT_OUT = frozenset({*NOT_RECORDED, "defaults", "seed", "repetitions", "device", "threads"})
 
 
 def typed(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,7 +37,7 @@ def line(words: Iterable[str], seeds: Iterable[int]) -> str:
         together = found[-1] - found[0] + 1 == len(found)
         swept = f"range({found[0]},{found[-1] + 1})" if together else ",".join(map(str, found))
         return f"{PROGRAM} -m {shlex.join([*words, f'seed={swept}'])}"
-    return " ".join([PROGRAM, *map(shlex.quote, [*words, *(f"seed={seed}" for seed in found if seed)])])
+    return shlex.join([*PROGRAM.split(), *words, *(f"seed={seed}" for seed in found if seed)])
 
 
 def overrides(config: Mapping[str, Any]) -> Iterator[str]:
@@ -48,8 +47,7 @@ def overrides(config: Mapping[str, Any]) -> Iterator[str]:
     belong to the machine (device, threads, store), and the seed, are left out. A component that `conf/` does not have
     is named by its `_target_`.
     """
-    run = dict(written(CONF / "run.yaml"))
-    usual = {group: name for each in run.pop("defaults") if isinstance(each, dict) for group, name in each.items()}
+    usual = dict(defaults(CONF / "run.yaml"))
     groups = [group for group in usual if group in config]  # a preset is what it sets, and no part of it
     chosen: dict[str, str] = {}
     values: list[str] = []
@@ -57,8 +55,8 @@ def overrides(config: Mapping[str, Any]) -> Iterator[str]:
         node = config[group]
         name = _nearest(group, node, usual[group])
         chosen |= {group: name} if name != usual[group] else {}
-        base = dict(_options(group).get(name, {}))
-        for inner, named in _defaults(group, name):
+        base = dict(_options(group)[name])
+        for inner, named in defaults(option_files(group)[name]):  # inside it, or with `override` beside it
             if inner.startswith("override "):
                 usual[inner.removeprefix("override ").strip("/").partition("@")[0]] = named
                 continue
@@ -67,7 +65,7 @@ def overrides(config: Mapping[str, Any]) -> Iterator[str]:
             chosen |= {path: option} if option != named else {}
             base[inner] = _options(path).get(option, {})
         values = [*_changes(group, node, base), *values]
-    for key, default in run.items():
+    for key, default in written(CONF / "run.yaml").items():
         if key in config and key not in LEFT_OUT:
             values += _changes(key, config[key], default)
     yield from (f"{path}={name}" for group in groups for path, name in chosen.items() if path.split("/")[0] == group)
@@ -89,10 +87,8 @@ def _changes(path: str, value: Any, default: Any) -> Iterator[str]:
 
 def _written(value: Any) -> str:
     """A value in the grammar of overrides."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{_written(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -111,28 +107,19 @@ def _quoted(text: str) -> str:
 
 def _nearest(group: str, node: Mapping[str, Any], usual: str) -> str:
     """The option of a group that differs least from `node`, its `_target_` first; of several `usual`, if it is one."""
-    options = _options(group)
-    return min(options, key=lambda name: (*_distance(node, options[name]), name != usual))
 
+    def distance(name: str) -> tuple[bool, int, bool]:
+        option = _options(group)[name]
+        plain = {key for key in node.keys() | option.keys() if not isinstance(node.get(key), Mapping)}
+        differing = sum(node.get(key, "") != option.get(key, "") for key in plain)
+        return node.get("_target_") != option.get("_target_"), differing, name != usual
 
-def _distance(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[bool, int]:
-    """How far two options are apart: whether their `_target_` differs, and in how many plain values they do."""
-    names = {name for name in first.keys() | second.keys() if not isinstance(first.get(name), Mapping)}
-    differing = sum(first.get(name, "") != second.get(name, "") for name in names)
-    return first.get("_target_") != second.get("_target_"), differing
-
-
-def _defaults(group: str, name: str) -> list[tuple[str, str]]:
-    """What an option brings: the groups inside it, such as `functional`, and with `override ` those beside it."""
-    path = option_files(group).get(name)
-    listed = written(path).get("defaults", []) if path else []
-    return [(str(key), value) for each in listed if isinstance(each, dict) for key, value in each.items()]
+    return min(_options(group), key=distance)
 
 
 @cache
 def _options(group: str) -> dict[str, dict[str, Any]]:
-    """The options of a group by name, as their YAML files have them."""
-    found = {name: {**written(path)} for name, path in option_files(group).items() if "_target_" in written(path)}
-    for node in found.values():
-        node.pop("defaults", None)
-    return found
+    """The options of a group by name, as their YAML files have them, without the defaults lists."""
+    nodes = {name: written(path) for name, path in option_files(group).items()}
+    plain = {name: {key: value for key, value in node.items() if key != "defaults"} for name, node in nodes.items()}
+    return {name: node for name, node in plain.items() if "_target_" in node}

@@ -1,21 +1,33 @@
 """What a component must be for the place where it stands, checked before anything is trained with it."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
 from data.naming import option
 from experiments.cli.build import build, load_target
+from experiments.cli.options import option_files
 from games.game import Game
 
 MENTIONED = 3  # names that are missing, in a sentence
+
+
+@dataclass(frozen=True)
+class Role:
+    """What stands at some place: a `noun`, all names that an instance `needs`, and the verbs that its class has.
+
+    `takes`: the verbs, with the names of what each is called with, by position.
+    """
+
+    noun: str
+    needs: tuple[str, ...]
+    takes: Mapping[str, tuple[str, ...]]
 
 
 def component(node: Any, where: str, game: Game | None = None) -> Any:
@@ -32,18 +44,18 @@ def component(node: Any, where: str, game: Game | None = None) -> Any:
         raise UserError(f"{where}: {target!r} is a module; _target_ names a class in it.")
     role = _role_at(where, game)
     if role is not None and inspect.isclass(found):  # before it is built with options that are not its own
-        _check(_written(found), tuple(role.takes), where, target, role)
+        _check(found, role.takes, where, target, role)
     made = build(node, where)
     if role is not None:
-        _check(set(dir(made)), role.needs, where, target, role)
+        _check(made, role.needs, where, target, role)
         _check_verbs(made, where, target, role)
     if where == "unlearning" and made.differentiable and not hasattr(made, "request_vjp"):
         raise UserError(f"unlearning: {target} is differentiable and has no request_vjp; write it, or say False.")
-    for name in node if isinstance(node, Mapping) else ():  # components inside it
+    for name in node:  # components inside it
         inner = _role_at(f"{where}.{name}", game)
         part = getattr(made, str(name), None)
         if inner is not None and part is not None:
-            _check(set(dir(part)), inner.needs, f"{where}.{name}", type(part).__name__, inner)
+            _check(part, inner.needs, f"{where}.{name}", type(part).__name__, inner)
     return made
 
 
@@ -54,10 +66,8 @@ def game_of(config: Mapping[str, Any]) -> Game:
         UserError: where it names none, which only an attack that fits every game leaves open, or one that is none.
     """
     if config.get("game") is None:
-        attack, plays = (
-            option(config, "attack"),
-            getattr(load_target(str(config["attack"].get("_target_"))), "game", "any"),
-        )
+        attack = option(config, "attack")
+        plays = getattr(load_target(str(config["attack"].get("_target_"))), "game", "any")
         if plays != "any":
             raise UserError(
                 f"attack={attack} plays the {plays} game, and its YAML does not bring it; end its defaults with "
@@ -70,17 +80,43 @@ def game_of(config: Mapping[str, Any]) -> Game:
     return made
 
 
-def _written(kind: type) -> set[str]:
-    """The members of a class; verbs that its base only names are not among them."""
-    return set(dir(kind)) - getattr(kind, "__abstractmethods__", frozenset())
+def known_games(folders: Sequence[Path] = (), notify: Callable[[str], None] | None = None) -> dict[str, Game]:
+    """The games there are, with their default settings: ours, those of the `folders`, and those of plug-ins, by name.
+
+    Where two have one name, the first is used. They are built from configuration that the user composes, never from a
+    record. One that cannot be built is named to `notify`, and left out.
+    """
+    from omegaconf import OmegaConf
+
+    found: dict[str, Game] = {}
+    for path in option_files("game", folders).values():
+        try:
+            node: Any = OmegaConf.load(path)
+            node.pop("defaults", None)
+            game = component(OmegaConf.to_container(node, resolve=True), "game")
+            found.setdefault(game.name, game)
+        except Exception as error:
+            if notify is not None:
+                notify(f"The game of {path} is left out: {error}")
+    return found
+
+
+def _check(made: object, names: Iterable[str], where: str, target: str, role: Role) -> None:
+    """Refuse a class or an instance that lacks one of the names; verbs that a base class only names are not written."""
+    unwritten = getattr(made, "__abstractmethods__", ())
+    missing = [name for name in names if name in unwritten or name not in dir(made)]
+    if missing:
+        lacks = " and no ".join(missing[:MENTIONED])
+        raise UserError(
+            f"{where}: {target} is no {role.noun}, since it has no {lacks}; check _target_, or see docs/tutorial.md."
+        )
 
 
 def _check_verbs(made: object, where: str, target: str, role: Role) -> None:
-    """Raise UserError for a verb that cannot be called with what its role calls it with."""
+    """Refuse an instance with a verb that cannot be called with what its role calls it with."""
     for verb, names in role.takes.items():
-        method = getattr(made, verb)
         try:
-            inspect.signature(method).bind(*names)
+            inspect.signature(getattr(made, verb)).bind(*names)
         except TypeError as error:
             raise UserError(
                 f"{where}: {target}.{verb} is called with {', '.join(names)}, which it does not take ({error})."
@@ -89,35 +125,11 @@ def _check_verbs(made: object, where: str, target: str, role: Role) -> None:
             continue
 
 
-@dataclass(frozen=True)
-class Role:
-    """What stands at some place: a `noun`, all names that an instance `needs`, and the verbs that its class has.
-
-    `takes`: the verbs, with the names of what each is called with, by position.
-    """
-
-    noun: str
-    needs: tuple[str, ...]
-    takes: Mapping[str, tuple[str, ...]]
-
-
-def _check(has: set[str], needs: tuple[str, ...], where: str, target: str, role: Role) -> None:
-    missing = [name for name in needs if name not in has]
-    if missing:
-        lacks = " and no ".join(missing[:MENTIONED])
-        raise UserError(
-            f"{where}: {target} is no {role.noun}, since it has no {lacks}; check _target_, or see docs/tutorial.md."
-        )
-
-
 def _role_at(where: str, game: Game | None) -> Role | None:
     """The role of what stands at a place; None where nobody asks for any."""
     of_game = {} if game is None else game.roles()
-    return _role(*of_game[where]) if where in of_game else _role_of_ours(where)
-
-
-@cache
-def _role_of_ours(where: str) -> Role | None:
+    if where in of_game:
+        return _role(*of_game[where])
     match where:  # what one place asks for is imported for it alone: a listing of games needs no torch
         case "unlearning":
             from unlearning.procedure import Procedure

@@ -1,12 +1,10 @@
 """What the scripts share: mistakes as one sentence, exit codes, and output that any terminal and any pipe can take."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,7 +20,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise the mistake as a sentence."""
         if unknown := re.match(r"unrecognized arguments: (\S+)", message):
-            raise UserError(_no_option(unknown[1], self._options(), self.prog))
+            typed = unknown[1]
+            if not typed.startswith("-"):
+                raise UserError(f"There is no place for {typed!r}; `{self.prog} --help` explains.")
+            near = difflib.get_close_matches(typed.partition("=")[0], self._options(), n=1)
+            guess = f"did you mean {near[0]}?" if near else f"`{self.prog} --help` lists them."
+            raise UserError(f"There is no option {typed!r}; {guess}")
         text = re.sub(r"^argument ([^:]+): ", lambda found: f"{found[1].partition('/')[0]}: ", message)
         text = re.sub(r"^the following arguments are required: ", "What is missing is ", text)
         text = re.sub(r": expected .*$", " needs a value", text)
@@ -30,19 +33,10 @@ class Parser(argparse.ArgumentParser):
 
     def _options(self) -> list[str]:
         """The options of this parser and of its verbs."""
-        found = [option for action in self._actions for option in action.option_strings if len(option) > 2]
-        for action in self._actions:
-            if isinstance(action.choices, dict):
-                found += [option for verb in action.choices.values() for option in verb._options()]
+        found = [option for option in self._option_string_actions if len(option) > 2]
+        for verbs in (action.choices for action in self._actions if isinstance(action.choices, dict)):
+            found += [option for verb in verbs.values() for option in verb._options()]
         return found
-
-
-def _no_option(typed: str, known: Sequence[str], program: str) -> str:
-    if not typed.startswith("-"):
-        return f"There is no place for {typed!r}; `{program} --help` explains."
-    near = difflib.get_close_matches(typed.partition("=")[0], known, n=1)
-    guess = f"did you mean {near[0]}?" if near else f"`{program} --help` lists them."
-    return f"There is no option {typed!r}; {guess}"
 
 
 def whole_number(text: str) -> int:

@@ -80,9 +80,7 @@ def _prune(folder: Path, args: argparse.Namespace) -> None:
     conditions = args.kind is not None or args.older_than is not None or args.damaged
     if conditions and args.all:
         raise UserError("--all removes every artifact; leave it out, or the other conditions.")
-    found: list[Artifact] = []
-    if conditions or args.all:
-        found = chosen(folder, args.kind, args.older_than or 0.0, args.damaged)
+    found = chosen(folder, args.kind, args.older_than or 0.0, args.damaged) if conditions or args.all else []
     if args.dry_run and found:
         _show(found)
     for kind in sorted({each.kind for each in found}):  # before anything is removed
@@ -120,7 +118,8 @@ def _words(artifact: Artifact) -> tuple[str, str, str, str]:
     """The kind of an artifact, what it is, of which data, and its seed."""
     if artifact.damage is not None:
         return artifact.kind, f"damaged: {artifact.damage}", UNKNOWN, UNKNOWN
-    key, victim = artifact.key, _victim(artifact)
+    key = artifact.key
+    victim = _mapping(key.get("victim", key))  # of models and of what was measured on them the key itself
     model, procedure, learner = _option(victim, "model"), _option(key, "unlearning"), _mapping(victim.get("learner"))
     access = str(_mapping(key.get("attack")).get("access") or "").replace("_", "-")
     attack = _option(key, "attack") + (f" ({access})" if access else "")
@@ -139,15 +138,10 @@ def _words(artifact: Artifact) -> tuple[str, str, str, str]:
     return artifact.kind, what, data, str(key.get("seed", UNKNOWN))
 
 
-def _victim(artifact: Artifact) -> Mapping[str, Any]:
-    """The part of the key that names model and data: of models and of what was measured on them, the key itself."""
-    return _mapping(artifact.key.get("victim", artifact.key))
-
-
 def _option(config: Mapping[str, Any], group: str) -> str:
     try:
         return option(config, group)
-    except (LookupError, TypeError):  # a key is what its file says it is
+    except (LookupError, TypeError, AttributeError):  # a key is what its file says it is
         return UNKNOWN
 
 
@@ -156,9 +150,8 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _age(days: float) -> str:
-    seconds = max(days, 0) * DAY
     for unit, length in (("day", DAY), ("hour", 3600), ("minute", 60)):
-        if seconds >= length:
-            count = int(seconds // length)
+        count = int(days * DAY // length)
+        if count > 0:
             return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
     return "now"

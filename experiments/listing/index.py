@@ -8,7 +8,6 @@ all of it is compared with a check sum whenever it is read.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import inspect
 import multiprocessing
@@ -25,15 +24,16 @@ from typing import Any
 
 import orjson  # several times faster than the standard library
 
+from data.paths import reason
 from experiments.listing.row import GROUPS, rows
-from games.game import Game
+from games.game import Game, Metric
 from models.progress import progress
 from storage.artifact import Damaged, read_record
 from storage.records import write_atomic
 
 RECORD = re.compile(r"[0-9a-f]{64}\.json")
 BATCH = 250  # records that one process reads at a time
-MANY = 6  # batches from which on it pays to start processes
+MANY = 5 * BATCH  # records for which it does not yet pay to start processes
 NAME = "games.index"
 FOLDER = "name the folder that has it with --config-dir"  # where the record is whole, and its game is missing
 # What a record that is whole, and yet no game of this version, makes `rows` raise.
@@ -41,7 +41,7 @@ UNFIT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, Re
 PLAIN = {str, bool, int, float, type(None)}
 
 Line = tuple[tuple[str, ...], list[Any]]  # the columns of a row, and its values
-Made = tuple[Path, list[Line] | str]  # the rows of one record, or why it could not be read
+Made = list[Line] | str  # the rows of one record, or why it could not be read
 
 
 @dataclass
@@ -54,15 +54,6 @@ class Index:
     games: dict[str, tuple[str, list[tuple[int, list[Any]]]]] = field(default_factory=dict)
     shapes: list[tuple[str, ...]] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
-
-    def add(self, path: Path, made: list[Line] | str, stamp: str) -> None:
-        """The rows of one more game, or that it cannot be read."""
-        if isinstance(made, str):
-            self.unreadable.append((path, made))
-            return
-        self.shapes += {columns: None for columns, _ in made if columns not in self.shapes}
-        found = [(self.shapes.index(columns), values) for columns, values in made]
-        self.games[path.stem] = (stamp, found)
 
     def parts(self) -> Iterator[tuple[tuple[str, ...], list[list[Any]]]]:
         """For every shape that occurs its columns and the values of its rows, by the names of the games."""
@@ -88,11 +79,18 @@ def read(folder: Path, games: Mapping[str, Game], notify: Callable[[str], None])
         notify(f"The index of the games in {path} is damaged ({error}); it is made anew.")
     index.shapes = before.shapes
     index.games = {name: entry for name, entry in before.games.items() if found.get(name) == entry[0]}
-    for file, made in _made([_file(folder, name) for name in found if name not in index.games], games):
-        index.add(file, made, found[file.stem])
+    paths = [folder / "game" / name[:2] / f"{name}.json" for name in found if name not in index.games]
+    for file, made in zip(paths, _made(paths, games), strict=True):
+        if isinstance(made, str):
+            index.unreadable.append((file, made))
+        else:
+            index.shapes += {columns: None for columns, _ in made if columns not in index.shapes}
+            shaped = [(index.shapes.index(columns), values) for columns, values in made]
+            index.games[file.stem] = (found[file.stem], shaped)
     if index.games != before.games:
         try:
-            write_atomic(path, _dump(index, version))
+            body = orjson.dumps({"version": version, "shapes": index.shapes, "games": index.games})
+            write_atomic(path, _checksum(body).encode() + b"\n" + body)
         except OSError as error:
             notify(f"The index of the games cannot be kept in {path} ({error}); every record is read instead.")
     return index
@@ -107,14 +105,9 @@ def _load(content: bytes, version: str) -> Index:
     return Index(kept["games"], [tuple(each) for each in kept["shapes"]]) if kept["version"] == version else Index()
 
 
-def _dump(index: Index, version: str) -> bytes:
-    body = orjson.dumps({"version": version, "shapes": index.shapes, "games": index.games})
-    return _checksum(body).encode() + b"\n" + body
-
-
 def _version(games: Mapping[str, Game]) -> str:
-    """A check sum of the code that makes rows: this module, `row`, and the games."""
-    files = [Path(__file__), Path(inspect.getfile(rows))]
+    """A check sum of the code that makes rows: this module, `row`, `games.metric`, and the games."""
+    files = [Path(__file__), *(Path(inspect.getfile(each)) for each in (rows, Metric))]
     for _, game in sorted(games.items()):
         file = Path(inspect.getfile(type(game)))
         files += sorted(file.parent.glob("*.py")) if (file.parent / "__init__.py").is_file() else [file]
@@ -129,10 +122,6 @@ def _checksum(*parts: bytes) -> str:
     return digest.hexdigest()
 
 
-def _file(folder: Path, name: str) -> Path:
-    return folder / "game" / name[:2] / f"{name}.json"
-
-
 def _records(folder: Path) -> Iterator[tuple[str, str]]:
     """The name of every record of a game and a stamp of its file, which any writing or replacing of it changes."""
     games = folder / "game"
@@ -144,46 +133,39 @@ def _records(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _made(paths: Sequence[Path], games: Mapping[str, Game]) -> Iterator[Made]:
-    """What `_read_batch` gives for all `paths`; many of them are read by all cores."""
-    batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
+    """What `_rows_of` gives for all `paths`; many of them are read by all cores."""
+    one = partial(_rows_of, games=games)
+    workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, 8)
     with progress("reading records", len(paths)) as tick, ExitStack() as stack:
-        run: Callable[..., Iterator[list[Made]]] = map
-        workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, 8)
-        if len(batches) >= MANY and workers > 1:
+        made: Iterator[Made] = map(one, paths)
+        if len(paths) > MANY and workers > 1:
             spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of other threads
-            run = stack.enter_context(ProcessPoolExecutor(workers, mp_context=spawn)).map
-        for made in run(partial(_read_batch, games=games), batches):
-            yield from made
-            tick(len(made))
+            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=spawn))
+            made = pool.map(one, paths, chunksize=BATCH)
+        for each in made:
+            yield each
+            tick()
 
 
-def _read_batch(paths: Sequence[Path], games: Mapping[str, Game]) -> list[Made]:
-    made: list[Made] = []
-    for path in paths:
-        try:
-            found = read_record(path)
-            if found is None:
-                raise FileNotFoundError(errno.ENOENT, "it is gone")
-            description, text = found
-            record: dict[str, Any] = orjson.loads(text)
-            where = {"digest": path.stem, "path": str(path.resolve()), "created": str(description["created"])}
-            if "game" in record and record["game"] not in games:
-                made.append((path, f"its game {record['game']!r:.40} is not known here; {FOLDER}"))
-                continue
-            game = games[record["game"]]
-            made.append((path, [_line({**row, **where}) for row in rows(game, record)]))
-        except (Damaged, OSError) as error:
-            made.append((path, getattr(error, "strerror", None) or str(error)))
-        except UNFIT:
-            made.append((path, "it has not the form of a game, or an older one"))
-    return made
+def _rows_of(path: Path, games: Mapping[str, Game]) -> Made:
+    try:
+        found = read_record(path)
+        if found is None:
+            return "it is gone"
+        record: dict[str, Any] = orjson.loads(found[1])
+        if "game" in record and record["game"] not in games:
+            return f"its game {record['game']!r:.40} is not known here; {FOLDER}"
+        where = path.stem, str(path.resolve()), str(found[0]["created"])
+        return [_line(row) for row in rows(games[record["game"]], record, *where)]
+    except (Damaged, OSError) as error:
+        return reason(error)
+    except UNFIT:
+        return "it has not the form of a game, or an older one"
 
 
 def _line(row: Mapping[str, Any]) -> Line:
     """The columns and the values of a row; raises ValueError for values of other types than views need."""
-    texts = ("part", "heading", *GROUPS)
-    if type(row["seed"]) is not int or not all(isinstance(row[name], str) for name in texts):
+    named = all(isinstance(row[name], str) for name in ("part", "heading", *GROUPS))
+    if type(row["seed"]) is not int or not named or not set(map(type, row.values())) <= PLAIN:
         raise ValueError("a row of other types")
-    if not set(map(type, row.values())) <= PLAIN:
-        raise ValueError("a row of other values")
     return tuple(row), orjson.loads(orjson.dumps([*row.values()]))  # as it will be when it is read again

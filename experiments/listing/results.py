@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from data.errors import UserError
 from experiments.cli.arguments import make_importable
 from experiments.cli.fitted import Head, console, show
-from experiments.cli.known_games import known_games
+from experiments.cli.roles import known_games
 from experiments.cli.script import Parser, ended, place, printable, whole_number
 from experiments.listing.filters import no_column, plain, select
 from games.game import Game
@@ -23,22 +23,19 @@ if TYPE_CHECKING:
 
 __all__ = ["frame", "main", "record", "select"]
 
+log = logging.getLogger(__name__)
 NAMING = ("game", "attack", "attack.access", "unlearning", "defense", "data", "part", "seed")  # what a line is
 
 
-def _warn(text: str) -> None:
-    logging.getLogger(__name__).warning(text)
-
-
 def frame(
-    folder: Path, notify: Callable[[str], None] = _warn, games: Mapping[str, Game] | None = None
+    folder: Path, notify: Callable[[str], None] = log.warning, games: Mapping[str, Game] | None = None
 ) -> pandas.DataFrame:
     """Every finished game of the store `folder`, a row per part; the columns are those of `experiments.listing.row`.
 
-    `games` are those that there are, by name; ours, where nothing else is said.
+    `games` are those that there are, by name; ours, where nothing else is said. Records that cannot be read are left
+    out, named to `notify`, and listed in `frame.attrs["unreadable"]` as pairs of path and reason.
 
-    Records that cannot be read are left out, named to `notify`, and listed in `frame.attrs["unreadable"]` as pairs of
-    path and reason. Raises UserError where there is no store.
+    Raises UserError where there is no store.
     """
     import pandas
 
@@ -57,10 +54,7 @@ def frame(
 
 
 def record(path: Path | str) -> dict[str, Any]:
-    """The record of one game by its file, verified.
-
-    Raises UserError where it is missing or damaged.
-    """
+    """The record of one game by its file, verified; raises UserError where it is missing or damaged."""
     from storage.artifact import Damaged, read_content
 
     try:
@@ -95,13 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _results(options: argparse.Namespace) -> None:
     make_importable(options.config_dir)
-    games = known_games(options.config_dir, _warn)
+    games = known_games(options.config_dir, log.warning)
     every = frame(options.store, games=games)
     if every.empty:
         raise UserError(f"The store {options.store} has no finished games; play some with experiments/run.py.")
     table = select(every, options.filters)
     if table.empty:
-        _warn(f"No game passes all of {' '.join(options.filters)}.")
+        log.warning(f"No game passes all of {' '.join(options.filters)}.")
     _show(table, options, games)
 
 
@@ -117,38 +111,28 @@ def _show(table: pandas.DataFrame, options: argparse.Namespace, games: Mapping[s
             raise UserError(f"{options.csv} cannot be written ({error.strerror}); name another with --csv.") from error
         print(f"{len(table)} rows of {len(table.columns)} columns: {options.csv}")
         return
+    metrics = [metric for name in table["game"].unique() for metric in games[name].metrics()]
     if options.columns:
-        metrics = {metric.name: metric for name in table["game"].unique() for metric in games[name].metrics()}
+        helps = {metric.name: f"  {metric.help}" for metric in metrics}
         for name in table.columns:
             values = table[name].dropna().map(plain).unique()[:4]
-            about = f"  {metrics[name].help}" if name in metrics else ""
-            print(f"{printable(name):32} {', '.join(map(printable, values))}{about}")
+            print(f"{printable(name):32} {', '.join(map(printable, values))}{helps.get(name, '')}")
         return
-    wanted = options.show or [name for name in (*NAMING, *_usual(table, games)) if name in table.columns]
+    usual = dict.fromkeys((*NAMING, *(each.name for each in metrics if {"sweep", "report"} <= each.shown)))
+    wanted = options.show or [name for name in usual if name in table.columns]
     for name in wanted:
         if name not in table.columns:
             raise UserError(no_column(table, name, "to show"))
     _print(table[wanted], options.limit)
 
 
-def _usual(table: pandas.DataFrame, games: Mapping[str, Game]) -> list[str]:
-    """The metrics that are printed where none are asked for: those of both sweeps and reports."""
-    played = [games[name] for name in table["game"].unique()]
-    return list(dict.fromkeys(m.name for game in played for m in game.metrics() if {"sweep", "report"} <= m.shown))
-
-
 def _print(table: pandas.DataFrame, limit: int) -> None:
     shown = table.head(limit) if limit else table
-    heads = [Head(printable(str(name)), shown[name].dtype.kind in "fi") for name in shown.columns]
+    heads = [Head(printable(name), shown[name].dtype.kind in "fi") for name in shown.columns]
     lines = [[_cell(value) for value in values] for values in shown.itertuples(index=False)]
-    names = [str(name) in NAMING for name in shown.columns]
-    show(console(), heads, lines, keys=names.index(False) if False in names else 0)
-    rest = (
-        f"; the first {len(shown)} are shown (--limit 0 shows all, --csv FILE writes all)"
-        if len(shown) < len(table)
-        else ""
-    )
-    print(f"{len(table)} rows{rest}.")
+    show(console(), heads, lines, keys=next((i for i, name in enumerate(shown.columns) if name not in NAMING), 0))
+    rest = f"; the first {len(shown)} are shown (--limit 0 shows all, --csv FILE writes all)"
+    print(f"{len(table)} rows{rest if len(shown) < len(table) else ''}.")
 
 
 def _cell(value: Any) -> str:

@@ -36,8 +36,7 @@ def rows(game: Game, record: Mapping[str, Any], digest: str = "", path: str = ""
         row = {**shared, "part": part.name, "heading": part.label}
         for metric in game.metrics():
             if metric.shown & IN_ROWS:
-                values = metric.values(part)
-                row[metric.name] = sum(values.values()) / len(values) if values else None
+                row[metric.name] = metric.mean(part)
                 if metric.trials is not None and metric.shown & POOLED:
                     row[f"{metric.name}{TRIALS}"] = metric.trials(part)
         found.append(row)

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from data.errors import UserError
 from experiments.paper_table.specification import Specification
 from games.game import Game
-
-
-class Mention(NamedTuple):
-    """A name that a table mentions somewhere: the name of a row, a size or a metric, and which ones there are."""
-
-    where: str
-    what: str
-    name: str
-    known: Iterable[str]
 
 
 def specification(name: str, content: Mapping[str, Any]) -> Specification:
@@ -37,7 +28,15 @@ def specification(name: str, content: Mapping[str, Any]) -> Specification:
     for what, names in {**named, "the claims": [claim.id for claim in table.claims]}.items():
         if twice := sorted({each for each in names if names.count(each) > 1}):
             raise UserError(f"The table {name}: {what} use the name {twice[0]!r} twice; give each its own.")
-    _check(name, _rows_and_sizes(table))
+    for option in (option for axis in table.axes for option in axis.options):
+        _check_names(name, f"option {option.name}", "size", [*option.at, *(option.sizes or ())], table.sizes)
+    every, rows = table.combinations, table.row_names
+    unused = [pattern for pattern in table.without if not any(fnmatchcase(row, pattern) for row in every)]
+    _check_names(name, "without", "row", unused, every)
+    _check_names(name, "overrides", "row", table.overrides, rows)
+    for claim in table.claims:
+        _check_names(name, f"claim {claim.id}", "row", [row for row, _, _ in claim.sides], rows)
+    _check_names(name, "beside", "row", [number.row for number in table.beside], rows)
     return table
 
 
@@ -48,31 +47,15 @@ def check_metrics(name: str, table: Specification, game: Game) -> None:
         UserError: for a metric that it does not have.
     """
     known = [metric.name for metric in game.metrics()]
-    claimed = [(f"claim {claim.id}", metric) for claim in table.claims for _, metric, _ in claim.sides]
-    named = [("columns", column.metric) for column in table.columns] + claimed
-    named += [("beside", number.metric) for number in table.beside]
-    _check(name, (Mention(where, "metric", metric, known) for where, metric in named))
-
-
-def _rows_and_sizes(table: Specification) -> Iterator[Mention]:
-    rows = table.row_names
-    for option in (option for axis in table.axes for option in axis.options):
-        for size in (*option.at, *(option.sizes or ())):
-            yield Mention(f"option {option.name}", "size", size, table.sizes)
-    for pattern in table.without:
-        if not any(fnmatchcase(row, pattern) for row in table.combinations):
-            yield Mention("without", "row", pattern, table.combinations)
-    for row in table.overrides:
-        yield Mention("overrides", "row", row, rows)
+    _check_names(name, "columns", "metric", [column.metric for column in table.columns], known)
     for claim in table.claims:
-        for row, _, _ in claim.sides:
-            yield Mention(f"claim {claim.id}", "row", row, rows)
-    for number in table.beside:
-        yield Mention("beside", "row", number.row, rows)
+        _check_names(name, f"claim {claim.id}", "metric", [metric for _, metric, _ in claim.sides], known)
+    _check_names(name, "beside", "metric", [number.metric for number in table.beside], known)
 
 
-def _check(table: str, mentions: Iterable[Mention]) -> None:
-    for where, what, name, known in mentions:
+def _check_names(table: str, where: str, what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Make sure that the `names` of rows, sizes or metrics (`what`) that stand somewhere in a table are `known`."""
+    for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(list(known)[:12])}."
@@ -81,10 +64,7 @@ def _check(table: str, mentions: Iterable[Mention]) -> None:
 
 def _first_mistake(name: str, error: ValidationError) -> str:
     item = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in item["loc"])
-    text = str(item["msg"]).removeprefix("Value error, ").removesuffix(".")
-    if item["type"] == "unexpected_keyword_argument":
-        text = "there is no such key"
-    silent = item["type"] in ("value_error", "missing", "unexpected_keyword_argument")
-    got = "" if silent else f", got {item['input']!r:.60}"
-    return f"The table {name}: {place}: {text}{got}."
+    unknown = item["type"] == "unexpected_keyword_argument"
+    text = "there is no such key" if unknown else item["msg"].removeprefix("Value error, ").removesuffix(".")
+    got = "" if unknown or item["type"] in ("value_error", "missing") else f", got {item['input']!r:.60}"
+    return f"The table {name}: {'.'.join(map(str, item['loc']))}: {text}{got}."

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 from data.randomness import generator
 from experiments.paper_table.results import BySeed
 from experiments.paper_table.specification import Claim
 from games.game import WHOLE, Game, Values, metric_of
-from metrics.significance import Evidence, holm, paired_bootstrap, sign_test
+from metrics.significance import Differences, Evidence, holm, paired_bootstrap, sign_test
 
+AT_LEAST = "p at least that of Student's t over seeds"
 TESTS = {
-    "paired_bootstrap": (
-        paired_bootstrap,
-        "paired bootstrap over seeds and targets; p at least that of Student's t over seeds",
-    ),
-    "sign": (sign_test, "sign test over targets; p at least that of Student's t over seeds"),
+    "paired_bootstrap": (paired_bootstrap, f"paired bootstrap over seeds and targets; {AT_LEAST}"),
+    "sign": (sign_test, f"sign test over targets; {AT_LEAST}"),
 }
-# when the difference, measured - compared with, supports a claim
-SUPPORTS = {
-    "greater": "a difference above {:g} supports the claim",
-    "less": "a difference below {:g} supports the claim",
-    "within": "a difference within {:g} of 0 supports the claim",
-}
+# the difference, measured - compared with, that supports a claim
+SUPPORTS = {"greater": "above {:g}", "less": "below {:g}", "within": "within {:g} of 0"}
+AT_BOUND = "every value is exactly at the bound, where neither the claim nor its opposite can be shown (p = 1)"
 Measured = Callable[[str, str, str | None], BySeed | str]  # row, metric, part -> values, or why there are none
 
 
@@ -53,7 +47,7 @@ class Finding:
     n: int = 0
     unit: str
     test: str
-    detail: str
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,7 @@ class Pairs:
     From a constant baseline nothing is subtracted: it is the `offset` of the margins, so that counts remain counts.
     """
 
-    differences: tuple[tuple[float, ...], ...]
+    differences: Differences
     measured: float
     baseline: float
     paired: str = ""
@@ -74,24 +68,17 @@ Tested = tuple[Pairs, Evidence, tuple[float, float]]  # with the p-values of the
 
 
 def judge(claims: Sequence[Claim], measured: Measured, table: str, game: Game) -> list[Finding]:
-    """Test every claim of a table.
+    """Test every claim of a table about a game; from its name `table` the draws of the bootstrap are derived.
 
     Each claim is tested in both directions, so m claims are 2m one-sided tests, and Holm's rule goes over all of them:
     the chance of any wrong `holds` or wrong `does not hold` in the table is at most the level. A claim that cannot be
-    tested counts with p = 1.
-
-    Args:
-        claims: what is claimed.
-        measured: gives the values of a row, metric and part, by seed and unit, or the reason why there are none.
-        table: its name, from which the draws of the bootstrap are derived.
-        game: the game that it is about, which says what kind of number a metric is.
+    tested counts with p = 1. `measured` gives the values of a row, metric and part by seed and unit, or the reason why
+    there are none.
     """
     tested = [_tested(claim, measured, table) for claim in claims]
     adjusted = holm([p for each in tested for p in ((1.0, 1.0) if isinstance(each, str) else each[2])])
-    return [
-        _finding(claim, each, (adjusted[2 * i], adjusted[2 * i + 1]), len(claims), game)
-        for i, (claim, each) in enumerate(zip(claims, tested, strict=True))
-    ]
+    every = zip(claims, tested, adjusted[::2], adjusted[1::2], strict=True)
+    return [_finding(claim, each, (holds, fails), len(claims), game) for claim, each, holds, fails in every]
 
 
 def pairs(claim: Claim, measured: Measured) -> Pairs | str:
@@ -110,19 +97,16 @@ def pairs(claim: Claim, measured: Measured) -> Pairs | str:
     if constant is not None:
         if not own:
             return f"{claim.metric} of {claim.row} is not defined in any game"
-        return Pairs(
-            tuple(tuple(own[seed].values()) for seed in sorted(own)), _mean_of_means(own.values()), constant,
-            offset=constant,
-        )  # fmt: skip
-    other = sides[1]
-    seeds = sorted(own.keys() & other.keys())
-    if not seeds:
+        differences = [list(own[seed].values()) for seed in sorted(own)]
+        return Pairs(differences, _mean_of_means(own.values()), constant, offset=constant)
+    both = [(own[seed], sides[1][seed]) for seed in sorted(own.keys() & sides[1].keys())]
+    if not both:
         return f"{claim.metric} of {claim.row} and what it is compared with are not defined in the same seeds"
-    means = _mean_of_means(own[s] for s in seeds), factor * _mean_of_means(other[s] for s in seeds)
-    if all(own[s].keys() == other[s].keys() for s in seeds):
-        differences = tuple(tuple(own[s][unit] - factor * other[s][unit] for unit in own[s]) for s in seeds)
-        return Pairs(differences, *means, "paired by target" if any(len(own[s]) > 1 for s in seeds) else "")
-    differences = tuple((_mean(own[s].values()) - factor * _mean(other[s].values()),) for s in seeds)
+    means = _mean_of_means([mine for mine, _ in both]), factor * _mean_of_means([other for _, other in both])
+    if all(mine.keys() == other.keys() for mine, other in both):
+        differences = [[mine[unit] - factor * other[unit] for unit in mine] for mine, other in both]
+        return Pairs(differences, *means, "paired by target" if any(len(mine) > 1 for mine, _ in both) else "")
+    differences = [[_mean(mine.values()) - factor * _mean(other.values())] for mine, other in both]
     return Pairs(differences, *means, "paired by seed")
 
 
@@ -145,50 +129,41 @@ def _tested(claim: Claim, measured: Measured, table: str) -> Tested | str:
 def _finding(claim: Claim, tested: Tested | str, adjusted: tuple[float, float], claims: int, game: Game) -> Finding:
     holds, fails = (p <= claim.level for p in adjusted)
     verdict = "holds" if holds else "does not hold" if fails else "not decided"
-    said: dict[str, Any] = {"id": claim.id, "text": claim.text, "unit": claim.unit, "test": TESTS[claim.test][1]}
+    finding = Finding(id=claim.id, text=claim.text, verdict=verdict, unit=claim.unit, test=TESTS[claim.test][1])
     if isinstance(tested, str):
-        return Finding(**said, verdict=verdict, detail=tested)
+        return replace(finding, detail=tested)
     found, evidence, p_values = tested
     effect, low, high = (x - found.offset for x in (evidence.effect, evidence.low, evidence.high))
     if metric_of(game, claim.metric).share and not math.isnan(low):  # a difference of shares keeps within its bounds
         constant = claim.against.constant
         ends = (-1.0, 1.0) if constant is None else (-constant, 1.0 - constant)
         low, high = max(low, ends[0]), min(high, ends[1])
-    return Finding(
-        **said, verdict=verdict, effect=effect, low=low, high=high, measured=found.measured, baseline=found.baseline,
-        p=p_values[fails and not holds], p_adjusted=adjusted[fails and not holds], n_seeds=evidence.seeds,
-        n=evidence.n, detail=_detail(claim, found, evidence, claims),
+    opposite = fails and not holds
+    return replace(
+        finding, effect=effect, low=low, high=high, measured=found.measured, baseline=found.baseline,
+        p=p_values[opposite], p_adjusted=adjusted[opposite], n_seeds=evidence.seeds, n=evidence.n,
+        detail=_detail(claim, found, evidence, claims),
     )  # fmt: skip
 
 
 def _detail(claim: Claim, found: Pairs, evidence: Evidence, claims: int) -> str:
     """What was asked, what was measured, and how it was tested."""
     bound = -claim.margin if claim.comparison == "less" and claim.margin else claim.margin
-    parts = [
-        _asked(claim),
-        f"{found.measured:.3g} against {found.baseline:.3g}",
-        SUPPORTS[claim.comparison].format(bound),
-        found.paired,
-    ]
+    supports = f"a difference {SUPPORTS[claim.comparison].format(bound)} supports the claim"
+    parts = [_asked(claim), f"{found.measured:.3g} against {found.baseline:.3g}", supports, found.paired]
     at_bound = all(value == found.offset + bound for seed in found.differences for value in seed)
     if claim.comparison != "within" and at_bound:
-        parts.append(
-            "every value is exactly at the bound, where neither the claim nor its opposite can be shown (p = 1)"
-        )
+        parts.append(AT_BOUND)
     parts += [evidence.note, f"Holm over {2 * claims} one-sided tests", claim.source]
-    return "; ".join(part for part in parts if part)
+    return "; ".join(filter(None, parts))
 
 
 def _asked(claim: Claim) -> str:
     """The claim as a formula."""
     against = claim.against
-    if against.constant is not None:
-        baseline = f"{against.constant:g}"
-    else:
-        row, metric, part = claim.sides[1]
-        factor = "" if against.factor == 1 else f"{against.factor:g} x "
-        baseline = f"{factor}{metric} of {row}{_of(part)}"
-    quantity = f"{claim.metric} of {claim.row}{_of(claim.part)}"
+    quantity, *others = [_side(*side) for side in claim.sides]
+    factor = "" if against.factor == 1 else f"{against.factor:g} x "
+    baseline = f"{factor}{others[0]}" if others else f"{against.constant:g}"
     if claim.comparison == "within":
         return f"{quantity}, within {claim.margin:g} of {baseline}"
     sign, plus = (">", "+") if claim.comparison == "greater" else ("<", "-")
@@ -196,14 +171,13 @@ def _asked(claim: Claim) -> str:
     return f"{quantity}, {sign} {baseline}{margin}"
 
 
-def _of(part: str | None) -> str:
-    return "" if part in (None, WHOLE) else f", {part}"
+def _side(row: str, metric: str, part: str | None) -> str:
+    return f"{metric} of {row}" if part in (None, WHOLE) else f"{metric} of {row}, {part}"
 
 
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
+def _mean(values: Collection[float]) -> float:
     return sum(values) / len(values)
 
 
-def _mean_of_means(seeds: Iterable[Values]) -> float:
-    return _mean(_mean(values.values()) for values in seeds)
+def _mean_of_means(seeds: Collection[Values]) -> float:
+    return _mean([_mean(values.values()) for values in seeds])

@@ -1,6 +1,7 @@
 """Make a table of a paper and check its claims: `python experiments/tables.py table=uncertainty`; `--help` explains."""
 
 import functools
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 MOST_SEEDS = 10_000
 PROGRAM = "python experiments/tables.py"
+QUOTES = "'\""
 
 
 def main() -> None:
     """The command line of `experiments/tables.py`."""
     from experiments.cli.command import run
-    from experiments.paper_table.typed import gathered
 
     typed = shlex.join([*PROGRAM.split(), *sys.argv[1:]])
     sys.argv[1:] = gathered(sys.argv[1:])
@@ -68,8 +69,44 @@ def _make(cfg: "DictConfig", name: str | None, work: Path, launcher: "DictConfig
     if not isinstance(cfg.run, Sequence) or isinstance(cfg.run, str):
         raise UserError(f"run is a list of overrides (or write run.data.root=FOLDER), got {cfg.run!r}.")
     output = Path(cfg.output or f"outputs/tables/{name}-{cfg.size}").absolute()
-    asked = TableRequest(
-        name, str(cfg.size), cfg.seeds, tuple(map(str, cfg.run)), Path(cfg.store.dir) if cfg.store.dir else None,
-        output, work, folders, cfg.dry_run, command,
-    )  # fmt: skip
+    store = [f"store.dir={quoted(str(Path(cfg.store.dir)))}"] if cfg.store.dir else []
+    further = (*map(str, cfg.run), *store)
+    asked = TableRequest(name, str(cfg.size), cfg.seeds, further, output, work, folders, cfg.dry_run, command)
     return make({str(key): value for key, value in content.items()}, asked, launcher)
+
+
+def gathered(arguments: Sequence[str]) -> list[str]:
+    """The arguments with all `run.KEY=VALUE` and the items of all `run=[KEY=VALUE,...]` in one list, quoted.
+
+    Hydra would take them for options of the table.
+    """
+    further, rest = [], []
+    for each in arguments:
+        if each.startswith("run.") and each != "run.":
+            further.append(each.removeprefix("run."))
+        elif each.startswith("run=[") and each.endswith("]"):
+            further += split_outside(each[len("run=[") : -1])
+        else:
+            rest.append(each)
+    if not further:
+        return list(arguments)
+    return [*rest, f"run=[{','.join(each if each[0] in QUOTES else quoted(each) for each in further)}]"]
+
+
+def split_outside(text: str) -> list[str]:
+    """The parts of `text` between commas that stand outside brackets and quotes; empty ones are left out."""
+    parts, depth, quote = [""], 0, ""
+    for character in text:
+        if character in QUOTES and quote in ("", character):
+            quote = "" if quote else character
+        depth += 0 if quote else (character in "[{(") - (character in ")}]")
+        if character == "," and depth == 0 and not quote:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
+
+
+def quoted(text: str) -> str:
+    """A value for Hydra's command line, whatever characters it has: backslashes escape before a quote only."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (m[2] and "\\'"), text) + "'"

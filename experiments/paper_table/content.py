@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from experiments.paper_table.claims import Finding
+from experiments.paper_table.claims import Finding, judge
 from experiments.paper_table.results import BySeed, Results
-from experiments.paper_table.specification import ReportedNumber, Specification, TableRow
+from experiments.paper_table.specification import Specification, TableRow
 from games.game import Game, Metric, metric_of
 from metrics.wording import of_fewer, plus_minus, rate, signed
 
@@ -35,7 +35,6 @@ class FinishedRow:
     """A row in one part of the game, with a number per column; `n` is its `seeds` and units in words."""
 
     row: TableRow
-    part: str
     seeds: int
     n: str
     numbers: tuple[Number, ...]
@@ -52,7 +51,7 @@ class Content:
     sections: Mapping[str, Sequence[FinishedRow]]  # by part
     labels: Mapping[str, str]  # of the parts
     findings: Sequence[Finding]
-    beside: Sequence[tuple[ReportedNumber, Metric, Number]]
+    elsewhere: Sequence[str]  # numbers, each beside ours, with its provenance
     problems: Sequence[str] = ()
 
     @property
@@ -61,9 +60,10 @@ class Content:
         axes = (axis.label for axis in self.specification.axes)
         return [*axes, "n", *(column.label for column in self.columns)]
 
-    def heading(self, part: str) -> str:
-        """What the section of a part is headed by."""
-        return self.specification.headings.get(part) or self.labels[part]
+    def lines(self) -> Iterator[tuple[str, list[list[str]]]]:
+        """Of every section its heading, and its rows as text."""
+        for part, rows in self.sections.items():
+            yield self.specification.headings.get(part) or self.labels[part], [self.cells(row) for row in rows]
 
     def cells(self, finished: FinishedRow) -> list[str]:
         """A row as text; a number that fewer seeds have than the row says so."""
@@ -83,36 +83,29 @@ class Content:
         paragraphs = [table.about.strip(), size, numbers, *table.notes, f"Source: {table.source}."]
         return [" ".join(text.split()) for text in paragraphs]
 
-    def elsewhere(self) -> list[str]:
-        """The numbers from elsewhere, each beside ours, with its provenance."""
-        return [
-            f"{', '.join(filter(None, (theirs.row, theirs.part, theirs.metric)))}: "
-            f"{cell(Number(theirs.value, math.nan, math.nan, 0, 0), metric)} ({theirs.provenance}); "
-            f"here {cell(ours, metric)}"
-            for theirs, metric, ours in self.beside
-        ]
+
+def content_of(
+    table: Specification, name: str, command: str, results: Results, game: Game, problems: Sequence[str]
+) -> Content:
+    """The finished table `name`: what was measured in its games, and what follows for its claims."""
+    columns = [column.shown(metric_of(game, column.metric)) for column in table.columns]
+    findings = judge(table.claims, results.complete, name, game)
+    made = sections(table, columns, results, game)
+    others = elsewhere(table, columns, results, game)
+    return Content(table, results.size, command, columns, made, results.labels, findings, others, problems)
 
 
-def sections(
-    rows: Sequence[TableRow], columns: Sequence[Metric], results: Results, game: Game
-) -> dict[str, list[FinishedRow]]:
+def sections(table: Specification, columns: list[Metric], results: Results, game: Game) -> dict[str, list[FinishedRow]]:
     """The finished rows by part of the game; a row without games stands in each part, and has no numbers."""
-    return {
-        part: [
-            finished(row, part, columns, results, game)
-            for row in rows
-            if part in results.parts(row.name) or not results.parts(row.name)
-        ]
-        for part in results.labels
-    }
-
-
-def finished(row: TableRow, part: str, columns: Sequence[Metric], results: Results, game: Game) -> FinishedRow:
-    """A row in a part, with a number for every column."""
-    numbers = tuple(number(results.present(row.name, column.name, part), column) for column in columns)
-    sizes = sorted(len(values) for values in results.present(row.name, game.headline, part).values())
-    units = "-".join(map(str, dict.fromkeys((sizes[0], sizes[-1])))) if sizes else ""
-    return FinishedRow(row, part, len(sizes), f"{len(sizes)} × {units}" if sizes else ABSENT, numbers)
+    found: dict[str, list[FinishedRow]] = {part: [] for part in results.labels}
+    for row in table.rows(results.size):
+        for part in results.parts(row.name) or found:
+            numbers = tuple(number(results.present(row.name, column.name, part), column) for column in columns)
+            sizes = sorted(len(values) for values in results.present(row.name, game.headline, part).values())
+            units = "-".join(map(str, dict.fromkeys((sizes[0], sizes[-1])))) if sizes else ""
+            n = f"{len(sizes)} × {units}" if sizes else ABSENT
+            found[part].append(FinishedRow(row, len(sizes), n, numbers))
+    return found
 
 
 def number(values: BySeed, metric: Metric) -> Number:
@@ -123,30 +116,27 @@ def number(values: BySeed, metric: Metric) -> Number:
     return Number(made.mean, low, high, len(groups), sum(map(len, groups)))
 
 
-def beside(
-    table: Specification, columns: Sequence[Metric], results: Results, game: Game
-) -> list[tuple[ReportedNumber, Metric, Number]]:
-    """The numbers from elsewhere whose rows are played, with the metric as it is shown, and ours."""
-    shown = {column.name: column for column in columns}
-    return [
-        (theirs, metric, number(results.present(theirs.row, theirs.metric, theirs.part), metric))
-        for theirs in table.beside
-        if theirs.row in results.games
-        for metric in [shown.get(theirs.metric) or metric_of(game, theirs.metric)]
-    ]
+def elsewhere(table: Specification, columns: Sequence[Metric], results: Results, game: Game) -> list[str]:
+    """The numbers from elsewhere whose rows are played, as the columns would show them, each beside ours."""
+    shown, said = {column.name: column for column in columns}, []
+    for theirs in table.beside:
+        if theirs.row in results.games:
+            metric = shown.get(theirs.metric) or metric_of(game, theirs.metric)
+            ours = cell(number(results.present(theirs.row, theirs.metric, theirs.part), metric), metric)
+            value = cell(Number(theirs.value, math.nan, math.nan, 0, 0), metric)
+            what = ", ".join(filter(None, (theirs.row, theirs.part, theirs.metric)))
+            said.append(f"{what}: {value} ({theirs.provenance}); here {ours}")
+    return said
 
 
 def cell(number: Number, metric: Metric) -> str:
     """A number as text: mean ± half of the interval's width, of a share the interval itself; `-` where undefined."""
     if math.isnan(number.mean):
         return ABSENT
-    interval = asdict(number)
+    interval, digits = asdict(number), metric.digits
     if number.low == number.high:
         interval["low"] = math.nan
-    if metric.scale == "share":
-        text = rate(interval, metric.digits)
-    else:
-        text = plus_minus(interval, metric.digits, metric.factor)
+    text = rate(interval, digits) if metric.scale == "share" else plus_minus(interval, digits, metric.factor)
     mean, *rest = text.split(" ", 1)
     return " ".join([mean.removeprefix("-") if float(mean) == 0 else mean, *rest])
 

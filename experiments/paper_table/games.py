@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,25 +14,22 @@ from experiments.paper_table.specification import Overrides, TableRow, merged
 from experiments.sweeps.cells import Cell, expand
 from storage.records import canonical_json
 
+Cells = Mapping[tuple[str, int], Cell]  # by row and seed
+Folders = Sequence[Path]
 
-def cells_of(
-    rows: Sequence[TableRow], seeds: Sequence[int], further: Sequence[str], folders: Sequence[Path] = ()
-) -> dict[tuple[str, int], Cell]:
-    """The cell of every row and seed; rows that resolve to the same configuration share theirs.
 
-    Args:
-        rows: the rows, with their overrides.
-        seeds: 0, 1, ...
-        further: overrides for every row, after its own.
-        folders: further folders to find options in.
+def cells_of(rows: Sequence[TableRow], seeds: Sequence[int], further: Sequence[str], folders: Folders = ()) -> Cells:
+    """The cell of every row and seed 0, 1, ...; rows that resolve to the same configuration share theirs.
+
+    `further` are overrides for every row, after its own, `folders` further folders to find options in.
 
     Raises:
         UserError: naming the row whose overrides do not fit conf/run.yaml.
     """
     complete = [dataclasses.replace(row, overrides=merged([*row.overrides, *further])) for row in rows]
     by_row: dict[str, list[Cell]] = {}
-    for key, alike in together(complete):
-        by_row |= _expanded(key, alike, len(seeds), folders)
+    for overrides, alike in together(complete):
+        by_row |= _expanded(overrides, alike, len(seeds), folders)
     found: dict[tuple[str, int], Cell] = {}
     known: dict[str, Cell] = {}
     for row in rows:
@@ -43,43 +40,42 @@ def cells_of(
     return found
 
 
-def together(rows: Sequence[TableRow]) -> Iterator[tuple[str, list[TableRow]]]:
-    """Rows that differ in the value of one key alone, with this key: Hydra, which is slow, composes them once."""
-    alike: dict[tuple[str, Overrides], list[TableRow]] = {}
+def together(rows: Sequence[TableRow]) -> Iterator[tuple[Overrides, list[TableRow]]]:
+    """Rows that differ in the value of one key alone, with overrides that sweep over it: Hydra is slow to compose."""
+    alike: dict[tuple[str, Overrides], list[tuple[str, TableRow]]] = {}  # by the key and all other overrides
     for row in rows:
         for text in row.overrides:
-            if "." in (key := text.partition("=")[0]):
-                alike.setdefault((key, tuple(t for t in row.overrides if t != text)), []).append(row)
+            key, _, value = text.partition("=")
+            if "." in key:
+                alike.setdefault((key, tuple(t for t in row.overrides if t != text)), []).append((value, row))
     left = {row.name: row for row in rows}
-    for (key, _), group in sorted(alike.items(), key=lambda item: -len(item[1])):
+    for (key, rest), found in sorted(alike.items(), key=lambda item: -len(item[1])):
+        values, group = zip(*found, strict=True)
         if len(group) > 1 and all(row.name in left for row in group):
             for row in group:
                 del left[row.name]
-            yield key, group
+            yield (*rest, f"{key}={','.join(values)}"), list(group)
     for row in left.values():
-        yield "", [row]
+        yield row.overrides, [row]
 
 
-def _expanded(key: str, rows: Sequence[TableRow], seeds: int, folders: Sequence[Path]) -> dict[str, list[Cell]]:
-    """The cells of rows that differ in the value of `key` alone, by row and then by seed."""
-    values = [text.partition("=")[2] for row in rows for text in row.overrides if text.startswith(f"{key}=")]
-    rest = [text for text in rows[0].overrides if not text.startswith(f"{key}=")]
-    cells: list[Cell] = []
+def _expanded(overrides: Overrides, rows: Sequence[TableRow], seeds: int, folders: Folders) -> dict[str, list[Cell]]:
+    """The cells of rows that go together, by row and then by seed."""
     if len(rows) > 1:
         with suppress(Exception):  # one by one, to say which of them it is
-            cells = expand([*rest, f"{key}={','.join(values)}", f"seed=range({seeds})"], CONF, "run", folders)
-    if len(rows) == 1 or len(cells) != seeds * len(rows):  # or some of them are the same game
-        return {row.name: _of_row(row, seeds, folders) for row in rows}
-    return {row.name: cells[i * seeds : (i + 1) * seeds] for i, row in enumerate(rows)}
+            cells = expand([*overrides, f"seed=range({seeds})"], CONF, "run", folders)
+            if len(cells) == seeds * len(rows):  # else some of them are the same game
+                return {row.name: cells[i * seeds : (i + 1) * seeds] for i, row in enumerate(rows)}
+    return {row.name: _of_row(row, seeds, folders) for row in rows}
 
 
-def _of_row(row: TableRow, seeds: int, folders: Sequence[Path]) -> list[Cell]:
+def _of_row(row: TableRow, seeds: int, folders: Folders) -> list[Cell]:
     from experiments.cli.explain import sentence
 
     try:
         cells = expand([*row.overrides, f"seed=range({seeds})"], CONF, "run", folders)
     except Exception as error:
-        text = sentence(error)
+        text = sentence(error, in_game=False)  # composing is before all games
         if text is None:
             raise
         raise UserError(f"row {row.name}: {text}") from error

@@ -19,12 +19,12 @@ HEADING = 12  # characters of a line of a heading
 # at most (a longtable by the next size, \tiny). More columns go into a table of their own.
 FULL, UPRIGHT, SIDEWAYS = 84, 112, 184
 CLAIMS = r"p{0.3\linewidth}lp{0.26\linewidth}rp{0.13\linewidth}"
-SPECIAL = {
+SPECIAL = str.maketrans({
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "≥": r"$\ge$",
     "≤": r"$\le$", "<": r"$<$", ">": r"$>$", "—": "---", "–": "--", "“": "``", "”": "''", "’": "'", "→": r"$\to$",
     "θ": r"$\theta$", "α": r"$\alpha$", "Δ": r"$\Delta$", "−": "$-$", "≈": r"$\approx$", "≠": r"$\ne$", "…": r"\dots{}",
-}  # fmt: skip
+})  # fmt: skip
 
 
 def latex(content: Content, name: str) -> str:
@@ -33,65 +33,59 @@ def latex(content: Content, name: str) -> str:
     Long ones are longtables; wide ones stand sideways, and what is wider goes into several, each with all rows. Numbers
     such as `-0.1 ± 0.2` are set in math mode, so that their sign is a minus; all other text is escaped.
     """
-    table = content.specification
-    count = sum(map(len, content.sections.values())) + len(content.sections)
-    limit = SIDEWAYS if count <= SHORT else UPRIGHT
+    table, headings, sections = content.specification, content.headings, list(content.lines())
+    rows = [row for _, lines in sections for row in lines]
+    widths = [max(map(len, [*_in_lines(text), *(row[i] for row in rows)])) for i, text in enumerate(headings)]
+    limit = SIDEWAYS if len(rows) + len(sections) <= SHORT else UPRIGHT
     parts = [f"% {content.command}\n% needs \\usepackage{{booktabs,longtable,graphicx}}\n"]
-    for number, columns in enumerate(_groups(content, limit), start=1):
+    for number, columns in enumerate(_groups(widths, len(table.axes) + 1, limit), start=1):
         said = f"{table.title}. {' '.join(content.footer())}" if number == 1 else f"{table.title} (continued)."
         label = f"tab:{name}" + (f"-{number}" if number > 1 else "")
         spec = "l" * len(table.axes) + "r" * (len(columns) - len(table.axes))
-        body = _body(content, columns)
-        headings = [content.headings[i] for i in columns]
-        parts.append(_tabular(spec, headings, body, (table.title, said, label), _width(content, columns)))
+        heads, body = [headings[i] for i in columns], _body(sections, columns)
+        parts.append(_tabular(spec, heads, body, (table.title, said, label), _width(widths, columns)))
     if content.findings:
-        rows = [_row(finding_cells(finding)) for finding in content.findings]
+        body = [_row(finding_cells(finding)) for finding in content.findings]
         title = f"Claims of the table on {table.title[:1].lower()}{table.title[1:]}"
         said = f"{title}; p-values after Holm's correction."
-        parts.append(_tabular(CLAIMS, FINDING_HEADINGS, rows, (title, said, f"tab:{name}-claims")))
+        parts.append(_tabular(CLAIMS, FINDING_HEADINGS, body, (title, said, f"tab:{name}-claims")))
     return parts[0] + "\n".join(parts[1:])
 
 
-def _groups(content: Content, limit: int) -> list[list[int]]:
-    """The columns of every part: the axes and n in each, and as many others as its lines hold, at least one."""
-    first = list(range(len(content.specification.axes) + 1))
-    groups = [list(first)]
-    for column in range(len(first), len(content.headings)):
-        if len(groups[-1]) > len(first) and _width(content, [*groups[-1], column]) > limit:
-            groups.append(list(first))
+def _groups(widths: Sequence[int], first: int, limit: int) -> list[list[int]]:
+    """The columns of every part: the `first` in each, and as many others as its lines hold, at least one."""
+    groups = [list(range(first))]
+    for column in range(first, len(widths)):
+        if len(groups[-1]) > first and _width(widths, [*groups[-1], column]) > limit:
+            groups.append(list(range(first)))
         groups[-1].append(column)
     return groups
 
 
-def _width(content: Content, columns: Sequence[int]) -> int:
+def _width(widths: Sequence[int], columns: Sequence[int]) -> int:
     """Characters of the longest line that these columns need, with the gaps between them."""
-    cells = [content.cells(line) for lines in content.sections.values() for line in lines]
-    heads = [max(map(len, wrap(text, HEADING, break_long_words=False)), default=0) for text in content.headings]
-    return sum(max([heads[i], *(len(row[i]) for row in cells)]) + 1 for i in columns) - 1
+    return sum(widths[i] + 1 for i in columns) - 1
 
 
-def _body(content: Content, columns: Sequence[int]) -> list[str]:
-    body = []
-    for i, (part, lines) in enumerate(content.sections.items()):
-        body += [r"\midrule"] * (i > 0)
-        body.append(rf"\multicolumn{{{len(columns)}}}{{@{{}}l}}{{\textit{{{escape(content.heading(part))}}}}} \\")
-        cells = map(content.cells, lines)
-        body += [_row([row[i] for i in columns]) for row in cells]
+def _body(sections: Sequence[tuple[str, list[list[str]]]], columns: Sequence[int]) -> list[str]:
+    body: list[str] = []
+    for heading, rows in sections:
+        body += [r"\midrule"] if body else []
+        body.append(rf"\multicolumn{{{len(columns)}}}{{@{{}}l}}{{\textit{{{escape(heading)}}}}} \\")
+        body += [_row([row[i] for i in columns]) for row in rows]
     return body
 
 
-def _tabular(
-    spec: str, headings: Sequence[str], body: Sequence[str], said: tuple[str, str, str], width: int = FULL
-) -> str:
+def _tabular(spec: str, heads: Sequence[str], body: list[str], said: tuple[str, str, str], width: int = FULL) -> str:
     """One float, or a longtable; `said` is its short title, its caption and its label."""
     long = len(body) > LONG
     begin, small = rf"{{@{{}}{spec}@{{}}}}", r"\tiny" if long and width > FULL else r"\scriptsize"
     small += r"\setlength{\tabcolsep}{2pt}"
-    top = [r"\toprule", " & ".join(map(_heading, headings)) + r" \\", r"\midrule"]
+    top = [r"\toprule", " & ".join(map(_heading, heads)) + r" \\", r"\midrule"]
     caption = rf"\caption[{{{escape(said[0])}}}]{{\footnotesize {escape(said[1])}}}\label{{{said[2]}}}"
     if long:
-        heads = [caption + r" \\", *top, r"\endfirsthead", *top, r"\endhead", r"\bottomrule", r"\endlastfoot"]
-        lines = ["{" + small, r"\begin{longtable}" + begin, *heads, *body, r"\end{longtable}", "}"]
+        lines = [caption + r" \\", *top, r"\endfirsthead", *top, r"\endhead", r"\bottomrule", r"\endlastfoot", *body]
+        lines = ["{" + small, r"\begin{longtable}" + begin, *lines, r"\end{longtable}", "}"]
         return "\n".join(lines) + "\n"
     fitted = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{"
     inner = [caption, small, fitted + r"\begin{tabular}" + begin, *top, *body, r"\bottomrule", r"\end{tabular}}"]
@@ -101,8 +95,12 @@ def _tabular(
 
 
 def _heading(text: str) -> str:
-    lines = [escape(line) for line in wrap(text, HEADING, break_long_words=False)]
+    lines = [escape(line) for line in _in_lines(text)]
     return r"\shortstack{" + r" \\ ".join(lines) + "}" if len(lines) > 1 else escape(text)
+
+
+def _in_lines(heading: str) -> list[str]:
+    return wrap(heading, HEADING, break_long_words=False) or [""]
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -117,4 +115,4 @@ def _cell(text: str) -> str:
 
 def escape(text: str) -> str:
     """Text that LaTeX sets as it is; line breaks become spaces."""
-    return "".join(SPECIAL.get(character, character) for character in " ".join(text.split()))
+    return " ".join(text.split()).translate(SPECIAL)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from experiments.paper_table.specification import Specification
-from experiments.sweeps.cells import Cell
 from games.game import Game, Values, metric_of
 
 if TYPE_CHECKING:
+    from experiments.paper_table.games import Cells
     from storage.store import Store
 
 BySeed = Mapping[int, Values]
+ByPart = Mapping[str, Mapping[str, Values]]  # and by metric
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Results:
     Games that could not be played are not there.
     """
 
-    games: Mapping[str, Mapping[int, Mapping[str, Mapping[str, Values]]]]
+    games: Mapping[str, Mapping[int, ByPart]]
     labels: Mapping[str, str]
     seeds: int
     size: str
@@ -54,27 +55,16 @@ class Results:
 
 
 def measure_all(
-    table: Specification,
-    cells: Mapping[tuple[str, int], Cell],
-    files: Mapping[str, Path],
-    store: Store,
-    size: str,
-    game: Game,
+    table: Specification, cells: Cells, files: Mapping[str, Path], store: Store, size: str, game: Game
 ) -> Results:
-    """Measure everything that columns, claims and numbers from elsewhere need in the games of a table.
+    """Measure everything that columns, claims and numbers from elsewhere need in the games of a table at a `size`.
 
-    Args:
-        table: says what is needed.
-        cells: the cell of every row and seed.
-        files: the record of every cell that can be played, by the cell's name.
-        store: where the records are.
-        size: the name of the size.
-        game: the game that the table is about.
+    `files` are the records in the `store` of the cells that can be played, by the cell's name.
     """
     needed = {game.headline, *(column.metric for column in table.columns), *(each.metric for each in table.beside)}
     needed |= {metric for claim in table.claims for _, metric, _ in claim.sides}
     metrics = [metric_of(game, name) for name in needed]
-    played: dict[str, Mapping[str, Mapping[str, Values]]] = {}
+    played: dict[str, ByPart] = {}
     labels: dict[str, str] = {}
     for name in dict.fromkeys(cell.name for cell in cells.values()):
         record = store.find_record(files[name]) if name in files else None
@@ -82,7 +72,7 @@ def measure_all(
             parts = game.parts(record)
             labels |= {part.name: part.label for part in parts}
             played[name] = {part.name: {metric.name: metric.values(part) for metric in metrics} for part in parts}
-    games: dict[str, dict[int, Any]] = {row: {} for row, _ in cells}
+    games: dict[str, dict[int, ByPart]] = {row: {} for row, _ in cells}
     for (row, seed), cell in cells.items():
         if cell.name in played:
             games[row][seed] = played[cell.name]

@@ -15,7 +15,6 @@ from games.game import Metric
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Overrides = tuple[str, ...]
-Side = tuple[str, str, str | None]  # row, metric, part (None: the only one of the row)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -120,8 +119,8 @@ class Claim:
             raise ValueError("a claim with the comparison within needs a margin above 0")
 
     @property
-    def sides(self) -> list[Side]:
-        """The row, metric and part of the quantity and, unless that is a constant, of the baseline."""
+    def sides(self) -> list[tuple[str, str, str | None]]:
+        """Row, metric and part (None: the only one) of the quantity and, unless that is a constant, of the baseline."""
         own, against = (self.row, self.metric, self.part), self.against
         if against.constant is not None:
             return [own]
@@ -144,9 +143,8 @@ class Specification:
     """A table: the rows are all combinations of the options of its axes, but those that `without` names (`a.*.b`).
 
     `headings` say what a part of the game (such as a direction) stands for, where it is not the usual. `overrides`
-    gives single rows more, by name.
-    The overrides of a row are those of the size, of its options in the order of the axes, and its own; a later one of a
-    key replaces an earlier one.
+    gives single rows more, by name. The overrides of a row are those of the size, of its options in the order of the
+    axes, and its own; a later one of a key replaces an earlier one.
     """
 
     title: str
@@ -164,32 +162,26 @@ class Specification:
 
     def rows(self, size: str) -> list[TableRow]:
         """The rows that this size plays, in the order of the table."""
-        found = []
-        for name, options in self._combined():
-            if self._is_left_out(name) or any(o.sizes is not None and size not in o.sizes for o in options):
-                continue
-            own = [text for option in options for text in (*option.overrides, *option.at.get(size, ()))]
-            split = ["data.split_seed=${seed}"] * self.sizes[size].split_by_seed
-            overrides = merged([*self.sizes[size].overrides, *split, *own, *self.overrides.get(name, ())])
-            found.append(TableRow(name, tuple(option.label for option in options), overrides))
+        of_size, combinations, found = self.sizes[size], self.combinations, []
+        split = ["data.split_seed=${seed}"] if of_size.split_by_seed else []
+        for name in self.row_names:
+            options = combinations[name]
+            if all(option.sizes is None or size in option.sizes for option in options):
+                own = [text for option in options for text in (*option.overrides, *option.at.get(size, ()))]
+                overrides = merged([*of_size.overrides, *split, *own, *self.overrides.get(name, ())])
+                found.append(TableRow(name, tuple(option.label for option in options), overrides))
         return found
 
     @property
     def row_names(self) -> list[str]:
         """The names of the rows of all sizes."""
-        return [name for name in self.combinations if not self._is_left_out(name)]
+        return [each for each in self.combinations if not any(fnmatchcase(each, pattern) for pattern in self.without)]
 
     @property
-    def combinations(self) -> list[str]:
-        """The names of all combinations of options."""
-        return [name for name, _ in self._combined()]
-
-    def _combined(self) -> list[tuple[str, tuple[Option, ...]]]:
+    def combinations(self) -> dict[str, tuple[Option, ...]]:
+        """All combinations of options, by name."""
         every = itertools.product(*(axis.options for axis in self.axes))
-        return [(".".join(option.name for option in options), options) for options in every]
-
-    def _is_left_out(self, name: str) -> bool:
-        return any(fnmatchcase(name, pattern) for pattern in self.without)
+        return {".".join(option.name for option in options): options for options in every}
 
 
 def merged(overrides: Iterable[str]) -> Overrides:

@@ -35,8 +35,7 @@ class Architecture:
 
     def __call__(self) -> nn.Module:
         """A fresh module, drawn from the global generators as they stand."""
-        module: nn.Module = build({**self.node, "_partial_": True}, "model")(**self.given)
-        return module
+        return build({**self.node, "_partial_": True}, "model")(**self.given)
 
 
 def architecture_of(node: Mapping[str, Any], data: Data) -> tuple[Architecture, nn.Module]:
@@ -51,11 +50,6 @@ def architecture_of(node: Mapping[str, Any], data: Data) -> tuple[Architecture, 
         found = Architecture(node, {name: value for name, value in given.items() if takes(node["_target_"], name)})
         _check_size(found)
         return _constructed(found, data)
-
-
-def is_ours(module: nn.Module) -> bool:
-    """Whether an architecture is one of the toolkit's own, which its tests have tried."""
-    return type(module).__module__.startswith(OURS)
 
 
 def _constructed(architecture: Architecture, data: Data) -> tuple[Architecture, nn.Module]:
@@ -86,16 +80,14 @@ def _constructed(architecture: Architecture, data: Data) -> tuple[Architecture, 
 
 def _check_options(node: Mapping[str, Any]) -> None:
     """Raise UserError for options that the constructor does not have, as `model._target_=...` may leave them."""
-    parameters = parameters_of(node["_target_"])
-    if parameters is None:
-        return
-    options = [name for name in parameters if name not in ("shape", "classes", "self")]
-    unknown = [str(name) for name in node if not str(name).startswith("_") and name not in parameters]
+    target = node["_target_"]
+    unknown = [name for name in map(str, node) if not name.startswith("_") and not takes(target, name)]
     if not unknown:
         return
+    options = [name for name in parameters_of(target) or () if name not in ("shape", "classes", "self")]
     known = f"its options are {', '.join(options)}" if options else "it has no options"
-    text = f"model: {node['_target_']} has no option {' and no option '.join(map(repr, unknown))}; {known}"
-    if node["_target_"].startswith(OURS):
+    text = f"model: {target} has no option {' and no option '.join(map(repr, unknown))}; {known}"
+    if target.startswith(OURS):
         raise UserError(f"{text}.")
     drop = " ".join(f"'~model.{name}'" for name in unknown)
     raise UserError(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
@@ -29,12 +30,6 @@ class Machine:
     device: str
     threads: int
 
-    def as_dict(self) -> dict[str, Any]:
-        """The machine and the version of torch, as they stand in a key."""
-        import torch
-
-        return {"torch": str(torch.__version__), "device": self.device, "threads": self.threads}
-
 
 @dataclass(frozen=True)
 class Keys:
@@ -48,27 +43,28 @@ class Keys:
     fingerprint: str
     machine: Machine
 
-    def trained(self, code: Sequence[str] = ()) -> dict[str, Any]:
-        """Of what is trained plainly, whatever the procedure (`games.game.Keys`)."""
-        return self._trained({}, *code)
+    def trained(self, code: Sequence[str] = (), learner: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Of what is trained plainly, whatever the procedure (`games.game.Keys`), or by a `learner`."""
+        import torch
+
+        parts = {part: self.config[part] for part in TRAINED} | ({} if learner is None else {"learner": learner})
+        machine = {"torch": str(torch.__version__), **asdict(self.machine)}
+        return {**parts, **_files(parts), "data": self.fingerprint, "code": self._code(parts, *code), **machine}
 
     def victim(self) -> dict[str, Any]:
         """Of a trained victim: what learns it, and no setting of forgetting."""
         node = self.config["unlearning"]
         place, settings = _learner(canonical_json(node))
         given = {name: node[name] for name in settings if name in node}  # their code and their files count too
-        key = self._trained({"learner": {"_target_": place, **given}}, *Setup.code)
+        key = self.trained(Setup.code, {"_target_": place, **given})
         return {**key, "learner": {"_target_": place, **settings}}
-
-    def _trained(self, learner: Mapping[str, Any], *modules: str) -> dict[str, Any]:
-        parts = {**{part: self.config[part] for part in TRAINED}, **learner}
-        code = self._code(parts, *modules)
-        return {**parts, **_files(parts), "data": self.fingerprint, "code": code, **self.machine.as_dict()}
 
     def of(self, *places: str, code: Sequence[str] = ()) -> dict[str, Any]:
         """Of what follows from a victim, its procedure, and the settings at `places` (`games.game.Keys`)."""
         parts = {place: _at(self.config, place) for place in dict.fromkeys(("unlearning", *places))}
-        built = {place: _inside(node) if place == "game" else node for place, node in parts.items()}
+        built = dict(parts)
+        if "game" in built:  # which code computes with its settings, a game says itself
+            built["game"] = {key: value for key, value in built["game"].items() if key != "_target_"}
         return {"victim": self.victim(), **parts, **_files(parts), "its code": self._code(built, *code)}
 
     def game(self) -> dict[str, Any]:
@@ -77,8 +73,9 @@ class Keys:
         return self.of(*GAME, code=tuple(played.code) or (played.__module__,))
 
     def _code(self, parts: Mapping[str, Any], *modules: str) -> str:
+        """The code version of every `_target_` in a configuration, and of the `modules` named beside it."""
         kept = self.config.get("store", {}).get("enabled", True)
-        return component_code(parts, *modules) if kept else "not kept"
+        return _code(tuple(sorted(set(targets(parts)))), modules) if kept else "not kept"
 
 
 @cache  # cells of a sweep ask again and again, and building takes milliseconds
@@ -94,25 +91,13 @@ def _at(config: Mapping[str, Any], place: str) -> Any:
     return node
 
 
-def _inside(game: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a game, and the components in them: which code computes with them, a game says itself."""
-    return {key: value for key, value in game.items() if key != "_target_"}
-
-
 def _files(parts: Mapping[str, Any]) -> dict[str, Any]:
     found = contents(parts)
     return {"files": found} if found else {}
 
 
-def component_code(parts: Mapping[str, Any], *modules: str) -> str:
-    """The code version of every `_target_` in a configuration, and of the `modules` named beside it."""
-    return _code(tuple(sorted(set(targets(parts)))), modules)
-
-
 @cache  # a process runs the code that it imported: later edits of the files do not change what it computes
 def _code(names: tuple[str, ...], modules: tuple[str, ...]) -> str:
-    import importlib
-
     return code_version(*(_located(name) for name in names), *(importlib.import_module(name) for name in modules))
 
 
@@ -130,9 +115,8 @@ def targets(node: Any) -> Iterator[str]:
     if isinstance(node, Mapping):
         if isinstance(node.get("_target_"), str):
             yield node["_target_"]
-        for value in node.values():
-            yield from targets(value)
-    elif isinstance(node, list | tuple):
+        node = list(node.values())
+    if isinstance(node, list | tuple):
         for value in node:
             yield from targets(value)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from data.errors import UserError
 from data.machine import peak_memory_mb, versions
 from data.naming import AUTOMATIC, KEY, named
-from data.paths import reason
 from experiments.cli.fitted import console
 from experiments.cli.folders import keep_other_game
 from experiments.cli.output import lasting
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 SCHEMA = 5
-Present = Callable[[Game, Mapping[str, Any]], None]
 
 
 def play(cfg: DictConfig) -> dict[str, Any]:
@@ -40,10 +38,8 @@ def play(cfg: DictConfig) -> dict[str, Any]:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    assert isinstance(config, dict)
+    config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     hydra = HydraConfig.get()
-    plain = named({str(k): v for k, v in config.items()}, hydra.runtime.choices, list(hydra.overrides.task))
     folder, unsaid = Path(hydra.runtime.output_dir), []
 
     def present(game: Game, result: Mapping[str, Any]) -> None:
@@ -51,7 +47,7 @@ def play(cfg: DictConfig) -> dict[str, Any]:
             show(game, result)
         unsaid.extend(failures)
 
-    result = play_config(plain, folder, present=present)
+    result = play_config(named(config, hydra.runtime.choices, hydra.overrides.task), folder, present=present)
     with lasting() as failures:
         print(f"Result and figures: {folder}")
     for error in (*unsaid, *failures)[:1]:
@@ -73,7 +69,7 @@ def show(game: Game, result: Mapping[str, Any]) -> None:
 
 def play_config(
     config: Mapping[str, Any], folder: Path, data: Data | None = None, non_blocking: frozenset[str] = frozenset(),
-    present: Present | None = None,
+    present: Callable[[Game, Mapping[str, Any]], None] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Play a resolved configuration and write `result.json` and figures into `folder`; returns the result.
 
@@ -91,13 +87,14 @@ def play_config(
     with track(tracking["mode"], tracking["project"], tracking["group"], config, folder) as tracker:
         setup = prepare(config, data, non_blocking)
         seeds = [config["seed"] + i for i in range(config["repetitions"])]
+        said = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}-{seeds[-1]}"
         games, served = zip(*(cached(setup, seed) for seed in seeds), strict=True)
         meta = {
             "date": datetime.now(UTC).isoformat(timespec="seconds"), "folder": str(folder), "served": list(served),
             "seconds": perf_counter() - began, "memory_mb": peak_memory_mb(),
         }  # fmt: skip
         result = {
-            "schema": SCHEMA, "title": f"{game.title(config)}, {_seeds(seeds)}", "config": config, "seeds": seeds,
+            "schema": SCHEMA, "title": f"{game.title(config)}, {said}", "config": config, "seeds": seeds,
             "versions": versions(), "threads": setup.threads, "device": str(setup.device), "games": list(games),
             "summary": game.summary(games), "score": game.score(games), "meta": meta,
         }  # fmt: skip
@@ -111,20 +108,9 @@ def play_config(
                 f"The result cannot be written in {folder} ({error.strerror}); what is in the store is kept: "
                 "make room, or choose another folder, and start the same command again."
             ) from error
-        figures = drawn(game, games, setup.data, folder) if config["figures"] else {}
+        figures = draw(game, games, setup.data, folder / "figures") if config["figures"] else {}
         tracker.log({"score": result["score"], "summary": result["summary"]}, figures)
     return result
-
-
-def drawn(game: Game, games: Sequence[Mapping[str, Any]], data: Data, folder: Path) -> Mapping[str, Path]:
-    """The figures of a result, drawn into `folder`; none, and a warning, where that fails: the game was played."""
-    try:
-        return draw(game, games, data, folder / "figures")
-    except Exception as error:
-        named = f"{type(error).__name__}: {reason(error)}"
-        log.warning("The figures could not be drawn (%s); the result is complete, and needs none.", named)
-        log.debug("", exc_info=True)
-        return {}
 
 
 def cached(setup: Setup[Any], seed: int) -> tuple[dict[str, Any], bool]:
@@ -145,7 +131,3 @@ def record_of(setup: Setup[Any], seed: int) -> dict[str, Any]:
         AUTOMATIC: setup.config.get(AUTOMATIC, []), "versions": versions(), "device": str(setup.device),
         "threads": setup.threads, "seed": seed, **significant(setup.game.play(setup, seed)),
     }  # fmt: skip
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}-{seeds[-1]}"

@@ -14,11 +14,10 @@ from data.errors import UserError
 from data.machine import MOST_THREADS
 from experiments.cli.explain import validation
 
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Threads = Annotated[int, Strict(), Field(ge=1), at_most(MOST_THREADS, "no machine has more cores")]
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Settings:
     """The settings of every game that conf/run.yaml has without a group."""
 

@@ -15,7 +15,7 @@ from experiments.cli.build import load_target
 from experiments.cli.options import option_files, written
 from experiments.cli.roles import component, game_of
 from experiments.play import identity
-from experiments.play.architecture import architecture_of, is_ours
+from experiments.play.architecture import OURS, architecture_of
 from experiments.play.settings import settings_from
 from games.game import Game, Setup
 from models.trial import try_out
@@ -36,13 +36,10 @@ def resolved(config: Mapping[str, Any]) -> tuple[Game, dict[str, Any]]:
 def prepare(
     config: Mapping[str, Any], data: Data | None = None, non_blocking: frozenset[str] = frozenset()
 ) -> Setup[Any]:
-    """Build and check every part, load the data, train nothing.
+    """Build and check every part of a resolved configuration, load the data, train nothing.
 
-    Args:
-        config: a resolved configuration.
-        data: the data set of `config`, where the caller has loaded it already.
-        non_blocking: kinds of artifacts that are not awaited while another process computes them; those that the game
-            calls slow join them, where there are any.
+    `data` is the data set of `config`, where the caller has loaded it already; `non_blocking` are kinds of artifacts
+    that are not awaited while another process computes them: where there are any, those that the game calls slow join.
 
     Raises UserError for bad values, parts that do not fit each other, and missing or damaged data.
     """
@@ -52,13 +49,14 @@ def prepare(
     procedure, training = component(config["unlearning"], "unlearning"), component(config["training"], "training")
     device, threads = use_device(settings.device), use_threads(settings.threads)
     be_deterministic(device)
-    elsewhere = non_blocking | game.slow if non_blocking else non_blocking
-    store = replace(store_of(config), non_blocking=elsewhere, keeps=bool(non_blocking))
+    store = store_of(config)
+    if non_blocking:
+        store = replace(store, non_blocking=non_blocking | game.slow, keeps=True)
     store.check()
     data = load(config) if data is None else data
     factory, module = architecture_of(config["model"], data)
     moved = data.to(device)
-    if not is_ours(module):
+    if not type(module).__module__.startswith(OURS):  # the tests have tried ours
         derivatives = game.differentiates(attack, procedure, defense)
         behaves = try_out(factory, moved.train, len(data.classes), derivatives)
         if procedure.irreproducible and behaves.changes_input:
@@ -69,9 +67,7 @@ def prepare(
             )
     task = Task(moved.train, factory, training)
     keys = identity.Keys(config, identity.fingerprint(data), identity.Machine(device.type, threads))
-    setup = Setup(
-        config, game, moved, task, procedure, attack, defense, settings.judge, device, threads, store, keys
-    )  # fmt: skip
+    setup = Setup(config, game, moved, task, procedure, attack, defense, settings.judge, device, threads, store, keys)
     game.check(setup)
     procedure.architecture(task)  # a committee that the records do not suffice for says so here
     return setup
@@ -92,23 +88,16 @@ def load(config: Mapping[str, Any]) -> Data:
 
 
 def check_pairing(game: Game, config: Mapping[str, Any]) -> None:
-    """Attack and defense must play the game; what names no game fits every one.
-
-    Raises UserError with what fits.
-    """
+    """Raise UserError, with what fits, for an attack or a defense of another game; without one they fit every game."""
     for place in ("attack", "defense"):
         plays = _plays(config[place])
         if plays not in ("any", game.name):
-            fits = " or ".join(fitting(place, game.name))
+            options = option_files(place).items()  # ours and those of plug-ins
+            fits = [name for name, path in options if _plays(written(path)) in ("any", game.name)]
             raise UserError(
                 f"{place}={option(config, place)} plays the {plays} game, and this is the {game.name} game; choose "
-                f"one of its own: {place}={fits}."
+                f"one of its own: {place}={' or '.join(fits)}."
             )
-
-
-def fitting(place: str, game: str) -> list[str]:
-    """The options of a group that fit a game, ours and those of plug-ins."""
-    return [name for name, path in option_files(place).items() if _plays(written(path)) in ("any", game)]
 
 
 def _plays(node: Any) -> str:

@@ -5,10 +5,10 @@ import netrc
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, get_args
 from urllib.parse import urlparse
 
 from data.errors import UserError
@@ -16,7 +16,7 @@ from data.paths import reason
 from storage.records import jsonable
 
 PATIENCE = 5.0  # seconds to wait for the tracking server's first answer
-MODES = ("disabled", "offline", "online")
+Mode = Literal["disabled", "offline", "online"]
 FORBIDDEN = "/\\#?%:"  # in the name of a project
 LONGEST = 128  # characters of a name
 log = logging.getLogger(__name__)
@@ -42,58 +42,37 @@ class Tracker:
 
 
 @contextmanager
-def track(mode: str, project: str, group: str | None, config: Mapping[str, Any], folder: Path) -> Iterator[Tracker]:
+def track(mode: Mode, project: str, group: str | None, config: Mapping[str, Any], folder: Path) -> Iterator[Tracker]:
     """A `Tracker` for the duration of a game; the run is closed as failed when the game raises.
 
-    Once the game has begun, an error of wandb is a warning: the record is the game's own.
-
-    Args:
-        mode: `disabled` (wandb is not even imported), `offline` (files under `folder/wandb`, for `wandb sync`, and
-            nothing asked of any network) or `online`.
-        project: the name of the project.
-        group: the name under which runs are grouped, or None.
-        config: the resolved configuration, recorded from the start.
-        folder: the run's folder.
-
-    Raises:
-        UserError: for another mode, a name that wandb refuses, and at once for `online` without an API key.
+    In the mode `disabled` wandb is not even imported; `offline` writes files under `folder/wandb`, for `wandb sync`,
+    and asks nothing of any network. The resolved `config` is recorded from the start. Once the game has begun, an error
+    of wandb is a warning: the record is the game's own. Before that, and as `check_tracking` does, raises UserError.
     """
     check_tracking(mode, project, group)
     if mode == "disabled":
         yield Tracker()
         return
     with _silence() if mode == "offline" else nullcontext():
-        run = _begin(mode, project, group, config, folder)
+        try:
+            import wandb
+
+            folder.mkdir(parents=True, exist_ok=True)  # wandb would otherwise write to a temporary folder elsewhere
+            settings = wandb.Settings(console="off", silent=True)
+            run = wandb.init(
+                mode=mode, project=project, group=group, config=jsonable(config), dir=str(folder), settings=settings
+            )
+        except Exception as error:  # its own errors, those of its service, and of what its environment variables say
+            raise UserError(
+                f"Weights & Biases cannot begin a run ({reason(error)}); mend that, or use wandb.mode=disabled."
+            ) from error
+        code = 1
         try:
             yield Tracker(run)
-        except BaseException:
-            _ended(run, 1)
-            raise
-        _ended(run, 0)
-
-
-def _begin(mode: str, project: str, group: str | None, config: Mapping[str, Any], folder: Path) -> Any:
-    try:
-        import wandb
-
-        folder.mkdir(parents=True, exist_ok=True)  # wandb would otherwise write to a temporary folder elsewhere
-        return wandb.init(
-            mode=cast(Literal["offline", "online"], mode),
-            project=project,
-            group=group,
-            config=jsonable(config),
-            dir=str(folder),
-            settings=wandb.Settings(console="off", silent=True),
-        )
-    except Exception as error:  # its own errors, those of its service, and of what its environment variables say
-        raise UserError(
-            f"Weights & Biases cannot begin a run ({reason(error)}); mend that, or use wandb.mode=disabled."
-        ) from error
-
-
-def _ended(run: Any, code: int) -> None:
-    with _warning():
-        run.finish(exit_code=code)
+            code = 0
+        finally:
+            with _warning():
+                run.finish(exit_code=code)
 
 
 @contextmanager
@@ -101,43 +80,40 @@ def _warning() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        log.warning(
-            "Weights & Biases has failed (%s: %s); the result is complete.", type(error).__name__, reason(error)
-        )
+        failed = "Weights & Biases has failed (%s: %s); the result is complete."
+        log.warning(failed, type(error).__name__, reason(error))
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
     """Tell wandb in its environment, too, that it is offline: what it says about itself is not sent either."""
     said = {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false"}
-    before = {name: os.environ.get(name) for name in said}
+    before = {name: os.environ[name] for name in said if name in os.environ}
     os.environ.update(said)
     try:
         yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+        for name in said:
+            del os.environ[name]
+        os.environ.update(before)
 
 
-def check_tracking(mode: str, project: str, group: str | None) -> None:
+def check_tracking(mode: Mode, project: str, group: str | None) -> None:
     """Make sure, before any work, that runs can be tracked in this mode under these names.
 
-    Raises:
-        UserError: for a mode that does not exist, a name that wandb does not take, and for `online` without an API key
-            or without a network, where wandb itself would try for minutes.
+    Raises UserError for a mode that does not exist, a name that wandb does not take, and for `online` without an API
+    key or without a network, where wandb itself would try for minutes.
     """
-    if mode not in MODES:
+    if mode not in get_args(Mode):
         raise UserError(f"wandb.mode={mode} is not known; use wandb.mode=disabled, offline or online.")
     _check_name("project", project, FORBIDDEN)
     if group is not None:
         _check_name("group", group, "")
     if mode != "online":
         return
-    if not _has_key():
-        raise UserError("wandb.mode=online needs an API key: run `wandb login`, or use wandb.mode=offline.")
     address = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    if not _has_key(address.hostname or ""):
+        raise UserError("wandb.mode=online needs an API key: run `wandb login`, or use wandb.mode=offline.")
     port = address.port or (80 if address.scheme == "http" else 443)
     try:
         socket.create_connection((address.hostname or "", port), timeout=PATIENCE).close()
@@ -161,17 +137,14 @@ def _check_name(key: str, name: str, forbidden: str) -> None:
         )
 
 
-def _has_key() -> bool:
+def _has_key(host: str) -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     files = [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]
     for file in files:
-        try:
+        with suppress(OSError, netrc.NetrcParseError):
             if netrc.netrc(os.path.expanduser(file)).authenticators(host):
                 return True
-        except (OSError, netrc.NetrcParseError):
-            continue
     return False
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,9 @@ def read_tables(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
                 raise ValueError("it has changed, or an older version made it; make it again")
             _table(content)  # whatever its check sum says, it need not be a table
             found.append(content)
-        except OSError as error:
-            warnings.append(f"The table {path} was left out: it cannot be read ({error.strerror}).")
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            warnings.append(f"The table {path} was left out: it cannot be read ({error}).")
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            warnings.append(f"The table {path} was left out: it cannot be read ({why}).")
     return found, warnings
 
 
@@ -44,35 +44,20 @@ def _table(content: Mapping[str, Any]) -> dict[str, Any]:
     claims = [each for each in content.get("claims") or [] if isinstance(each, Mapping)]
     verdicts = [str(each.get("verdict", UNDECIDED)) for each in claims]
     facts += [f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts)]
-    reach = _reach(claims)
-    text = str(content.get("markdown") or "")
+    shown = [_claim(each) for each in claims]
+    bounds = [(each["unit"], abs(each[end] or 0.0)) for each in shown for end in ("effect", "low", "high")]
+    text = str(content.get("markdown") or "").partition("\n## Claims\n")[0]  # they are shown in the page's own way
     return {
         "title": str(content.get("title") or content.get("name") or "Table"), "facts": ", ".join(facts),
-        "claims": [_claim(each, reach[str(each.get("unit"))]) for each in claims],
+        "claims": shown, "reach": dict(sorted(bounds)),  # per unit the largest: its intervals are drawn to one scale
         "tests": list(dict.fromkeys(str(each["test"]) for each in claims if each.get("test"))),
         "source": str(content.get("source") or ""), "command": str(content.get("command") or ""),
-        "html": html_of(_without_claims(text)),
+        "html": html_of(re.sub(r"\A# .*", "", text)),
     }  # fmt: skip
 
 
-def _without_claims(text: str) -> str:
-    """The Markdown of a table up to its claims, which the page shows in its own way, and without its title."""
-    lines = text.partition("\n## Claims\n")[0].splitlines()
-    return "\n".join(lines[1:] if lines and lines[0].startswith("# ") else lines)
-
-
-def _reach(claims: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Per unit the largest absolute bound, so that the intervals of one unit are drawn to one scale."""
-    reach: dict[str, float] = {}
-    for claim in claims:
-        bounds = [abs(as_float(claim.get(key)) or 0.0) for key in ("effect", "low", "high")]
-        unit = str(claim.get("unit"))
-        reach[unit] = max(reach.get(unit, 0.0), *bounds)
-    return reach
-
-
-def _claim(claim: Mapping[str, Any], reach: float) -> dict[str, Any]:
-    """What the template shows of a claim, and where its whisker is drawn: 80 is zero, 72 the reach."""
+def _claim(claim: Mapping[str, Any]) -> dict[str, Any]:
+    """What the template shows of a claim."""
     verdict = str(claim.get("verdict", UNDECIDED))
     sign, style = VERDICTS.get(verdict, ("·", "open"))
     low, effect, high = (as_float(claim.get(key)) for key in ("low", "effect", "high"))
@@ -89,5 +74,5 @@ def _claim(claim: Mapping[str, Any], reach: float) -> dict[str, Any]:
     return {
         "sign": sign, "style": style, "verdict": verdict, "text": str(claim.get("text") or claim.get("id") or "Claim"),
         "low": low, "effect": effect, "high": high, "unit": str(claim.get("unit") or ""), "facts": facts,
-        "detail": str(claim.get("detail") or ""), "reach": reach,
+        "detail": str(claim.get("detail") or ""),
     }  # fmt: skip

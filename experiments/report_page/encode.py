@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -20,17 +21,15 @@ if TYPE_CHECKING:
 Overrides = Callable[[str], Sequence[str]]
 
 
-def cells(played: Sequence[Pooled], overrides: Overrides, most: int) -> dict[str, Any]:
+def cells(played: Sequence[Pooled], every: DataFrame, overrides: Overrides, most: int) -> dict[str, Any]:
     """The first `most` cells: their names, seeds and commands; and per game the numbers of their rows.
 
-    `command` plays every seed of a cell, `one` ends where a single seed is to be typed.
+    `every` has the rows of all games. `command` plays every seed of a cell, `one` ends where one seed is to be typed.
     """
-    import pandas as pd
-
-    kept = pd.concat([each.games[each.games["cell"] < most] for each in played])
+    kept = every[every["cell"] < most]
     first = kept.drop_duplicates("cell").set_index("cell")
     games = kept.drop_duplicates("digest").sort_values("seed", kind="stable").groupby("cell", sort=True)
-    seeds = [sorted({int(seed) for seed in each}) for each in games["seed"].agg(list)]
+    seeds = [each.tolist() for each in games["seed"].unique()]
     words = [list(overrides(str(path))) for path in games["path"].first()]
     return {
         "labels": {**{name: _words(first[name]) for name in SETTINGS}, "overrides": words,
@@ -40,26 +39,20 @@ def cells(played: Sequence[Pooled], overrides: Overrides, most: int) -> dict[str
     }  # fmt: skip
 
 
-def games(played: Sequence[Pooled], folder: Path, cells: int, most: int) -> dict[str, Any]:
+def games(played: Sequence[Pooled], every: DataFrame, folder: Path, cells: int, most: int) -> dict[str, Any]:
     """Per game the rows of the first `most` games of the first `cells` cells; and the paths of their records.
 
-    The paths are as seen from `folder`.
+    `every` has the rows of all games. The paths are as seen from `folder`.
     """
-    import pandas as pd
-
-    every = pd.concat([each.games for each in played])
-    digests = every.loc[every["cell"] < cells, "digest"].drop_duplicates()[:most]
-    number = {digest: i for i, digest in enumerate(digests)}
-    tables = [each.games[each.games["digest"].isin(number)] for each in played]
-    paths = [link(str(path), folder) for table in tables for path in table.drop_duplicates("digest")["path"]]
+    kept = every[every["cell"] < cells].drop_duplicates("digest")[:most]
+    number = {digest: i for i, digest in enumerate(kept["digest"])}
+    paths = [link(str(path), folder) for path in kept["path"]]
     prefix = os.path.commonprefix(paths)  # noqa: RUF071 (by character: it is only to save room)
-    return {
-        "paths": {"prefix": prefix, "rest": [path[len(prefix) :] for path in paths]},
-        "rows": [
-            _rows(each, table.assign(record=table["digest"].map(number)), ["record", "seed"])
-            for each, table in zip(played, tables, strict=True)
-        ],
-    }
+    rows = []
+    for each in played:
+        table = each.games[each.games["digest"].isin(number)]
+        rows.append(_rows(each, table.assign(record=table["digest"].map(number)), ["record", "seed"]))
+    return {"paths": {"prefix": prefix, "rest": [path.removeprefix(prefix) for path in paths]}, "rows": rows}
 
 
 def link(path: str, folder: Path) -> str:
@@ -87,10 +80,8 @@ def _rows(pooled: Pooled, table: DataFrame, plain: Sequence[str], ends: Sequence
 def _numbers(values: Series[float], plain: bool) -> list[float | int | None]:
     """Rounded to what can be read, whole numbers without a point, None where there is none."""
     rounded = values.round(5 if plain else 3)
-    present = rounded.dropna()
-    if len(present) and (present == present.round()).all():
-        return [None if x != x else int(x) for x in rounded.tolist()]
-    return [None if x != x else x for x in rounded.tolist()]
+    whole = (rounded.dropna() % 1 == 0).all()
+    return [None if x != x else int(x) if whole else x for x in rounded.tolist()]
 
 
 def _words(values: Series[Any]) -> dict[str, list[Any]]:
@@ -101,13 +92,8 @@ def _words(values: Series[Any]) -> dict[str, list[Any]]:
 
 def ranges(seeds: Sequence[int]) -> str:
     """`0-4, 7` for sorted whole numbers."""
-    parts: list[list[int]] = []
-    for seed in seeds:
-        if parts and seed == parts[-1][1] + 1:
-            parts[-1][1] = seed
-        else:
-            parts.append([seed, seed])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+    runs = [[seed for _, seed in run] for _, run in groupby(enumerate(seeds), lambda pair: pair[1] - pair[0])]
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def filled(make: Callable[[int], str], total: int, room: int) -> tuple[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from experiments.report_page.pool import Pooled, behind_defense, codes, intervals, newest_per_seed, settings
+from experiments.report_page.pool import DEFENDED, Pooled, intervals, newest_per_seed, settings
 from games.game import Metric, headline
 
 if TYPE_CHECKING:
@@ -21,34 +21,31 @@ def heatmap(pooled: Pooled) -> dict[str, Any]:
     they hold that, and the panels without a defense hold the headline of all games: the same attack played against
     several defenses has the same one before them, so it counts once.
     """
-    games, alone = pooled.games, headline(pooled.game)
-    behind = behind_defense(pooled.game)
+    game, games = pooled.game, pooled.games
+    alone = headline(game)
+    behind = next((metric for metric in game.metrics() if metric.name == f"{game.headline}{DEFENDED}"), None)
     if behind is None:
         once = newest_per_seed(games[games["undefended"]], ["cell", "part"])
     else:
-        once = newest_per_seed(games.assign(before=codes(games, settings(games, "defense"))), ["before", "part"])
+        once = newest_per_seed(games, [*settings(games, "defense"), "part"])
     defended = newest_per_seed(games[~games["undefended"]], ["cell", "part"])
-    data, attacks, procedures = (_names(games, name) for name in ("data", *AXES))
-    choices: list[tuple[str | None, DataFrame, Metric]] = [(None, once, alone)] if len(once) else []
-    for name in _names(defended, "defense"):
-        choices.append((name, defended[defended["defense"] == name], behind or alone))
+    data, attacks, procedures = (sorted(games[name].unique().tolist()) for name in ("data", *AXES))
+    several = data if len(data) > 1 else []
+    choices = [(None, once, alone)] if len(once) else []
+    choices += [(name, mine, behind or alone) for name, mine in defended.groupby("defense")]
     parts = {str(part): ", ".join(dict.fromkeys(mine)) for part, mine in games.groupby("part")["heading"]}
     panels = [
-        {"part": part, "data": name, "defense": defense, "cells": _cells(mine[chosen], metric, attacks, procedures)}
+        {"part": part, "data": name, "defense": defense,
+         "cells": _cells(mine[(mine["part"] == part) & mine["data"].isin(sets)], metric, attacks, procedures)}
         for part in parts
-        for name in ([EVERY, *data] if len(data) > 1 else [EVERY])
+        for name, sets in [(EVERY, data), *((each, [each]) for each in several)]
         for defense, mine, metric in choices
-        for chosen in [(mine["part"] == part) & ((mine["data"] == name) | (name == EVERY))]
-    ]
+    ]  # fmt: skip
     return {
-        "attacks": attacks, "procedures": procedures, "data": data if len(data) > 1 else [],
+        "attacks": attacks, "procedures": procedures, "data": several,
         "defenses": [name for name, _, _ in choices if name is not None], "parts": parts, "panels": panels,
         "label": alone.label, "digits": alone.digits,
     }  # fmt: skip
-
-
-def _names(games: DataFrame, column: str) -> list[str]:
-    return sorted(games[column].unique().tolist())
 
 
 def _cells(games: DataFrame, metric: Metric, attacks: list[str], procedures: list[str]) -> list[dict[str, Any]]:

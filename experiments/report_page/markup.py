@@ -22,7 +22,7 @@ def rendered(template: str, **values: Any) -> str:
     """A template of this package; it escapes every value that it does not call safe."""
     reader = FileSystemLoader(FOLDER)
     made = Environment(loader=reader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {"number": number, "count": count}
+    made.filters |= {"number": number, "count": count, "asset": asset, "inline_hash": inline_hash}
     return made.get_template(template).render(values)
 
 

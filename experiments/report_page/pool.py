@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from data.errors import UserError
 from experiments.listing.row import GROUPS, TRIALS, contributed
 from experiments.report_page.columns import in_report
-from games.game import Game, Metric, headline
+from games.game import Game, Metric
 
 if TYPE_CHECKING:
-    from numpy import ndarray
     from pandas import DataFrame, Series
 
 NOT_SETTINGS = ("store.", "wandb.", "hydra.")
@@ -47,7 +46,7 @@ def pool(frame: DataFrame, games: Mapping[str, Game]) -> list[Pooled]:
     if unknown:
         raise UserError(f"The game {min(unknown)} is not known here; name the folder that has it with --config-dir.")
     named = _named(frame, [metric for name in set(frame["game"]) for metric in _read(games[name])])
-    named = named.assign(played=frame["game"], cell=codes(named, settings(named)))
+    named = named.assign(cell=named.groupby(settings(named), dropna=False, sort=False).ngroup())
     named = named.sort_values([*ORDER, "cell", "seed", "part"], kind="stable")
     named = named.assign(cell=named["cell"].factorize()[0]).reset_index(drop=True)
     return [_of_game(games[str(name)], mine) for name, mine in named.groupby("played", sort=False)]
@@ -57,29 +56,21 @@ def _of_game(game: Game, games: DataFrame) -> Pooled:
     keys = ["cell", "part"]
     newest = newest_per_seed(games, keys)
     grouped = newest.groupby(keys, sort=False)
-    rows = grouped[ORDER].first()
-    rows["n"] = grouped.size()
+    rows = grouped.size().to_frame("n")
     for metric in in_report(game):
-        found = intervals(newest, metric, keys).reindex(rows.index)
-        for end, values in (("", "mean"), ("_low", "low"), ("_high", "high")):
-            rows[f"{metric.name}{end}"] = found[values]
+        rows[[metric.name, f"{metric.name}_low", f"{metric.name}_high"]] = intervals(newest, metric, keys)
         rows[f"{metric.name}_n"] = grouped[metric.name].count()
     return Pooled(game, games, rows.reset_index(), games["digest"].nunique() - newest["digest"].nunique())
 
 
-def behind_defense(game: Game) -> Metric | None:
-    """The metric `HEADLINE_defended`; None where the game has none."""
-    return next((metric for metric in game.metrics() if metric.name == f"{game.headline}{DEFENDED}"), None)
-
-
 def _read(game: Game) -> list[Metric]:
-    """The metrics of a game that the page reads."""
-    behind = behind_defense(game)
-    return [*in_report(game), headline(game), *([behind] if behind else [])]
+    """The metrics of a game that the page reads: those of its report and of its heat map."""
+    heat = (game.headline, f"{game.headline}{DEFENDED}")
+    return [metric for metric in game.metrics() if "report" in metric.shown or metric.name in heat]
 
 
 def _named(frame: DataFrame, metrics: Sequence[Metric]) -> DataFrame:
-    """The frame with numbers as numbers, `undefended`, and with readable names in the columns of the groups.
+    """The frame with numbers as numbers, `played`, `undefended`, and readable names in the columns of the groups.
 
     A name carries the settings in which the games of that name differ, as in `uncertainty (budget=5)`, so that games
     with different settings are never averaged as one.
@@ -87,7 +78,7 @@ def _named(frame: DataFrame, metrics: Sequence[Metric]) -> DataFrame:
     import numpy as np
     import pandas as pd
 
-    made: dict[str, Any] = {"undefended": frame["defense"].astype(str) == NO_DEFENSE}
+    made: dict[str, Any] = {"played": frame["game"], "undefended": frame["defense"].astype(str) == NO_DEFENSE}
     for metric in metrics:
         values = frame.get(metric.name, pd.Series(nan, index=frame.index))
         made[metric.name] = pd.to_numeric(values, errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
@@ -100,14 +91,13 @@ def _qualified(names: Series[str], games: DataFrame, group: str) -> Series[str]:
     columns = [name for name in games.columns if name.startswith(f"{group}.")]
     found = names.copy()
     for name, rows in games.groupby(names, sort=False):
-        texts = {column: rows[column].map(_written) for column in columns}
+        texts = rows[columns].map(_written)
         differing = [column for column in columns if texts[column].nunique() > 1]
-        parts = [each.rpartition(".")[0] for each in differing if each.endswith("._target_") and each.count(".") > 1]
-        differing = [  # of another component, say another functional, its name says enough
-            each for each in differing
-            if each.endswith("._target_") or not any(each.startswith(f"{part}.") for part in parts)
-        ]  # fmt: skip
-        said = [f"{each.removeprefix(f'{group}.').removesuffix('._target_')}=" + texts[each] for each in differing]
+        targets = [each for each in differing if each.endswith("._target_")]
+        # of another component, say another functional, its name says enough
+        enough = tuple(each.removesuffix("_target_") for each in targets if each.count(".") > 1)
+        telling = [each for each in differing if each in targets or not each.startswith(enough)]
+        said = [f"{each.removeprefix(f'{group}.').removesuffix('._target_')}=" + texts[each] for each in telling]
         if said:
             found[rows.index] = f"{name} (" + said[0].str.cat(said[1:], sep=", ") + ")"
     return found
@@ -115,27 +105,15 @@ def _qualified(names: Series[str], games: DataFrame, group: str) -> Series[str]:
 
 def _written(value: Any) -> str:
     """A setting in few words: of a component's path the class, and null for what is not set."""
-    missing = value is None or (isinstance(value, float) and value != value)
-    return "null" if missing else str(value).rpartition(".")[2] if str(value).count(".") > 1 else str(value)
+    if value is None or value != value:
+        return "null"
+    return str(value).rpartition(".")[2] if str(value).count(".") > 1 else str(value)
 
 
 def settings(games: DataFrame, without: str = "") -> list[str]:
     """The columns that make a cell; those of the group `without` are left out."""
     dotted = [name for name in games.columns if "." in name and not name.startswith(NOT_SETTINGS)]
     return [name for name in (*GROUPS, *dotted) if name.partition(".")[0] != without]
-
-
-def codes(games: DataFrame, columns: Sequence[str]) -> ndarray[Any, Any]:
-    """A number per row, the same for rows that agree in all `columns`, counted in the order of appearance."""
-    import numpy as np
-    import pandas as pd
-
-    combined = np.zeros(len(games), dtype=np.int64)
-    for name in columns:
-        own, _ = pd.factorize(games[name], use_na_sentinel=False)
-        if own.any():
-            combined, _ = pd.factorize(combined * (int(own.max()) + 1) + own)
-    return combined
 
 
 def newest_per_seed(games: DataFrame, keys: Sequence[str]) -> DataFrame:
@@ -152,11 +130,9 @@ def intervals(games: DataFrame, metric: Metric, by: Sequence[str]) -> DataFrame:
     import pandas as pd
 
     finite = games[games[metric.name].notna()]
-    read = [name for name in (metric.name, f"{metric.name}{TRIALS}") if name in finite.columns]
-    values = pd.Series(
-        [contributed(row, metric) for row in finite[read].to_dict("records")], index=finite.index, dtype=object
-    )
-    found = values.groupby([finite[name] for name in by], sort=False).agg(list)
+    read = finite.filter([*by, metric.name, f"{metric.name}{TRIALS}"])
+    values = [contributed(row, metric) for row in read.to_dict("records")]
+    found = read.assign(values=values).groupby(list(by), sort=False)["values"].agg(list)
     made = [(metric.interval(each), len(each) > 1) for each in found]
     ends = [(one.mean, one.low, one.high) if several else (one.mean, nan, nan) for one, several in made]
     return pd.DataFrame(ends, index=found.index, columns=["mean", "low", "high"], dtype=float)

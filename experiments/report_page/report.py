@@ -46,13 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--store", type=place, default=default_folder(), metavar="DIR", help="its games (default: %(default)s)")
     add("--tables", type=place, default=TABLES, metavar="DIR", help="claims of tables.py (default: %(default)s)")
     add("--output", type=place, default=Path("report.html"), metavar="FILE", help="the page (default: %(default)s)")
-    add(
-        "--figures",
-        type=whole_number,
-        default=4,
-        metavar="N",
-        help="games with figures, one of each cell first (%(default)s)",
-    )
+    figures = "games with figures, one of each cell first (%(default)s)"
+    add("--figures", type=whole_number, default=4, metavar="N", help=figures)
     add("--figure-megabytes", type=_size, default=8.0, metavar="MB", help="room that figures may take (%(default)s)")
     add("--title", default="Unlearning games", help="the heading of the page")
     add("--config-dir", type=place, action="append", default=[], metavar="DIR", help="folder with games of your own")
@@ -72,7 +67,7 @@ def _size(text: str) -> float:
 
 def _report(options: argparse.Namespace, made_by: str) -> None:
     from experiments.cli.arguments import make_importable
-    from experiments.cli.known_games import known_games
+    from experiments.cli.roles import known_games
     from experiments.listing import results
     from experiments.report_page.claims import read_tables
     from experiments.report_page.markup import count
@@ -94,13 +89,14 @@ def _report(options: argparse.Namespace, made_by: str) -> None:
             "values that there are with experiments/results.py --columns."
         )
     tables, unread = read_tables(options.tables)
+    remarks += unread
     folder = options.output.resolve().parent
     page = build(
         games, known, results.record, tables, _overrides,
         Options(
             title=options.title, filters=options.filters, figures=options.figures, folder=folder,
             figure_bytes=round(options.figure_megabytes * 1e6), store=str(options.store), made_by=made_by,
-            versions=versions(), remarks=[*remarks, *unread],
+            versions=versions(), remarks=remarks,
         ),
     )  # fmt: skip
     content = page.html.encode()
@@ -110,7 +106,7 @@ def _report(options: argparse.Namespace, made_by: str) -> None:
         raise UserError(
             f"The page cannot be written to {options.output} ({error.strerror}); name another file with --output FILE."
         ) from error
-    for sentence in (*remarks, *unread, *page.left_out):
+    for sentence in (*remarks, *page.left_out):
         print(sentence, file=sys.stderr)
     print(f"{options.output}: {count(page.games, 'game')}, {len(content) / 1e6:.1f} MB")
 

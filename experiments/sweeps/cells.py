@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
 from data.naming import named
-from experiments.cli.keys import check_keys, known_keys
-from experiments.cli.options import CONF, Options, composed, search_path
+from experiments.cli.options import CONF, Options, check_keys, composed, known_keys, search_path
 from experiments.play.settings import settings_from
 from experiments.play.setup import resolved
 from storage.records import canonical_json, sha256
@@ -52,13 +51,7 @@ def expand(
     A combination of config groups is composed once; values that are swept over are then set in a copy of it, which is
     what Hydra does with them too. What differs in its seed alone is resolved once. Cells whose resolved configurations
     are equal are one cell. Overrides of `hydra` are left out. Figures are drawn in a sweep only where `figures=true`
-    asks for them.
-
-    Args:
-        overrides: as on the command line.
-        config_path: the folder of the configuration.
-        config_name: its name there.
-        folders: further folders to find options in, as with `--config-dir`.
+    asks for them. Options are found in `folders` too, as with `--config-dir`.
 
     Raises:
         UserError, hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: for a mistake in any cell.
@@ -80,6 +73,8 @@ def expand(
 def _choices(overrides: Sequence[Override]) -> dict[str, list[str]]:
     """The overrides without a sweep that each one stands for, by key; raises UserError before too many are made."""
     for override in overrides:
+        if not override.key_or_group:
+            raise UserError(f"{override.input_line!r} has no key; write KEY=VALUE.")
         if override.is_sweep_override() and not override.is_discrete_sweep():
             raise UserError(f"{override.input_line} has no finite list of values; write key=a,b,c or key=range(5).")
     count = math.prod(_length(override) for override in overrides)
@@ -202,9 +197,7 @@ def _parsed(text: str) -> tuple[str, Any]:
 def _name(texts: Sequence[str]) -> str:
     """A folder's name for a combination: what is swept over, shortened and made unique by a hash where it is long."""
     text = ",".join(texts)
-    if not text:
-        return "cell"
     safe = re.sub(r"[^\w=.,+\-]+", "_", text).strip("_") or "cell"
-    if safe == text and len(safe) <= LONGEST:
+    if safe == (text or "cell") and len(safe) <= LONGEST:
         return safe
     return f"{safe[: LONGEST - 9]}-{sha256(text)[:8]}"

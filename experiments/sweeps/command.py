@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from experiments.sweeps.sweep import Plan
     from storage.store import Store
 
-TRACKED = ("mode", "project", "group")
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # Hydra's default: ours for it is in this process
 
 
@@ -42,8 +41,8 @@ def main(arguments: Arguments, config_name: str, config_path: Path) -> int:
     from experiments.sweeps import sweep  # brings torch: mistakes in the overrides answer without it
     from experiments.sweeps.table import show
 
-    for mode, project, group in {tuple(cell.config["wandb"][key] for key in TRACKED) for cell in cells}:
-        check_tracking(mode, project, group)
+    for tracked in {str(cell.config["wandb"]): cell.config["wandb"] for cell in cells}.values():
+        check_tracking(tracked["mode"], tracked["project"], tracked["group"])
     store.check()
     todo = sweep.plan(cells, store)
     if any(cell.config["dry_run"] for cell in cells):
@@ -78,7 +77,7 @@ def hydra_node(arguments: Arguments, config_name: str, config_path: Path) -> Dic
 def launcher_of(node: Mapping[str, Any]) -> Launcher:
     """The launcher of `hydra/launcher=NAME`: in this process by default."""
     from experiments.cli.roles import component
-    from experiments.sweeps.launchers.in_process import InProcess
+    from experiments.sweeps.launchers.launcher import InProcess
 
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise UserError(f"hydra.launcher must be a component, got {node!r:.60}; write hydra/launcher=local (a slash).")

@@ -37,8 +37,8 @@ class Progress:
         self._played += 1
         self.open.discard(outcome.name)
         if not self.live:
-            text = f"{outcome.state} {outcome.name} ({outcome.seconds:.1f} s)"
-            print(f"[{self.ended_cells}/{self.total}] {text}", file=sys.stderr)
+            count = f"[{self.total - len(self.open)}/{self.total}]"
+            print(f"{count} {outcome.state} {outcome.name} ({outcome.seconds:.1f} s)", file=sys.stderr)
 
     def served(self, name: str) -> None:
         """Count a cell that another process has finished meanwhile."""
@@ -52,19 +52,14 @@ class Progress:
             self._running = (time.monotonic(), count)
         return self._running[1]
 
-    @property
-    def ended_cells(self) -> int:
-        """Cells that need nothing more."""
-        return self.done + self.cached + self.failed
-
     def __str__(self) -> str:
         """The counts, and the time left as estimated from the cells that were played."""
-        left = self.total - self.ended_cells
+        left = len(self.open)
         parts = [f"{self.done} done", f"{self.running()} running", f"{self.cached} cached", f"{self.failed} failed"]
         if self._played and left:
             seconds = left * (time.monotonic() - self._began) / self._played
             parts.append(f"{timedelta(seconds=round(seconds))} left")
-        return f"{self.ended_cells}/{self.total} cells: {', '.join(parts)}"
+        return f"{self.total - left}/{self.total} cells: {', '.join(parts)}"
 
 
 def _is_running(status: Path) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -48,7 +50,7 @@ class Plan:
 
     finished: tuple[CellStatus, ...]
     to_play: tuple[CellStatus, ...]
-    refused: Mapping[str, Outcome] = field(default_factory=dict)
+    refused: Mapping[str, Outcome]
 
     @cached_property
     def located(self) -> dict[str, CellStatus]:
@@ -69,13 +71,15 @@ def plan(cells: Sequence[Cell], store: Store) -> Plan:
             text = canonical_json({key: value for key, value in cell.config.items() if key != SEED})
             if text not in series:
                 series[text] = _series(cell, settings, fingerprints)
-            status = series[text].status(cell, store)
+            alike = series[text]
+            files = tuple(store.record_path("game", {**alike.key, SEED: seed}) for seed in cell.seeds)
+            status = CellStatus(cell, files, f"{cell.config[SEED]} {alike.undefended}")
             if status.is_finished(store):
                 finished.append(status)
-                continue
-            if (mistake := series[text].mistake) is not None:
-                raise mistake
-            missing.append(status)
+            elif alike.mistake is not None:
+                refused[cell.name] = failed(cell.name, alike.mistake)
+            else:
+                missing.append(status)
         except Exception as error:
             refused[cell.name] = failed(cell.name, error)
     return Plan(tuple(finished), tuple(spread(missing)), refused)
@@ -100,11 +104,6 @@ class _Series:
             return error
         return None
 
-    def status(self, cell: Cell, store: Store) -> CellStatus:
-        """A cell of the series with the files of its games."""
-        files = tuple(store.record_path("game", {**self.key, SEED: seed}) for seed in cell.seeds)
-        return CellStatus(cell, files, f"{cell.config[SEED]} {self.undefended}")
-
 
 def _series(cell: Cell, settings: Settings, fingerprints: dict[str, str]) -> _Series:
     """The series of a cell; `fingerprints` are those of data sets by their configuration, and grow."""
@@ -120,12 +119,8 @@ def _series(cell: Cell, settings: Settings, fingerprints: dict[str, str]) -> _Se
 
 def spread(cells: Sequence[CellStatus]) -> list[CellStatus]:
     """Cells that share an attack far from each other: the first to be played keeps its requests for the others."""
-    before: dict[str, int] = {}
-    turns = []
-    for status in cells:
-        turns.append(before.get(status.undefended, 0))
-        before[status.undefended] = turns[-1] + 1
-    return [status for _, status in sorted(zip(turns, cells, strict=True), key=lambda pair: pair[0])]
+    turns = defaultdict[str, Iterator[int]](itertools.count)
+    return sorted(cells, key=lambda status: next(turns[status.undefended]))
 
 
 def play(
@@ -149,15 +144,13 @@ def play(
         ) from error
     for status in todo.to_play:
         (folder / status.cell.name / "status.json").unlink(missing_ok=True)  # of a sweep that was killed here
-    names = {status.cell.name for status in todo.to_play}
-    progress = Progress(folder, len(cells), len(todo.finished), len(todo.refused), open=names)
+    open_cells = {status.cell.name for status in todo.to_play}
+    progress = Progress(folder, len(cells), len(todo.finished), len(todo.refused), open_cells)
     pending, written = list(todo.to_play), time.monotonic()
     with shown(label, progress):
         while pending:
-            jobs = [
-                Job(status.cell.name, _config(status.cell, folder), folder / status.cell.name) for status in pending
-            ]
             busy = []
+            jobs = [_job(status.cell, folder) for status in pending]
             with closing(launcher.launch(jobs, work)) as ended:  # type: ignore[type-var]
                 for outcome in ended:
                     if outcome.state == "failed":
@@ -196,9 +189,9 @@ def await_others(
     return list(waiting.values())
 
 
-def _config(cell: Cell, folder: Path) -> dict[str, Any]:
-    tracking = cell.config["wandb"]
-    return {**cell.config, "wandb": {**tracking, "group": tracking["group"] or folder.name}}
+def _job(cell: Cell, folder: Path) -> Job:
+    tracking = {**cell.config["wandb"], "group": cell.config["wandb"]["group"] or folder.name}
+    return Job(cell.name, {**cell.config, "wandb": tracking}, folder / cell.name)
 
 
 def _write(folder: Path, cells: Sequence[Cell], todo: Plan, outcomes: Mapping[str, Outcome]) -> None:

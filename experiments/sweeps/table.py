@@ -37,16 +37,12 @@ def _show(game: Game, cells: Sequence[CellStatus], store: Store) -> None:
     if not lines:
         return
     common = set.intersection(*(set(overrides) for overrides, _ in lines))
-    metrics = [metric for metric in game.metrics() if "sweep" in metric.shown]
-    metrics = [metric for metric in metrics if any(cell(games, metric) for games in lines.values())]
+    candidates = [metric for metric in game.metrics() if "sweep" in metric.shown]
+    metrics = [metric for metric in candidates if any(cell(games, metric) for games in lines.values())]
     labels = Counter(metric.label for metric in metrics)
     headings = [m.label if labels[m.label] == 1 else m.name.replace("_", " ") for m in metrics]
-    heads = [
-        Head("cell", False),
-        Head("part", False),
-        Head("n"),
-        *(Head(text.replace(" ", "\n", 1)) for text in headings),
-    ]
+    heads = [Head("cell", False), Head("part", False), Head("n")]
+    heads += [Head(text.replace(" ", "\n", 1)) for text in headings]
     table = [
         [" ".join(text for text in overrides if text not in common), part, str(len(games))]
         + [cell(games, metric) for metric in metrics]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from data.examples import Data
 
 NON_BLOCKING = frozenset({"game"})  # long computations, beside those of the game: another cell is played meanwhile
-_loaded: dict[str, Data] = {}  # the last data set of this process, which the next cell most often shares
 
 
 def work(job: Job) -> Outcome:
@@ -59,14 +59,14 @@ def _play(job: Job) -> Outcome:
 
 def data_of(config: Mapping[str, Any]) -> Data:
     """The data set of a configuration; the last one is kept, since the cells of a sweep mostly share it."""
+    return _data(canonical_json(config["data"]))
+
+
+@lru_cache(maxsize=1)
+def _data(node: str) -> Data:
     from experiments.play.setup import load
 
-    key = canonical_json(config["data"])
-    if key not in _loaded:
-        data = load(config)
-        _loaded.clear()
-        _loaded[key] = data
-    return _loaded[key]
+    return load({"data": json.loads(node)})
 
 
 @contextmanager

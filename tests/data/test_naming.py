@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from data.naming import KEY, named, option, without_choices
-from experiments.cli.known_games import known_games
+from experiments.cli.roles import known_games
 from experiments.listing.results import frame
 from experiments.play.play import play_config
 from experiments.report_page.heatmap import heatmap

@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from experiments import run
 from experiments.cli.command import run as run_script
 from experiments.paper_table import command as tables
-from experiments.paper_table.typed import gathered
+from experiments.paper_table.command import gathered
 from experiments.play import play as game
 from tests.experiments.games import ROOT, command
 

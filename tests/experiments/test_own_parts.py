@@ -16,8 +16,7 @@ from attacks.requester.random import Random
 from data.errors import UserError
 from data.examples import Examples
 from defenses.defense import calibrated
-from experiments.cli.known_games import known_games
-from experiments.cli.roles import component
+from experiments.cli.roles import component, known_games
 from experiments.play.setup import check_pairing, resolved
 from games.request.checks import check_attack
 from games.request.detection import Review

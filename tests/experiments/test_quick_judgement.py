@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from experiments.cli.known_games import known_games
+from experiments.cli.roles import known_games
 from experiments.listing.row import rows
 from experiments.play.play import play_config, show
 from experiments.play.setup import prepare

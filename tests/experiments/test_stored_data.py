@@ -33,7 +33,7 @@ from tests.test_architecture import MAY_IMPORT, file_of, imports, imports_at_run
 OF_EXPERIMENTS = ("report_page.report", "listing.results", "listing.command", "listing.index", "cli.reproduce")
 READERS = ("storage.inventory", "storage.artifact", *(f"experiments.{name}" for name in OF_EXPERIMENTS))
 # What the user composes and types is read by these.
-TYPED = tuple(f"experiments.cli.{name}" for name in ("known_games", "arguments", "options"))
+TYPED = tuple(f"experiments.cli.{name}" for name in ("roles", "arguments", "options"))
 
 
 class Evil:

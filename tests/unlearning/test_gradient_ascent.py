@@ -83,7 +83,7 @@ def test_dx_equals_central_differences() -> None:
     of, deleted = bed(0), rows(range(6))[0]
     procedure, records = GradientAscent(steps=7, lr=0.4, loss_cap=50.0), of.task.records
     q = torch.randn(of.victim.flat().numel(), generator=generator(3, "q"), dtype=torch.float64)
-    slopes = procedure.pull_back_copies(of.task, of.victim, deleted, q, records)
+    slopes = procedure.copies_vjp(of.task, of.victim, deleted, q, records)
     direction = torch.randn(records.x.shape, generator=generator(4, "x"), dtype=torch.float64)
 
     def value(step: float) -> float:

@@ -209,7 +209,7 @@ def test_dx_of_the_copies_equals_central_differences(procedure: InfluenceReplace
     copies = Examples(records.x + 0.3 * random("noise", *records.x.shape), (records.y + 1) % 3)
     weights = torch.zeros(len(records), dtype=torch.float64)
     weights[[2, 5, 7]] = torch.tensor([1.0, 0.5, 1.0], dtype=torch.float64)
-    slopes, direction = procedure.pull_back_copies(task, victim, weights, q, copies), random("d", *records.x.shape)
+    slopes, direction = procedure.copies_vjp(task, victim, weights, q, copies), random("d", *records.x.shape)
 
     def value(step: float) -> float:
         at = Examples(copies.x + step * direction, copies.y)
@@ -218,7 +218,7 @@ def test_dx_of_the_copies_equals_central_differences(procedure: InfluenceReplace
     difference = (value(1e-4) - value(-1e-4)) / 2e-4
     assert abs(float((slopes * direction).sum()) - difference) < 1e-6 * abs(difference)
     assert slopes[weights == 0].abs().max() == 0
-    assert procedure.pull_back_copies(task, victim, 0 * weights, q, copies).abs().max() == 0
+    assert procedure.copies_vjp(task, victim, 0 * weights, q, copies).abs().max() == 0
 
 
 @pytest.mark.parametrize("procedure", PROCEDURES.values(), ids=PROCEDURES)

@@ -129,7 +129,7 @@ def test_dx_equals_central_differences(bed: Testbed, procedure) -> None:
     deleted = random_removals(bed, 0.05)[0]
     records = bed.task.records
     cotangent = torch.randn(bed.victim.flat().numel(), generator=generator(3, "q"), dtype=torch.float64)
-    slopes = procedure.pull_back_copies(bed.task, bed.victim, deleted, cotangent, records)
+    slopes = procedure.copies_vjp(bed.task, bed.victim, deleted, cotangent, records)
     direction = torch.randn(records.x.shape, generator=generator(4, "x"), dtype=torch.float64)
 
     def value(step: float) -> float:

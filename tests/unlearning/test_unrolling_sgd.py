@@ -160,7 +160,7 @@ def test_dx_equals_central_differences(seed: int) -> None:
     records, deleted = on.task.records, torch.zeros(TRAINING, dtype=torch.float64)
     deleted[:15], deleted[15:30] = 1, 0.5
     q = torch.randn(on.victim.flat().shape, generator=generator(3, "q"), dtype=torch.float64)
-    slopes = procedure.pull_back_copies(on.task, on.victim, deleted, q, records)
+    slopes = procedure.copies_vjp(on.task, on.victim, deleted, q, records)
     direction = torch.randn(records.x.shape, generator=generator(4, "x"), dtype=torch.float64)
 
     def value(step: float) -> float:

@@ -1,5 +1,6 @@
-"""What is launched, what comes back, and what every launcher does."""
+"""What is launched, what comes back, what every launcher does, and the one that needs nothing for it."""
 
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,6 @@ class Launcher(Protocol):
         Raises:
             UserError: at once, when jobs cannot be launched here.
         """
-        ...
 
 
 def failed(name: str, error: BaseException, seconds: float = 0.0) -> Outcome:
@@ -56,3 +56,17 @@ def failed(name: str, error: BaseException, seconds: float = 0.0) -> Outcome:
     first = str(error).strip().partition("\n")[0]
     text = f"{type(error).__name__}: {first}".removesuffix(": ")
     return Outcome(name, "failed", seconds, text, "".join(traceback.format_exception(error)))
+
+
+class InProcess:
+    """One job after another in this process, in the order given. A crash of the interpreter is the end of all."""
+
+    def launch(self, jobs: Sequence[Job], work: Work) -> Iterator[Outcome]:
+        """Yield each outcome when its job has ended."""
+        for job in jobs:
+            started = time.monotonic()
+            try:
+                outcome = work(job)
+            except Exception as error:
+                outcome = failed(job.name, error, time.monotonic() - started)
+            yield outcome

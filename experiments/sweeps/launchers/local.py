@@ -1,18 +1,21 @@
-"""The launcher for one machine: joblib's worker processes (loky), one job at a time in each.
+"""The launcher for one machine: worker processes that play one job after another.
 
-Every worker is a pool of its own, so that one that dies takes nothing with it but its job. No worker outlives the
-process that started it: each watches for its parent's death, and ignores Ctrl-C, which the parent answers for all.
+Every worker is a Python of its own at the end of a pipe, so that one that dies takes nothing with it but its job. None
+outlives the process that started it: each watches for its parent's death, and leaves Ctrl-C to the parent.
 """
 
 import os
-import re
+import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -20,14 +23,9 @@ from pydantic.dataclasses import dataclass
 from data.bounds import at_most
 from experiments.sweeps.launchers.launcher import Job, Outcome, Work, failed
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
 # one thread per worker, whichever library computes: more would make the workers fight for the cores
-THREADS = ("OMP", "MKL", "OPENBLAS", "BLIS", "NUMEXPR", "VECLIB")
-ENVIRONMENT = {f"{library}_NUM_THREADS": "1" for library in THREADS}
+ENVIRONMENT = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "BLIS", "NUMEXPR", "VECLIB")}
 WATCH_S = 0.5  # seconds between two looks of a worker at its parent
-FILES = 8  # what the pipes of one worker take of the process's limit on open files, with one to spare
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -46,133 +44,102 @@ class Local:
         """Yield outcomes as jobs end; at the end, or when the iterator is closed, the workers are killed at once."""
         from joblib import cpu_count
 
-        workers = cpu_count() if self.workers == "auto" else self.workers
-        crew = [_Worker() for _ in range(min(workers, len(jobs)))]
-        _allow_files(128 + FILES * len(crew))
-        try:
-            for job, _ in (yield from _play(jobs, work, crew)):
-                _stop(crew)  # their memory may be what the dead job lacked
-                for _, outcome in (yield from _play([job], work, crew[:1])):
-                    yield outcome
-        finally:
-            _stop(crew)
+        workers = min(cpu_count() if self.workers == "auto" else self.workers, len(jobs))
+        _allow_files(128 + workers)
+        for job, _ in (yield from _play(jobs, work, workers)):
+            for _, outcome in (yield from _play([job], work, 1)):
+                yield outcome
 
 
-def _play(
-    jobs: Sequence[Job], work: Work, crew: Sequence["_Worker"]
-) -> Generator[Outcome, None, list[tuple[Job, Outcome]]]:
+def _play(jobs: Sequence[Job], work: Work, workers: int) -> Generator[Outcome, None, list[tuple[Job, Outcome]]]:
     """Yield the outcomes of jobs as they end; returns those whose processes died, with what that is the second time."""
-    from concurrent.futures import FIRST_COMPLETED, Future, wait
-
-    from joblib.externals.loky import BrokenProcessPool
-
-    waiting, idle = deque(jobs), list(crew)
-    running: dict[Future[Outcome], tuple[Job, _Worker, float]] = {}
+    waiting, idle = deque(jobs), list[_Worker]()
+    running: dict[_Worker, tuple[Job, float]] = {}
     ended: list[Outcome] = []
     died: list[tuple[Job, Outcome]] = []
-    while waiting or running:
-        while waiting and idle:
-            job, worker = waiting.popleft(), idle.pop()
-            running[worker.start(job, work)] = (job, worker, time.monotonic())
-        yield from ended  # now that all workers are busy again
-        ended.clear()
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            job, worker, began = running.pop(future)
-            idle.append(worker)
-            error, seconds = future.exception(), time.monotonic() - began
-            if error is None:
-                ended.append(future.result())
-            elif isinstance(error, BrokenProcessPool):
-                worker.stop()
-                text = f"Its process died twice, the second time with no other beside it ({_cause(error)})."
-                died.append((job, Outcome(job.name, "failed", seconds, text)))
-            else:
-                ended.append(failed(job.name, error, seconds))
-    yield from ended
-    return died
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                worker, job = idle.pop() if idle else _Worker(), waiting.popleft()
+                running[worker] = (job, time.monotonic())
+                with suppress(ConnectionError):  # it has died meanwhile, which is seen below
+                    worker.pipe.send((work, job))
+            yield from ended  # now that all workers are busy again
+            ended.clear()
+            ready = wait([worker.pipe for worker in running])
+            for worker in [worker for worker in running if worker.pipe in ready]:
+                job, began = running[worker]
+                try:
+                    ended.append(worker.pipe.recv())
+                    idle.append(worker)
+                except (EOFError, OSError):
+                    cause = _cause(worker.process.wait())
+                    text = f"Its process died twice, the second time with no other beside it ({cause})."
+                    died.append((job, Outcome(job.name, "failed", time.monotonic() - began, text)))
+                del running[worker]
+        yield from ended
+        return died
+    finally:
+        crew = [*idle, *running]
+        for worker in crew:
+            worker.process.kill()  # an idle one has nothing to lose, and a kill cannot hang
+        for worker in crew:
+            worker.process.wait()
 
 
-def _cause(error: BaseException) -> str:
-    """Why a worker died; loky says it as `SIGKILL(-9)` or `EXIT(3)` among other words."""
-    code = re.search(r"\w+\((-?\d+)\)", str(error))
-    if code is None:
-        return str(error).partition("\n")[0].rstrip(".")
-    number = int(code[1])
-    if number >= 0:
-        return f"exit code {number}"
-    return f"signal {-number}, {signal.strsignal(-number)}" + ("; out of memory?" if -number == signal.SIGKILL else "")
+def _cause(code: int) -> str:
+    """Why a process ended, from its return code."""
+    if code >= 0:
+        return f"exit code {code}"
+    return f"signal {-code}, {signal.strsignal(-code)}" + ("; out of memory?" if -code == signal.SIGKILL else "")
 
 
 class _Worker:
-    """One process for one job at a time; it starts with its first job, and anew after it was stopped or has died."""
+    """A process with a pipe for its jobs and their outcomes; unlike multiprocessing's, it imports no main module."""
 
     def __init__(self) -> None:
-        self._pool: Any = None
-
-    def start(self, job: Job, work: Work) -> "Future[Outcome]":
-        from multiprocessing import resource_tracker
-
-        from joblib.externals.loky import process_executor
-
-        if self._pool is None:
-            resource_tracker.ensure_running()  # its start would lift the mask set below
-            process_executor.kill_process_tree = _kill  # loky's own fails where there is neither psutil nor pgrep
-            initial = {"initializer": _begin, "initargs": (os.getpid(),), "env": ENVIRONMENT}
-            self._pool = process_executor.ProcessPoolExecutor(max_workers=1, timeout=None, **initial)
+        self.pipe, theirs = Pipe()
+        start = f"import sys; sys.path = {sys.path}; del sys.argv[0]; from {__name__} import _serve; _serve"
+        command = [sys.executable, "-c", f"{start}({theirs.fileno()}, {os.getpid()})", *sys.argv]
+        environment = {**os.environ, **ENVIRONMENT}
         # a process inherits the mask: Ctrl-C cannot hit it before it has begun to ignore it
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            return self._pool.submit(work, job)
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, env=environment, pass_fds=[theirs.fileno()]
+            )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    def stop(self) -> None:
-        """Kill the process, if there is one; an idle one has nothing to lose, and a kill cannot hang."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            for process in list(pool._processes.values()):  # loky's own kill trips over a job that was just submitted
-                _signal_kill(process)
-            pool.shutdown(wait=True)
+            theirs.close()
 
 
-def _stop(crew: Sequence[_Worker]) -> None:
-    """Stop all workers, at the same time; returns when their processes are gone."""
-    threads = [threading.Thread(target=worker.stop) for worker in crew]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
-def _signal_kill(process: Any) -> None:
-    if process.exitcode is None:
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGKILL)
-
-
-def _kill(process: Any) -> None:
-    _signal_kill(process)
-    process.join()
-
-
-def _allow_files(number: int) -> None:
-    """Raise the limit on open files to `number`, as far as the system lets us: many cores need more than the usual."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < number:
-        most = number if hard == resource.RLIM_INFINITY else min(number, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def _begin(parent: int) -> None:
-    """What a worker does first: leave Ctrl-C to the parent, and watch that the parent lives."""
+def _serve(handle: int, parent: int) -> None:
+    """What a worker does: leave Ctrl-C to its parent, watch that the parent lives, and play the jobs that come."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with, args=(parent,), name="watch-parent", daemon=True).start()
+    os.set_inheritable(handle, False)
+    pipe = Connection(handle)
+    with suppress(EOFError, OSError):
+        while True:
+            work, job = pipe.recv()
+            began = time.monotonic()
+            try:
+                outcome = work(job)
+            except BaseException as error:
+                outcome = failed(job.name, error, time.monotonic() - began)
+            pipe.send(outcome)
 
 
 def _end_with(parent: int) -> None:
     while os.getppid() == parent:  # an orphan is adopted by another process
         time.sleep(WATCH_S)
     os._exit(1)
+
+
+def _allow_files(number: int) -> None:
+    """Raise the limit on open files to `number`, as far as the system lets us: many cores need more than the usual."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < number:
+        most = number if hard == resource.RLIM_INFINITY else min(number, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

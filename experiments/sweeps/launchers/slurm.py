@@ -10,9 +10,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass as plain_dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +21,7 @@ from pydantic.dataclasses import dataclass
 
 from data.errors import UserError
 from experiments.sweeps.launchers.launcher import Job, Outcome, Work
-from experiments.sweeps.launchers.slurm_queue import Submitted, array_limit, outcomes
+from experiments.sweeps.launchers.slurm_queue import Submitted, array_limit, arrays, outcomes
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -65,7 +64,19 @@ class Slurm:
 
     def launch(self, jobs: Sequence[Job], work: Work) -> Iterator[Outcome]:
         """Check that there is a SLURM, and return the iterator that submits the jobs and yields their outcomes."""
-        check()
+        missing = [program for program in PROGRAMS if shutil.which(program) is None]
+        if missing:
+            raise UserError(
+                f"hydra/launcher=slurm needs SLURM's {missing[0]}, and it is not on the PATH; "
+                "use hydra/launcher=local, or run on a login node."
+            )
+        try:
+            import submitit  # noqa: F401
+        except ImportError as error:
+            raise UserError(
+                f"hydra/launcher=slurm needs the Python package {error.name}; "
+                "install it with pip install -e '.[launch]'."
+            ) from error
         return self._launch(jobs, work)
 
     def _launch(self, jobs: Sequence[Job], work: Work) -> Iterator[Outcome]:
@@ -79,7 +90,9 @@ class Slurm:
             yield from outcomes(waiting, self.poll_s, self.result_wait_s)
         except (KeyboardInterrupt, GeneratorExit):
             if waiting:
-                print(_left_behind(waiting), file=sys.stderr)
+                count = f"{len(waiting)} jobs remain" if len(waiting) > 1 else "1 job remains"
+                left = f"{count} in SLURM's queue, and the same sweep, started again, picks up what they finish"
+                print(f"{left}; to cancel: scancel {' '.join(arrays(waiting))}", file=sys.stderr)
             raise
 
     def _submit(self, jobs: Sequence[Job], work: Work, folder: Path) -> dict[str, Submitted]:
@@ -88,28 +101,25 @@ class Slurm:
 
         executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=self.max_requeues)
         size = array_limit()
-        arrays = [jobs[i : i + size] for i in range(0, len(jobs), size)]
-        executor.update_parameters(**self._parameters(max(1, self.parallel // len(arrays))))
+        batches = [jobs[i : i + size] for i in range(0, len(jobs), size)]
+        executor.update_parameters(**self._parameters(max(1, self.parallel // len(batches))))
+        task = Requeued if self.requeue else functools.partial
         submitted: dict[str, Submitted] = {}
-        for array in arrays:
+        for batch in batches:
             try:
                 with _outside_of_a_job():
-                    handles = executor.submit_array([self._task(job, work) for job in array])
+                    handles = executor.submit_array([task(work, job) for job in batch])
             except submitit.core.utils.FailedJobError as error:
                 if submitted:
-                    subprocess.run(["scancel", *_arrays(submitted)], check=False, timeout=60)
+                    subprocess.run(["scancel", *arrays(submitted)], check=False, timeout=60)
                 reason = str(error).strip().splitlines()[-1:] or ["no reason given"]
                 raise UserError(
                     f"SLURM refuses the jobs ({reason[0].removeprefix('sbatch: ')}); "
                     "check what hydra.launcher requests: partition, account, time_min, memory_gb, gpus."
                 ) from error
-            for job, handle in zip(array, handles, strict=True):
-                paths = handle.paths
-                submitted[handle.job_id] = Submitted(job, handle.job_id, paths.result_pickle, paths.stderr)
+            for job, handle in zip(batch, handles, strict=True):
+                submitted[handle.job_id] = Submitted(job, handle.paths.result_pickle, handle.paths.stderr)
         return submitted
-
-    def _task(self, job: Job, work: Work) -> Callable[[], Outcome]:
-        return Requeued(work, job) if self.requeue else functools.partial(work, job)
 
     def _parameters(self, parallel: int) -> dict[str, Any]:
         """What submitit writes into the batch script."""
@@ -135,41 +145,14 @@ class Slurm:
         }
 
 
-@plain_dataclass(frozen=True)
-class Requeued:
+class Requeued(functools.partial[Outcome]):
     """Work on a job that, on the signal before the time limit, is queued again as it is: its progress is stored."""
-
-    work: Work
-    job: Job
-
-    def __call__(self) -> Outcome:
-        return self.work(self.job)
 
     def checkpoint(self) -> "DelayedSubmission":
         """What submitit runs at the next start."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
-
-
-def check() -> None:
-    """Make sure, before anything is launched, that jobs can be sent to SLURM from here.
-
-    Raises:
-        UserError: when SLURM's programs or submitit are missing.
-    """
-    missing = [program for program in PROGRAMS if shutil.which(program) is None]
-    if missing:
-        raise UserError(
-            f"hydra/launcher=slurm needs SLURM's {missing[0]}, and it is not on the PATH; "
-            "use hydra/launcher=local, or run on a login node."
-        )
-    try:
-        import submitit  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"hydra/launcher=slurm needs the Python package {error.name}; install it with pip install -e '.[launch]'."
-        ) from error
 
 
 @contextmanager
@@ -184,15 +167,3 @@ def _outside_of_a_job() -> Iterator[None]:
         yield
     finally:
         os.environ.update(hidden)
-
-
-def _arrays(numbers: Collection[str]) -> list[str]:
-    return sorted({number.partition("_")[0] for number in numbers})
-
-
-def _left_behind(numbers: Collection[str]) -> str:
-    count = f"{len(numbers)} jobs remain" if len(numbers) > 1 else "1 job remains"
-    return (
-        f"{count} in SLURM's queue, and the same sweep, started again, picks up what they finish; "
-        f"to cancel: scancel {' '.join(_arrays(numbers))}"
-    )

@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import os
 import pickle
 import re
 import subprocess
@@ -13,13 +12,12 @@ from pathlib import Path
 
 from experiments.sweeps.launchers.launcher import Job, Outcome
 
-# fmt: off
+FORGOTTEN = "SLURM no longer knows it"  # it forgets a job some minutes after its end, a cancelled task at once
+# a job that SLURM queues again is PENDING, whatever ended it
 ENDED = frozenset({
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
-    "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT",
-})  # a job that SLURM queues again is PENDING, whatever ended it
-# fmt: on
-FORGOTTEN = "SLURM no longer knows it"  # it forgets a job some minutes after its end, a cancelled task at once
+    "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT", FORGOTTEN,
+})  # fmt: skip
 NEVER = re.compile(r"held|PartitionTimeLimit|PartitionNodeLimit|BadConstraints|NeverSatisfied|Invalid|MaxWall", re.I)
 ADVICE = {"OUT_OF_MEMORY": "; raise hydra.launcher.memory_gb", "TIMEOUT": "; raise hydra.launcher.time_min"}
 QUEUE_EVERY = 10  # looks for files between two calls of squeue, which burden the whole cluster
@@ -30,10 +28,9 @@ notify = logging.getLogger(__name__).warning
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job with its number in SLURM (`ARRAY_TASK`), the file of its outcome, and the file with its messages."""
+    """A job with the file of its outcome, and the file with its messages."""
 
     job: Job
-    number: str
     result: Path
     messages: Path
 
@@ -42,7 +39,7 @@ def outcomes(waiting: dict[str, Submitted], poll_s: float, wait_s: float) -> Ite
     """Yield the outcome of every job as it ends; a job that died without one has failed.
 
     Args:
-        waiting: the jobs by number; those that have ended are taken out.
+        waiting: the jobs by number (`ARRAY_TASK`); those that have ended are taken out.
         poll_s: seconds between two looks for outcomes; SLURM is asked `QUEUE_EVERY` times as rarely.
         wait_s: seconds that the outcome of an ended job may take to appear on a shared file system.
     """
@@ -54,10 +51,15 @@ def outcomes(waiting: dict[str, Submitted], poll_s: float, wait_s: float) -> Ite
             yield outcome
         for number, state in dead.items():
             if number in waiting:
-                yield _failed(waiting.pop(number), state)
+                yield _failed(number, waiting.pop(number), state)
         if not waiting:
             return
         time.sleep(poll_s)
+
+
+def arrays(numbers: Collection[str]) -> list[str]:
+    """The numbers of the arrays that jobs are tasks of."""
+    return sorted({number.partition("_")[0] for number in numbers})
 
 
 def array_limit() -> int:
@@ -87,7 +89,7 @@ class Queue:
         gone = {}
         for number in numbers:
             state, reason = states.get(number, (FORGOTTEN, ""))
-            if state not in ENDED and state != FORGOTTEN:
+            if state not in ENDED:
                 self.ended.pop(number, None)  # queued again
             elif now - self.ended.setdefault(number, now) >= self.wait_s:
                 gone[number] = state
@@ -106,8 +108,8 @@ class Queue:
 
 def _states(numbers: Collection[str]) -> dict[str, tuple[str, str]] | None:
     """State and reason of the jobs that SLURM knows, or None when it does not answer."""
-    arrays = ",".join(sorted({number.partition("_")[0] for number in numbers}))
-    answer = _ask("squeue", "--noheader", "--array", "--states=all", f"--jobs={arrays}", "--format=%i|%T|%r")
+    jobs = ",".join(arrays(numbers))
+    answer = _ask("squeue", "--noheader", "--array", "--states=all", f"--jobs={jobs}", "--format=%i|%T|%r")
     if answer is None:
         return None
     lines = (line.split("|", 2) for line in answer.splitlines() if line.count("|") >= 2)
@@ -130,7 +132,7 @@ def _written(waiting: dict[str, Submitted]) -> Iterator[tuple[str, Outcome]]:
     there: set[Path] = set()
     for folder in {job.result.parent for job in waiting.values()}:
         try:
-            there |= {folder / name for name in os.listdir(folder)}
+            there.update(folder.iterdir())
         except OSError as error:
             notify(f"The outcomes of jobs in {folder} cannot be looked for ({error.strerror}); trying again.")
     for number, job in list(waiting.items()):
@@ -151,12 +153,11 @@ def _read(job: Submitted) -> Outcome | None:
     return Outcome(job.job.name, "failed", error=error, traceback=str(value))
 
 
-def _failed(job: Submitted, state: str) -> Outcome:
-    text = f"SLURM job {job.number} ended without an outcome ({state}{ADVICE.get(state, '')})"
+def _failed(number: str, job: Submitted, state: str) -> Outcome:
+    text = f"SLURM job {number} ended without an outcome ({state}{ADVICE.get(state, '')})"
     try:
         lines = job.messages.read_text(encoding="utf-8", errors="replace").splitlines()[-MESSAGES:]
     except OSError:
         return Outcome(job.job.name, "failed", error=f"{text}, and without a message.")
-    return Outcome(
-        job.job.name, "failed", error=f"{text}; its messages are in {job.messages}.", traceback="\n".join(lines)
-    )
+    text += f"; its messages are in {job.messages}."
+    return Outcome(job.job.name, "failed", error=text, traceback="\n".join(lines))

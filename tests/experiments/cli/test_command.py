@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from data.errors import UserError
 from experiments.cli.build import build
 from experiments.cli.command import run
-from experiments.cli.keys import check_keys, known_keys
+from experiments.cli.options import check_keys, known_keys
 
 ROOT = Path(__file__).resolve().parents[3]
 STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from experiments.cli.known_games import known_games
-from experiments.cli.options import config_folders, option_files
+from experiments.cli.options import CONF, option_files
 from experiments.cli.plugins import GROUP, plugins
+from experiments.cli.roles import known_games
 from tests.experiments.games import command
 from tests.experiments.small_sweeps import TINY
 
@@ -62,6 +63,30 @@ def site(tmp_path: Path) -> Path:
     return tmp_path / "site"
 
 
+def wheel(folder: Path, site: Path) -> Path:
+    """The packages of a folder as one wheel, as a builder makes it: a zip archive with a list of its files."""
+    made = folder / "quiet_attacks-1.0-py3-none-any.whl"
+    info = site / "quiet_attacks-1.0.dist-info"
+    (info / "WHEEL").write_text("Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    names = [str(path.relative_to(site)) for path in site.rglob("*") if path.is_file()]
+    (info / "RECORD").write_text("".join(f"{name},,\n" for name in [*names, f"{info.name}/RECORD"]))
+    with zipfile.ZipFile(made, "w") as archive:
+        for name in [*names, f"{info.name}/RECORD"]:
+            archive.write(site / name, name)
+    return made
+
+
+@pytest.fixture
+def installed(site: Path, tmp_path: Path) -> Path:
+    """The same plug-in, built and installed with pip, with no network."""
+    folder = tmp_path / "installed"
+    options = ("--no-index", "--no-deps", "--no-compile", "--quiet", "--disable-pip-version-check", "--target")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", *options, str(folder), str(wheel(tmp_path, site))], check=True
+    )
+    return folder
+
+
 def run(site: Path, *words: str, script: str = "run.py") -> subprocess.CompletedProcess[str]:
     """A script in a process that finds the packages of `site`."""
     path = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH", ""))))
@@ -75,7 +100,8 @@ def small(site: Path) -> tuple[str, ...]:
     return (*TINY, "attack.budget=3", f"store.dir={site.parent / 'store'}", "figures=false", "defense=none")
 
 
-def test_an_attack_of_a_package_is_played_by_name_in_a_game_a_sweep_and_the_results(site: Path) -> None:
+def test_an_attack_of_an_installed_package_plays_by_name_in_every_command(installed: Path) -> None:
+    site = installed
     done = run(site, "attack=quiet", *small(site))
     assert done.returncode == 0, done.stderr
     assert "quiet attack against first_order" in done.stdout
@@ -87,6 +113,10 @@ def test_an_attack_of_a_package_is_played_by_name_in_a_game_a_sweep_and_the_resu
     assert listed.returncode == 0, listed.stderr
     assert "quiet" in listed.stdout
     assert "imported" not in listed.stdout
+    reported = run(site, "--store", "store", "attack=quiet", "--output", "page.html", script="report.py")
+    assert reported.returncode == 0, reported.stderr
+    assert "page.html: 2 games" in reported.stdout
+    assert "imported" not in reported.stdout
 
 
 def test_help_lists_it_and_imports_nothing_of_it(site: Path) -> None:
@@ -134,11 +164,12 @@ def here(site: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_its_folder_comes_last_and_its_games_are_known(here: Path, tmp_path: Path) -> None:
-    own = tmp_path / "own"
-    folders = config_folders([own])
-    assert folders[-2:] == (own, here / "quiet_attacks" / "conf")
+    own = tmp_path / "own" / "attack" / "quiet.yaml"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert option_files("attack", [tmp_path / "own"])["quiet"] == own
     assert option_files("attack")["quiet"] == here / "quiet_attacks" / "conf" / "attack" / "quiet.yaml"
-    assert option_files("attack")["random"].is_relative_to(folders[0])
+    assert option_files("attack")["random"].is_relative_to(CONF)
     (here / "quiet_attacks" / "conf" / "game").mkdir()
     (here / "quiet_attacks" / "conf" / "game" / "broken.yaml").write_text("a: [1")
     said: list[str] = []

@@ -139,6 +139,8 @@ def test_artifacts_are_listed_in_words(tmp_path: Path, capsys: pytest.CaptureFix
     hostile.parent.mkdir(exist_ok=True)
     key = {"attack": {"_target_": "a.\u001b[2Jb.C"}, "seed": [1], "victim": 7}
     write_json_atomic(hostile, envelope({"key": key}, {}), indent=None)
+    for name, odd in (("cd", {"choices": 7}), ("ef", {"attack": 7, "game": "x"})):
+        write_json_atomic(hostile.with_stem(name * 32), envelope({"key": odd}, {}), indent=None)
     (store / "game" / "ab" / f"{'0' * 64}.json").write_text("{")
     assert main(["list", "--dir", str(store)]) == 0
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()[1:-1]]

@@ -14,7 +14,7 @@ import pandas
 import pytest
 
 from data.errors import UserError
-from experiments.cli.known_games import known_games
+from experiments.cli.roles import known_games
 from experiments.listing import index
 from experiments.listing.index import NAME
 from experiments.listing.results import frame, main, record, select
@@ -151,13 +151,13 @@ def test_a_damaged_index_is_made_anew(store: Path) -> None:
 def test_a_new_version_of_the_rows_makes_a_new_index(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frame(store)
     seen: list[Path] = []
-    original = index._read_batch
+    original = index._rows_of
 
-    def counting(paths: list[Path], **options: Any) -> list[index.Made]:
-        seen.extend(paths)
-        return original(paths, **options)
+    def counting(path: Path, **options: Any) -> index.Made:
+        seen.append(path)
+        return original(path, **options)
 
-    monkeypatch.setattr(index, "_read_batch", counting)
+    monkeypatch.setattr(index, "_rows_of", counting)
     frame(store)
     assert not seen
     version = index._version(known_games())

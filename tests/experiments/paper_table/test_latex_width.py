@@ -53,7 +53,7 @@ def content(name: str, size: str) -> Content:
     columns = [column.shown(metric_of(GAME, column.metric)) for column in table.columns]
     numbers = tuple(number for _ in columns)
     sections = {
-        part: [FinishedRow(row, part, 6, "6 × 20", numbers) for row in table.rows(size)]
+        part: [FinishedRow(row, 6, "6 × 20", numbers) for row in table.rows(size)]
         for part in (table.headings or LABELS)
     }
     return Content(

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 import scipy.stats
 
-from experiments.paper_table.claims import judge
-from experiments.paper_table.content import Content, Number, beside, cell, number, sections
+from experiments.paper_table.content import Content, Number, cell, content_of, number
 from experiments.paper_table.latex import escape, latex
 from experiments.paper_table.render import comma_separated, markdown, pipes, show
 from experiments.paper_table.results import Results
@@ -42,18 +41,8 @@ def content(rows: int = 1, **entries: Any) -> Content:
     gains = {"single.mine": 0.3, "single.random": 0.0}
     games = {row: {seed: game(gain, seed) for seed in range(3)} for row, gain in gains.items()}
     results = Results({**games, "set.mine": {}}, LABELS, 3, "tiny")
-    columns = [column.shown(metric_of(GAME, column.metric)) for column in specification.columns]
-    return Content(
-        specification,
-        "tiny",
-        "python experiments/tables.py table=small",
-        columns,
-        sections(specification.rows("tiny") * rows, columns, results, GAME),
-        results.labels,
-        judge(specification.claims, results.complete, "small", GAME),
-        beside(specification, columns, results, GAME),
-        ["x: y"],
-    )
+    made = content_of(specification, "small", "python experiments/tables.py table=small", results, GAME, ["x: y"])
+    return dataclasses.replace(made, sections={part: [*section] * rows for part, section in made.sections.items()})
 
 
 def test_a_number_is_the_mean_over_seeds_with_students_interval() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.paper_table.typed import gathered, quoted
+from experiments.paper_table.command import gathered, quoted
 from experiments.sweeps.cells import expand
 
 

@@ -10,11 +10,18 @@ import torch
 
 from data.digits import Digits
 from data.errors import UserError
-from experiments.cli.known_games import known_games
+from experiments.cli.roles import known_games
 from experiments.play.identity import fingerprint
 from experiments.play.settings import settings_from
-from experiments.play.setup import check_pairing, fitting, prepare
+from experiments.play.setup import check_pairing, prepare
+from games.game import Game
 from tests.experiments.games import config
+
+
+class Verification(Game):
+    """A game that is not ours."""
+
+    name = "verification"
 
 
 def test_settings_name_the_key(tmp_path: Path) -> None:
@@ -34,10 +41,13 @@ def test_attack_and_defense_play_the_game() -> None:
     for attack in (requester, anything):
         for defense in (influence, nothing):
             check_pairing(request, {"attack": attack, "defense": defense})
-        with pytest.raises(UserError, match="plays the verification game, and this is the request game; choose one of"):
+        said = r"plays the verification game, and this is the request game; choose .*: defense=influence or none\.$"
+        with pytest.raises(UserError, match=said):
             check_pairing(request, {"attack": attack, "defense": other})
-    assert fitting("defense", "request") == ["influence", "none"]
-    assert fitting("defense", "verification") == ["none"]
+    check_pairing(Verification(), {"attack": anything, "defense": other})
+    said = r"plays the request game, and this is the verification game; choose .*: defense=none\.$"
+    with pytest.raises(UserError, match=said):
+        check_pairing(Verification(), {"attack": anything, "defense": influence})
 
 
 def test_a_white_box_that_needs_no_gradient_plays_every_procedure(tmp_path: Path) -> None:

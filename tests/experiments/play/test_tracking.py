@@ -1,4 +1,5 @@
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from experiments.play.tracking import _has_key, _numbers, check_tracking, track
+from experiments.play.tracking import _numbers, check_tracking, track
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -67,13 +68,24 @@ def test_online_without_a_key_stops_at_once(tmp_path, no_key):
 
 
 def test_a_key_is_found_in_the_environment_or_in_netrc(monkeypatch, no_key):
-    assert not _has_key()
+    asked = []
+
+    def connect(address, timeout):
+        asked.append(address)
+        return socket.socket()
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises(UserError, match="needs an API key"):
+        check_tracking("online", "games", None)
     no_key.write_text("machine api.wandb.ai login user password secret\n")
-    assert _has_key()
-    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert not _has_key()
+    check_tracking("online", "games", None)
+    assert asked == [("api.wandb.ai", 443)]
+    monkeypatch.setenv("WANDB_BASE_URL", "http://wandb.example.org")
+    with pytest.raises(UserError, match="needs an API key"):
+        check_tracking("online", "games", None)
     monkeypatch.setenv("WANDB_API_KEY", "secret")
-    assert _has_key()
+    check_tracking("online", "games", None)
+    assert asked[1:] == [("wandb.example.org", 80)]
 
 
 def test_an_unknown_mode_is_refused(tmp_path):

@@ -95,6 +95,13 @@ def rows(
     return made
 
 
+def repeated(games: pd.DataFrame, times: int) -> pd.DataFrame:
+    """The same games so many times, each with other seeds and another digest: thousands are not made one by one."""
+    seeds = games["seed"].nunique()
+    each = [games.assign(digest=games["digest"] + str(k), seed=games["seed"] + seeds * k) for k in range(times)]
+    return pd.concat(each, ignore_index=True)
+
+
 def frame(seeds: int = 5, rng_seed: int = 0) -> pd.DataFrame:
     """The games of 2 data sets x 3 attacks x 3 procedures x 2 defenses with `seeds` seeds, one row per part."""
     rng = np.random.default_rng(rng_seed)

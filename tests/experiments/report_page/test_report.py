@@ -146,8 +146,7 @@ def test_ten_thousand_games_stay_small() -> None:
     settings = ("digits", "random", None, "retrain", "none", None)
     rng = np.random.default_rng(0)
     few = pd.DataFrame([row for seed in range(50) for row in synthetic.rows(settings, seed, rng)])
-    many = pd.concat([few.assign(digest=few["digest"] + str(k), seed=few["seed"] + 50 * k) for k in range(200)])
-    page = make(many.reset_index(drop=True))
+    page = make(synthetic.repeated(few, 200))
     assert page.games == 10_000
     assert page.left_out == ()
     assert len(page.html) < MOST_BYTES / 2

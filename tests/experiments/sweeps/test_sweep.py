@@ -13,7 +13,7 @@ import pytest
 from experiments.play.setup import store_of
 from experiments.sweeps import sweep
 from experiments.sweeps.cells import Cell, expand
-from experiments.sweeps.launchers.in_process import InProcess
+from experiments.sweeps.launchers.launcher import InProcess
 from tests.experiments.games import command, run
 from tests.experiments.small_sweeps import TINY, cell_states, options, records
 

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from experiments.sweeps.launchers.in_process import InProcess
+from experiments.sweeps.launchers.launcher import InProcess
 from tests.experiments.sweeps.launchers.plays import jobs, play, starts
 
 

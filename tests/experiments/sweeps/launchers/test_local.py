@@ -164,6 +164,19 @@ def test_a_job_that_exits_fails_like_any_other(tmp_path):
     assert (outcome.state, outcome.error) == ("failed", "SystemExit: 4")
 
 
+def test_the_users_main_module_is_not_imported_again(tmp_path):
+    (tmp_path / "script.py").write_text(
+        "from pathlib import Path\n"
+        "from experiments.sweeps.launchers.local import Local\n"
+        "from tests.experiments.sweeps.launchers.plays import jobs, play\n"
+        "print('main', flush=True)\n"
+        "print(*[outcome.state for outcome in Local(workers=2).launch(jobs(Path(), {}, {}), play)])\n"
+    )
+    command, environment = [sys.executable, "script.py"], {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("main\ndone done\n", "")
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("delay", [0.0, 0.01, 0.05, None])
 def test_closing_the_iterator_kills_the_workers_at_once(tmp_path, delay):

@@ -33,16 +33,13 @@ def answer(tmp_path, monkeypatch):
     return set_answer
 
 
-def submitted(folder: Path, count: int = 1) -> list[Submitted]:
+def submitted(folder: Path, count: int = 1) -> dict[str, Submitted]:
+    """Jobs by number."""
     made = jobs(folder, *[{}] * count)
-    return [
-        Submitted(job, f"7_{i}", folder / f"7_{i}_0_result.pkl", folder / f"7_{i}_0_log.err")
+    return {
+        f"7_{i}": Submitted(job, folder / f"7_{i}_0_result.pkl", folder / f"7_{i}_0_log.err")
         for i, job in enumerate(made)
-    ]
-
-
-def by_number(planned: list[Submitted]) -> dict[str, Submitted]:
-    return {job.number: job for job in planned}
+    }
 
 
 def test_a_job_is_dead_when_slurm_says_twice_that_it_ended(answer):
@@ -90,13 +87,13 @@ def test_a_job_that_will_never_start_is_told_once(answer, caplog):
 
 
 def test_an_outcome_counts_more_than_an_end_and_a_torn_one_waits(answer, tmp_path):
-    first, second, third = planned = submitted(tmp_path, 3)
+    waiting = submitted(tmp_path, 3)
+    first, second, third = waiting.values()
     answer("7_0|COMPLETED|None\n7_1|FAILED|NonZeroExitCode\n7_2|FAILED|NonZeroExitCode\n")
     first.result.write_bytes(pickle.dumps(("success", Outcome("job0", "done", 1.5))))
     second.result.write_bytes(pickle.dumps(("success", Outcome("job1", "done")))[:-9])
     third.result.write_bytes(pickle.dumps(("error", "Traceback:\n  File\npackage.Problem: so\nand so")))
     second.messages.write_text("\n".join(f"line {i}" for i in range(100)))
-    waiting = by_number(planned)
     told = {o.name: o for o in outcomes(waiting, poll_s=0.01, wait_s=0.1)}
     assert waiting == {}
     assert told["job0"] == Outcome("job0", "done", 1.5)
@@ -107,18 +104,18 @@ def test_an_outcome_counts_more_than_an_end_and_a_torn_one_waits(answer, tmp_pat
 
 def test_a_folder_that_is_away_for_a_while_is_told_and_waited_for(answer, tmp_path, caplog):
     caplog.set_level(logging.WARNING)
-    (planned,) = submitted(tmp_path / "network")
+    waiting = submitted(tmp_path / "network")
     answer("7_0|RUNNING|None\n")
     (tmp_path / "network").rename(tmp_path / "away")
 
     def come_back(text: str) -> None:
         assert "cannot be looked for" in text
         (tmp_path / "away").rename(tmp_path / "network")
-        planned.result.write_bytes(pickle.dumps(("success", Outcome("job0", "done"))))
+        waiting["7_0"].result.write_bytes(pickle.dumps(("success", Outcome("job0", "done"))))
 
     slurm_queue_notify, slurm_queue.notify = slurm_queue.notify, come_back
     try:
-        assert [o.state for o in outcomes(by_number([planned]), poll_s=0.01, wait_s=60)] == ["done"]
+        assert [o.state for o in outcomes(waiting, poll_s=0.01, wait_s=60)] == ["done"]
     finally:
         slurm_queue.notify = slurm_queue_notify
 
