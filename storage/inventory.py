@@ -93,7 +93,8 @@ def _files(folder: Path, kind: str | None) -> list[Path]:
     known = kinds(folder)
     if kind is not None and kind not in known:
         raise UserError(f"There is no kind of artifact {kind!r}; the kinds are {', '.join(known)}.")
-    return [path for each in known if kind in (None, each) for path in sorted((folder / each).glob("??/*"))]
+    found = (path for each in known if kind in (None, each) for path in sorted((folder / each).glob("??/*")))
+    return [path for path in found if path.is_file() or path.is_symlink()]  # a pipe would never end
 
 
 def is_damaged(artifact: Artifact) -> bool:

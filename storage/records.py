@@ -97,11 +97,16 @@ def write_atomic(path: Path, content: bytes) -> None:
     """Write `content` so that `path` is at every moment the old file, the new one, or absent; never a part.
 
     The bytes go to a temporary file of the same folder, reach the disk, and are renamed. A killed process leaves at
-    most a file called `NAME.*.tmp`, which nothing reads.
+    most a file called `NAME.*.tmp`, which nothing reads. Of a link the file that it names is replaced; a device or a
+    pipe, such as /dev/stdout, stays what it is and is written to.
 
     Raises:
         OSError: when the folder cannot be written or the disk is full; the temporary file is removed.
     """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:

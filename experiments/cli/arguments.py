@@ -1,6 +1,7 @@
 """What was typed after the name of a script: overrides, folders with further options, and flags."""
 
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -26,7 +27,8 @@ class Arguments:
     def is_sweep(self) -> bool:
         """Whether this asks for a sweep that we play (`-m` alone, no other sweeper of Hydra's), or for a dry run."""
         other = any(each.lstrip("+~").startswith("hydra/sweeper") for each in self.overrides)
-        return bool(self.flags or "dry_run=true" in self.overrides) and set(self.flags) <= set(MULTIRUN) and not other
+        dry = any(re.fullmatch(r"\+{0,2}dry_run=true", each, re.IGNORECASE) for each in self.overrides)
+        return bool(self.flags or dry) and set(self.flags) <= set(MULTIRUN) and not other
 
 
 def parse(arguments: Sequence[str]) -> Arguments:

@@ -25,8 +25,7 @@ def build(node: Any, where: str) -> Any:
 
     from experiments.cli.explain import instantiation
 
-    if not isinstance(node, Mapping) or "_target_" not in node:
-        raise UserError(f"{where} must be a component with a _target_, got {node!r:.80}.")
+    check_component(node, where)
     check_options(node, where)
     try:
         return instantiate(node, _convert_="all")
@@ -35,6 +34,12 @@ def build(node: Any, where: str) -> Any:
         if text is None:
             raise
         raise UserError(text) from error
+
+
+def check_component(node: Any, where: str) -> None:
+    """Raise UserError for what is no configuration of a component."""
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise UserError(f"{where} must be a component with a _target_, got {node!r:.80}.")
 
 
 def check_options(node: Mapping[str, Any], where: str, kind: Any = None) -> None:
@@ -51,6 +56,8 @@ def check_options(node: Mapping[str, Any], where: str, kind: Any = None) -> None
     hints = _hints(load_target(str(target)) if "_target_" in node else kind)
     for key, value in node.items():
         path, hint = f"{where}.{key}", hints.get(str(key), Any)
+        if key in ("_partial_", "_recursive_") and not isinstance(value, bool):
+            raise UserError(f"{path} must be true or false, got {value!r:.60}.")
         if isinstance(value, Mapping):
             check_options(value, path, hint)
         elif isinstance(value, bool) and not _takes_truth(hint):

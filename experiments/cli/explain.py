@@ -18,6 +18,7 @@ from pydantic_core import ValidationError
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from data.errors import UserError
+from data.signatures import parameters_of
 from experiments.cli.options import LIKE, no_such_option
 
 PLACES = "in the folder of --config-dir, beside one called conf, or in a folder FOLDER with PYTHONPATH=FOLDER set"
@@ -140,12 +141,7 @@ def _unexpected(where: str, name: str, options: Iterable[str]) -> str:
 
 def _options(target: str) -> list[str]:
     """The names of the parameters of the callable at the dotted path `target`."""
-    from hydra.utils import get_object
-
-    try:
-        parameters = inspect.signature(get_object(target)).parameters.values()
-    except (ImportError, ValueError, TypeError):
-        return []
+    parameters = (parameters_of(target) or {}).values()
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
@@ -154,9 +150,8 @@ def _no_such_choice(error: Any, found: re.Match[str]) -> str:
     options = list(error.options or ())
     if not group or not options:
         return _flat(str(error))
-    near = difflib.get_close_matches(name, options, n=1, cutoff=LIKE)
-    guess = f"; did you mean {group}={near[0]}?" if near else ";"
-    return f"There is no {group}={name}{guess} Available: {', '.join(options)}."
+    guess = "".join(f" did you mean {group}={near}?" for near in difflib.get_close_matches(name, options, 1, LIKE))
+    return f"There is no {group}={name};{guess} Available: {', '.join(options)}."
 
 
 def _no_such_key(error: BaseException, found: re.Match[str]) -> str:
@@ -183,8 +178,12 @@ def _paths(node: Any, outer: str = "") -> Iterator[str]:
 
 
 def _no_file(error: Any, _: re.Match[str]) -> str:
+    if error.errno is None:
+        return f"A file of the configuration holds no options ({_first(error)}); write KEY: VALUE."
     filename = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
-    why = ": ".join(filter(None, (error.strerror, filename))) or _first(error)
+    why = ": ".join(filter(None, (error.strerror, filename)))
+    if error.filename is None:
+        return f"What is said cannot be written ({why})."
     if filename.endswith((".yaml", ".yml")):
         return f"A file of the configuration cannot be read ({why}); make it readable."
     return f"The run's folder cannot be made ({why}); set hydra.run.dir=FOLDER."
@@ -243,6 +242,8 @@ OUTSIDE: tuple[Rule, ...] = (
     (OSError, "", _no_file),
     (Exception, "Config group override must be",
      "A group needs the name of one of its options: write GROUP=NAME, as in attack=none."),
+    (RuntimeError, r"Invalid plugin '(.*?)': not the hydra_plugins package",
+     "Hydra itself plays this sweep, and takes no launcher {0}; leave out hydra/launcher, or -m."),
     ((ValueError, YAMLError), "", lambda error, _: _flat(str(error))),
     ((AssertionError, AttributeError, TypeError), "", _within_hydra),
 )  # fmt: skip

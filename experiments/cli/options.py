@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 CONF = Path(__file__).resolve().parents[2] / "conf"  # our own
 OPEN = "?"  # in place of the value of a group from which nothing need be chosen
+PRESETS = "experiment"  # the group of options that set values elsewhere
 LIKE = 0.7  # how much alike two names must be for one to be meant by the other
 TYPES: dict[type, tuple[str, tuple[type, ...]]] = {
     bool: ("true or false", (bool,)),
@@ -84,6 +86,8 @@ def check_keys(cfg: Mapping[Any, Any], schema: Mapping[str, Any], where: str = "
         if key not in schema:
             raise UserError(no_such_option(path, schema))
         default = schema[key]
+        if path == PRESETS and value is not None:
+            raise UserError(f"{path}: what its YAML sets is read by nothing; begin it with `# @package _global_`.")
         wanted, kinds = TYPES.get(type(default), ("", ()))
         if isinstance(default, dict) and default and "_target_" not in default:
             if not isinstance(value, Mapping):
@@ -115,8 +119,13 @@ def no_such_option(path: str, known: Iterable[str], elsewhere: Sequence[str] = (
 
 def search_path(folders: Sequence[Path]) -> list[str]:
     """The override by which Hydra finds options in further folders, where there are any."""
-    places = [f'"file://{folder.resolve()}"' for folder in folders]
+    places = [quoted(f"file://{folder.resolve()}") for folder in folders]
     return [f"hydra.searchpath=[{','.join(places)}]"] if places else []
+
+
+def quoted(text: str) -> str:
+    """A value for Hydra's command line, whatever characters it has: backslashes escape before a quote only."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (m[2] and "\\'"), text) + "'"
 
 
 @dataclass(frozen=True)
@@ -147,6 +156,10 @@ class Options:
             other = next((file for file in files[1:] if file.read_bytes() != files[0].read_bytes()), None)
             if other and not _of_plugin(other, files[0]):
                 raise UserError(f"{other} is not used, since {files[0]} has the same name; give it another name.")
+        for group, name in choices.items():
+            names = self.groups.get(group.partition("@")[0], ())
+            if names and name not in (None, *names) and not group.startswith("hydra/"):
+                raise UserError(f"There is no {group}={name!s:.60}; choose one of {', '.join(names)}.")
         for group, names in self.groups.items():
             node: Any = cfg
             for key in group.split("/"):

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from data.naming import AUTOMATIC
-from experiments.cli.options import CONF, defaults, option_files, written
+from experiments.cli.options import CONF, defaults, option_files, quoted, written
 from experiments.listing.row import NOT_RECORDED
 
 PROGRAM = "python experiments/run.py"
@@ -100,9 +100,7 @@ def _written(value: Any) -> str:
 
 def _quoted(text: str) -> str:
     """Text in quotes, which reads back as it is: no part of a record is an interpolation of the reader's settings."""
-    text = re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", text)
-    text = re.sub(r"(\\*)'", lambda found: f"{found[1] * 2}\\'", text)  # a backslash counts only before a quote
-    return "'" + re.sub(r"(\\+)$", lambda found: found[1] * 2, text) + "'"
+    return quoted(re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", text))
 
 
 def _nearest(group: str, node: Mapping[str, Any], usual: str) -> str:

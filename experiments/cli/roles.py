@@ -15,6 +15,7 @@ from experiments.cli.build import build, load_target
 from experiments.cli.options import option_files
 from games.game import Game
 
+OURS = ("attacks.", "defenses.", "games.", "unlearning.")
 MENTIONED = 3  # names that are missing, in a sentence
 
 
@@ -67,7 +68,8 @@ def game_of(config: Mapping[str, Any]) -> Game:
     """
     if config.get("game") is None:
         attack = option(config, "attack")
-        plays = getattr(load_target(str(config["attack"].get("_target_"))), "game", "any")
+        kind = load_target(str(config["attack"]["_target_"]))
+        plays = getattr(build(config["attack"], "attack") if kind is None else kind, "game", "any")  # which says why
         if plays != "any":
             raise UserError(
                 f"attack={attack} plays the {plays} game, and its YAML does not bring it; end its defaults with "
@@ -113,8 +115,14 @@ def _check(made: object, names: Iterable[str], where: str, target: str, role: Ro
 
 
 def _check_verbs(made: object, where: str, target: str, role: Role) -> None:
-    """Refuse an instance with a verb that cannot be called with what its role calls it with."""
-    for verb, names in role.takes.items():
+    """Refuse an instance with a verb that cannot be called with what its role, or its base class, calls it with."""
+    own, takes = type(made), dict(role.takes)
+    bases = [each for each in own.__mro__ if each.__module__.startswith(OURS)]
+    for verb, function in ((verb, vars(base)[verb]) for base in bases for verb in vars(base).keys() & vars(own).keys()):
+        if inspect.isfunction(function) and verb[0] != "_" and own not in bases:
+            _, *parameters = inspect.signature(function).parameters.values()
+            takes.setdefault(verb, tuple(each.name for each in parameters if each.default is each.empty))
+    for verb, names in takes.items():
         try:
             inspect.signature(getattr(made, verb)).bind(*names)
         except TypeError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from data.errors import UserError
+from data.paths import is_folder
 from experiments.cli import output
 
 MISTAKE, INTERRUPTED, READER_LEFT = 2, 130, 1  # exit codes, beside 0
@@ -53,6 +54,13 @@ def place(text: str) -> Path:
     return Path(text)
 
 
+def folder(text: str) -> Path:
+    """A folder that is there, for a parser."""
+    if not is_folder(place(text)):
+        raise argparse.ArgumentTypeError(f"{text} is not a folder")
+    return Path(text)
+
+
 def ended(work: Callable[[], None]) -> int:
     """Do the work of a script; returns 0, 2 after a mistake, 130 after Ctrl-C, 1 where nobody reads on (`| head`)."""
     output.ready()
@@ -60,7 +68,7 @@ def ended(work: Callable[[], None]) -> int:
         work()
         sys.stdout.flush()
     except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {printable(str(error))}", file=sys.stderr)
         return MISTAKE
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
@@ -68,6 +76,12 @@ def ended(work: Callable[[], None]) -> int:
     except BrokenPipeError:
         output.forget_output()
         return READER_LEFT
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        output.forget_output()
+        print(f"Error: What is said cannot be written ({error.strerror}).", file=sys.stderr)
+        return MISTAKE
     return 0
 
 

@@ -61,10 +61,10 @@ def _command(args: argparse.Namespace) -> None:
     folder = args.dir or default_folder()
     try:
         (_list if args.verb == "list" else _prune)(folder, args)
-    except BrokenPipeError:
-        raise
     except OSError as error:
-        raise UserError(f"{error.filename or folder}: {error.strerror}; is the folder yours to change?") from error
+        if error.filename is None:  # of the output
+            raise
+        raise UserError(f"{error.filename}: {error.strerror}; is the folder yours to change?") from error
 
 
 def _list(folder: Path, args: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from data.errors import UserError
 from experiments.cli.arguments import make_importable
 from experiments.cli.fitted import Head, console, show
 from experiments.cli.roles import known_games
-from experiments.cli.script import Parser, ended, place, printable, whole_number
+from experiments.cli.script import Parser, ended, folder, place, printable, whole_number
 from experiments.listing.filters import no_column, plain, select
 from games.game import Game
 
@@ -78,16 +78,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("filters", nargs="*", help="column=value[,value], column!=value, column<number, <=, >, >=")
     parser.add_argument("--store", type=place, default=default_folder(), help="the store's folder (%(default)s)")
-    parser.add_argument("--show", nargs="+", metavar="COLUMN", help="the columns to print")
+    parser.add_argument("--show", nargs="+", action="extend", metavar="COLUMN", help="the columns to print")
     parser.add_argument("--csv", type=place, metavar="FILE", help="write every column of the rows to a CSV file")
     parser.add_argument("--limit", type=whole_number, default=40, help="rows that are printed; 0 is all (%(default)s)")
-    parser.add_argument("--config-dir", type=place, action="append", default=[], help="folder with games of your own")
+    parser.add_argument("--config-dir", type=folder, action="append", default=[], help="folder with games of your own")
     parser.add_argument("--columns", action="store_true", help="list the columns: what they are, and values")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     return ended(lambda: _results(parser.parse_intermixed_args(arguments)))
 
 
 def _results(options: argparse.Namespace) -> None:
+    if options.csv is not None and options.columns:
+        raise UserError("--columns lists what there is, and --csv writes all of it; leave out one of the two.")
     make_importable(options.config_dir)
     games = known_games(options.config_dir, log.warning)
     every = frame(options.store, games=games)
@@ -119,7 +121,7 @@ def _show(table: pandas.DataFrame, options: argparse.Namespace, games: Mapping[s
             print(f"{printable(name):32} {', '.join(map(printable, values))}{helps.get(name, '')}")
         return
     usual = dict.fromkeys((*NAMING, *(each.name for each in metrics if {"sweep", "report"} <= each.shown)))
-    wanted = options.show or [name for name in usual if name in table.columns]
+    wanted = list(dict.fromkeys(options.show or ())) or [name for name in usual if name in table.columns]
     for name in wanted:
         if name not in table.columns:
             raise UserError(no_column(table, name, "to show"))

@@ -1,12 +1,13 @@
 """Make a table of a paper and check its claims: `python experiments/tables.py table=uncertainty`; `--help` explains."""
 
 import functools
-import re
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from experiments.cli.options import quoted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -105,8 +106,3 @@ def split_outside(text: str) -> list[str]:
         else:
             parts[-1] += character
     return [part.strip() for part in parts if part.strip()]
-
-
-def quoted(text: str) -> str:
-    """A value for Hydra's command line, whatever characters it has: backslashes escape before a quote only."""
-    return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (m[2] and "\\'"), text) + "'"

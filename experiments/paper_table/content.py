@@ -50,6 +50,7 @@ class Content:
     columns: Sequence[Metric]
     sections: Mapping[str, Sequence[FinishedRow]]  # by part
     labels: Mapping[str, str]  # of the parts
+    units: str  # of which `n` counts those of a seed
     findings: Sequence[Finding]
     elsewhere: Sequence[str]  # numbers, each beside ours, with its provenance
     problems: Sequence[str] = ()
@@ -78,7 +79,7 @@ class Content:
         numbers = (
             "Every number is the mean of the seeds' means ± half its 95% interval over seeds, or [the interval]: "
             "Student's t, and for shares, rates and AUROCs Clopper-Pearson at the effective sample size; n is seeds × "
-            "targets of a seed, and beside a number the seeds in which it is defined, where that is not all of them."
+            f"{self.units} of a seed, and beside a number the seeds in which it is defined, where that is not all."
         )
         paragraphs = [table.about.strip(), size, numbers, *table.notes, f"Source: {table.source}."]
         return [" ".join(text.split()) for text in paragraphs]
@@ -92,7 +93,7 @@ def content_of(
     findings = judge(table.claims, results.complete, name, game)
     made = sections(table, columns, results, game)
     others = elsewhere(table, columns, results, game)
-    return Content(table, results.size, command, columns, made, results.labels, findings, others, problems)
+    return Content(table, results.size, command, columns, made, results.labels, game.units, findings, others, problems)
 
 
 def sections(table: Specification, columns: list[Metric], results: Results, game: Game) -> dict[str, list[FinishedRow]]:

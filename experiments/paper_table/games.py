@@ -17,6 +17,8 @@ from storage.records import canonical_json
 Cells = Mapping[tuple[str, int], Cell]  # by row and seed
 Folders = Sequence[Path]
 
+OWN = {"seed": "seeds=NUMBER", "repetitions": "seeds=NUMBER", "dry_run": "dry_run=true"}  # what a table sets itself
+
 
 def cells_of(rows: Sequence[TableRow], seeds: Sequence[int], further: Sequence[str], folders: Folders = ()) -> Cells:
     """The cell of every row and seed 0, 1, ...; rows that resolve to the same configuration share theirs.
@@ -27,6 +29,9 @@ def cells_of(rows: Sequence[TableRow], seeds: Sequence[int], further: Sequence[s
         UserError: naming the row whose overrides do not fit conf/run.yaml.
     """
     complete = [dataclasses.replace(row, overrides=merged([*row.overrides, *further])) for row in rows]
+    for row in complete:
+        for key in {text.partition("=")[0].lstrip("+~") for text in row.overrides} & OWN.keys():
+            raise UserError(f"row {row.name}: {key} is not set for single rows; write {OWN[key]} for the table.")
     by_row: dict[str, list[Cell]] = {}
     for overrides, alike in together(complete):
         by_row |= _expanded(overrides, alike, len(seeds), folders)

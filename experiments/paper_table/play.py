@@ -42,10 +42,11 @@ def make(content: Mapping[str, Any], asked: TableRequest, launcher_node: Mapping
     Raises:
         UserError: for a mistake in the table or the request; nothing was played then.
     """
-    from experiments.sweeps.command import common_store, launcher_of, show_failures, show_plan
+    from experiments.sweeps.command import check_all_tracking, common_store, launcher_of, show_failures, show_plan
 
     table, cells, game = plan(content, asked)
     unique = list({cell.name: cell for cell in cells.values()}.values())  # rows may share theirs
+    check_all_tracking(unique)
     store, launcher = common_store(unique), launcher_of(launcher_node)
     from data.machine import use_threads
     from experiments.paper_table.content import content_of

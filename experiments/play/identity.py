@@ -102,12 +102,14 @@ def _code(names: tuple[str, ...], modules: tuple[str, ...]) -> str:
 
 
 def _located(name: str) -> Any:
-    from hydra.utils import get_object
+    from hydra._internal.utils import _locate  # hydra.utils.get_object would log what it cannot find
 
     try:
-        return get_object(name)
+        return _locate(name)
     except ImportError as error:
-        raise UserError(f"The component {name} does not exist (any more); check its _target_.") from error
+        broken = error.__cause__ if isinstance(error.__cause__, SyntaxError) else None
+        why = f"is no Python that can be read ({broken})" if broken else "does not exist (any more); check its _target_"
+        raise UserError(f"The component {name} {why}.") from error
 
 
 def targets(node: Any) -> Iterator[str]:

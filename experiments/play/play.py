@@ -39,6 +39,10 @@ def play(cfg: DictConfig) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    if config["dry_run"]:
+        raise UserError(
+            "dry_run=true is served where it is typed as an override, with -m or without, and no other flag."
+        )
     hydra = HydraConfig.get()
     folder, unsaid = Path(hydra.runtime.output_dir), []
 

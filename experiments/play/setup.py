@@ -11,7 +11,7 @@ from data.errors import UserError
 from data.examples import Data
 from data.machine import be_deterministic, use_device, use_threads
 from data.naming import option
-from experiments.cli.build import load_target
+from experiments.cli.build import check_component, load_target
 from experiments.cli.options import option_files, written
 from experiments.cli.roles import component, game_of
 from experiments.play import identity
@@ -28,6 +28,8 @@ def resolved(config: Mapping[str, Any]) -> tuple[Game, dict[str, Any]]:
 
     Raises UserError where no game is chosen, or the parts belong to different games.
     """
+    for place in ("attack", "defense", "unlearning"):
+        check_component(config.get(place), place)
     game = game_of(config)
     check_pairing(game, config)
     return game, game.resolve(config, lambda place: component(config[place], place, game))

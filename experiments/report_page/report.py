@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data.errors import UserError
 from data.machine import DISTRIBUTION, toolkit_version, versions
-from experiments.cli.script import Parser, ended, place, whole_number
+from experiments.cli.script import Parser, ended, folder, place, whole_number
 from storage.store import default_folder
 
 TABLES = Path("outputs/tables")
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--figures", type=whole_number, default=4, metavar="N", help=figures)
     add("--figure-megabytes", type=_size, default=8.0, metavar="MB", help="room that figures may take (%(default)s)")
     add("--title", default="Unlearning games", help="the heading of the page")
-    add("--config-dir", type=place, action="append", default=[], metavar="DIR", help="folder with games of your own")
+    add("--config-dir", type=folder, action="append", default=[], metavar="DIR", help="folder with games of your own")
     add("--version", action="version", version=f"{DISTRIBUTION} {toolkit_version()}")
     return parser
 

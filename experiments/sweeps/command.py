@@ -37,12 +37,10 @@ def main(arguments: Arguments, config_name: str, config_path: Path) -> int:
     cells = expand(arguments.overrides, config_path, config_name, arguments.folders)
     node = hydra_node(arguments, config_name, config_path)
     launcher, store = launcher_of(node.launcher), common_store(cells)
-    from experiments.play.tracking import check_tracking
     from experiments.sweeps import sweep  # brings torch: mistakes in the overrides answer without it
     from experiments.sweeps.table import show
 
-    for tracked in {str(cell.config["wandb"]): cell.config["wandb"] for cell in cells}.values():
-        check_tracking(tracked["mode"], tracked["project"], tracked["group"])
+    check_all_tracking(cells)
     store.check()
     todo = sweep.plan(cells, store)
     if any(cell.config["dry_run"] for cell in cells):
@@ -58,6 +56,14 @@ def main(arguments: Arguments, config_name: str, config_path: Path) -> int:
     show([todo.located[name] for name, outcome in outcomes.items() if outcome.state == "done"], store)
     print(f"Cells and logs: {folder}")
     return show_failures(outcomes, folder)
+
+
+def check_all_tracking(cells: Sequence[Cell]) -> None:
+    """Raise UserError where a cell could not be tracked as it asks."""
+    from experiments.play.tracking import check_tracking
+
+    for tracked in {str(cell.config["wandb"]): cell.config["wandb"] for cell in cells}.values():
+        check_tracking(tracked["mode"], tracked["project"], tracked["group"])
 
 
 def hydra_node(arguments: Arguments, config_name: str, config_path: Path) -> DictConfig:

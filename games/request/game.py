@@ -31,6 +31,7 @@ class RequestGame(Game):
 
     name: ClassVar[str] = "request"
     headline: ClassVar[str] = "effect"
+    units: ClassVar[str] = "targets"
     code: ClassVar[tuple[str, ...]] = ("games.request.play",)
     slow: ClassVar[frozenset[str]] = frozenset({"attack"})
 

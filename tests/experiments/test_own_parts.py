@@ -79,6 +79,12 @@ WRONG: dict[str, tuple[type, str, dict[str, Any], str]] = {
     "owned": (Own, "attack", {"owned": 7}, "attack.owned must be a share"),
     "no budget": (object, "attack", {"craft": Own.craft}, "has no access and no budget and no owned.*docs/tutorial.md"),
     "craft": (Own, "attack", {"craft": lambda self, aims: []}, "craft is called with accesses, goals, attacker, rng"),
+    "search": (
+        Random,
+        "attack",
+        {"search_white_box": lambda self: []},
+        "search_white_box is called with service",
+    ),
     "review": (Keeps, "defense", {"review": lambda self, x: []}, "review is called with context, requests, which"),
     "forget": (
         Forgets,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from experiments.play.play import play_config
 from games.request.game import RequestGame
-from storage.records import checked, is_unchanged, jsonable, with_nulls
+from storage.records import checked, is_unchanged, jsonable, with_nulls, write_atomic
 from tests.experiments.games import config
 from tests.experiments.small_sweeps import TINY
 
@@ -48,3 +49,23 @@ def test_a_title_needs_no_option_of_the_attack(missing: str, tmp_path: Path) -> 
     found = config(tmp_path, "attack=uncertainty")
     found["attack"].pop(missing)
     assert "uncertainty attack against retrain" in RequestGame().title(found)
+
+
+def test_devices_pipes_and_links_stay_what_they_are(tmp_path: Path) -> None:
+    pipe, link, file = tmp_path / "pipe", tmp_path / "link", tmp_path / "deep" / "file"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomic(pipe, b"one")
+    assert os.read(reader, 10) == b"one"
+    os.close(reader)
+    assert pipe.is_fifo()
+    write_atomic(Path(os.devnull), b"two")
+    assert Path(os.devnull).is_char_device()
+    link.symlink_to(file)
+    for content in (b"three", b"four"):
+        write_atomic(link, content)
+        assert link.is_symlink()
+        assert file.read_bytes() == content
+    with pytest.raises(IsADirectoryError):
+        write_atomic(tmp_path, b"five")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["deep", "file", "link", "pipe"]

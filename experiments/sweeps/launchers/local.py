@@ -25,7 +25,7 @@ from experiments.sweeps.launchers.launcher import Job, Outcome, Work, failed
 
 # one thread per worker, whichever library computes: more would make the workers fight for the cores
 ENVIRONMENT = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "BLIS", "NUMEXPR", "VECLIB")}
-WATCH_S = 0.5  # seconds between two looks of a worker at its parent
+WATCH_S = 0.5  # seconds between two looks of a worker at its parent, and of the parent at its workers
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -66,25 +66,21 @@ def _play(jobs: Sequence[Job], work: Work, workers: int) -> Generator[Outcome, N
                     worker.pipe.send((work, job))
             yield from ended  # now that all workers are busy again
             ended.clear()
-            ready = wait([worker.pipe for worker in running])
-            for worker in [worker for worker in running if worker.pipe in ready]:
-                job, began = running[worker]
-                try:
-                    ended.append(worker.pipe.recv())
-                    idle.append(worker)
-                except (EOFError, OSError):
-                    cause = _cause(worker.process.wait())
+            ready = wait([worker.pipe for worker in running], WATCH_S)
+            for worker in [each for each in running if each.pipe in ready or each.process.poll() is not None]:
+                job, began = running.pop(worker)
+                if (outcome := worker.answer()) is not None:
+                    ended.append(outcome)
+                    idle += [worker] if worker.process.poll() is None else []
+                else:
+                    cause = _cause(worker.end(WATCH_S))
                     text = f"Its process died twice, the second time with no other beside it ({cause})."
                     died.append((job, Outcome(job.name, "failed", time.monotonic() - began, text)))
-                del running[worker]
         yield from ended
         return died
     finally:
-        crew = [*idle, *running]
-        for worker in crew:
-            worker.process.kill()  # an idle one has nothing to lose, and a kill cannot hang
-        for worker in crew:
-            worker.process.wait()
+        for worker in [*idle, *running]:
+            worker.end()
 
 
 def _cause(code: int) -> str:
@@ -99,7 +95,8 @@ class _Worker:
 
     def __init__(self) -> None:
         self.pipe, theirs = Pipe()
-        start = f"import sys; sys.path = {sys.path}; del sys.argv[0]; from {__name__} import _serve; _serve"
+        folders = [folder for folder in sys.path if isinstance(folder, str)]  # Python passes over all else
+        start = f"import sys; sys.path = {folders}; del sys.argv[0]; from {__name__} import _serve; _serve"
         command = [sys.executable, "-c", f"{start}({theirs.fileno()}, {os.getpid()})", *sys.argv]
         environment = {**os.environ, **ENVIRONMENT}
         # a process inherits the mask: Ctrl-C cannot hit it before it has begun to ignore it
@@ -111,6 +108,20 @@ class _Worker:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()
+
+    def answer(self) -> Outcome | None:
+        """The outcome that has come; None from a process that has died, even where its children hold the pipe open."""
+        with suppress(EOFError, OSError):
+            if self.pipe.poll():
+                return self.pipe.recv()
+        return None
+
+    def end(self, patience: float = 0.0) -> int:
+        """Kill the process, unless it ends by itself in time; returns its code. An idle one has nothing to lose."""
+        with suppress(subprocess.TimeoutExpired):
+            return self.process.wait(patience)
+        self.process.kill()
+        return self.process.wait()
 
 
 def _serve(handle: int, parent: int) -> None:
@@ -128,6 +139,8 @@ def _serve(handle: int, parent: int) -> None:
                 outcome = work(job)
             except BaseException as error:
                 outcome = failed(job.name, error, time.monotonic() - began)
+            with suppress(OSError, ValueError):
+                print(end="", flush=True)  # a kill would lose what a buffer holds
             pipe.send(outcome)
 
 

@@ -58,6 +58,13 @@ def test_two_folders_of_the_users_with_one_name(tmp_path: Path) -> None:
         expand(["attack=mine", "game=request"], folders=[tmp_path / "a", tmp_path / "b"])
 
 
+def test_the_name_of_a_folder_may_have_any_characters(tmp_path: Path) -> None:
+    for name in ('a "b"', "it's", "c,d=[e]", "$f ${g}", "h\\"):
+        option(tmp_path / name, "attack/mine", "_target_: attacks.requester.random.Random\nbudget: 3\n")
+        [cell] = expand(["attack=mine", "game=request"], folders=[tmp_path / name])
+        assert cell.config["attack"]["budget"] == 3
+
+
 @pytest.mark.parametrize("layout", ["conf", "options"])
 def test_modules_beside_the_options_are_found(layout: str, tmp_path: Path) -> None:
     """In the folder itself, or beside one that is called conf; in this process and in those of a launcher."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from data.errors import UserError
 from experiments.cli.roles import known_games
+from experiments.listing import command as store_command
 from experiments.listing import index
 from experiments.listing.index import NAME
 from experiments.listing.results import frame, main, record, select
@@ -270,3 +272,26 @@ def test_leaving_out_what_is_not_there_is_served_and_said(store: Path, caplog: p
 def test_a_store_without_games_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--store", str(tmp_path)]) == 2
     assert "has no finished games" in capsys.readouterr().err
+
+
+def test_what_is_no_file_in_a_store_is_passed_over(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A link that leads nowhere, and a pipe, whose reading would never end."""
+    shutil.copytree(store, tmp_path / "store")
+    [folder, *_] = sorted((tmp_path / "store" / "game").iterdir())
+    (folder / f"{'a' * 64}.json").symlink_to("nowhere")
+    os.mkfifo(folder / f"{'b' * 64}.json")
+    assert len(frame(tmp_path / "store")) == 6
+    for words in (["list"], ["prune", "--damaged", "--dry-run"]):
+        assert store_command.main([*words, "--dir", str(tmp_path / "store")]) == 0
+    assert "Would remove 0 artifacts" in capsys.readouterr().out
+
+
+def test_columns_may_be_asked_for_in_parts_and_twice(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--store", str(store), "--show", "attack", "seed", "--show", "attack", "effect"]) == 0
+    heading = next(line for line in capsys.readouterr().out.splitlines() if "attack" in line)
+    assert heading.split() == ["attack", "seed", "effect"]
+    for words, said in ((["--csv", "x", "--columns"], "leave out one"), (["--config-dir", "nope"], "is not a folder")):
+        assert main(["--store", str(store), *words]) == 2
+        assert said in capsys.readouterr().err

@@ -63,6 +63,7 @@ def content(name: str, size: str) -> Content:
         columns,
         sections,
         {"over": "Over-confidence", "under": "Under-confidence"},
+        GAME.units,
         [],
         [],
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.paper_table.command import gathered, quoted
+from experiments.cli.options import quoted
+from experiments.paper_table.command import gathered
 from experiments.sweeps.cells import expand
 
 

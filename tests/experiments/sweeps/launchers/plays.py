@@ -35,6 +35,14 @@ def play(job: Job) -> Outcome:
             return Outcome(job.name, "busy")
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "kill beside a child":
+            if os.fork() == 0:  # it has a copy of everything that its parent has open
+                time.sleep(20)
+                os._exit(0)
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "close":
+            os.closerange(3, 1024)
+            time.sleep(20)
         case "exit":
             os._exit(3)
         case "system exit":

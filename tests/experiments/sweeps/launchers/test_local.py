@@ -154,6 +154,21 @@ def test_a_job_that_kills_its_process_fails_after_a_second_try_and_the_others_ar
     assert [len(starts(job)) for job in planned] == [1, 2, 1, 1]
 
 
+@pytest.mark.parametrize(("end", "cause"), [("kill beside a child", "signal 9"), ("close", "signal 9")])
+def test_nobody_waits_for_what_a_dead_worker_has_left(tmp_path, end, cause):
+    """Its child holds the pipe open; or it lives on, with its pipe closed."""
+    began = time.monotonic()
+    *others, last = Local(workers=2).launch(jobs(tmp_path, {"end": end}, {}, {}), play)
+    assert time.monotonic() - began < 15
+    assert [o.state for o in others] == ["done"] * 2
+    assert cause in (last.error or "")
+
+
+def test_what_is_no_folder_in_the_path_of_modules_is_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path, tmp_path])
+    assert [o.state for o in Local(workers=1).launch(jobs(tmp_path, {}), play)] == ["done"]
+
+
 def test_a_job_whose_process_dies_once_is_done_at_the_second_try(tmp_path):
     outcomes = list(Local(workers=2).launch(jobs(tmp_path, {"end": "die once"}, {}), play))
     assert {o.name: o.state for o in outcomes} == {"job0": "done", "job1": "done"}
