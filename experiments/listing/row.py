@@ -31,14 +31,13 @@ def rows(game: Game, record: Mapping[str, Any], digest: str = "", path: str = ""
         **{group: option(config, group) for group in GROUPS}, "game": game.name,
         "seed": record["seed"], "goal": str(record.get("criterion", {}).get("goal", "")), **settings,
     }  # fmt: skip
-    found = []
+    found, metrics = [], [metric for metric in game.metrics() if metric.shown & IN_ROWS]
     for part in game.parts(record):
         row = {**shared, "part": part.name, "heading": part.label}
-        for metric in game.metrics():
-            if metric.shown & IN_ROWS:
-                row[metric.name] = metric.mean(part)
-                if metric.trials is not None and metric.shown & POOLED:
-                    row[f"{metric.name}{TRIALS}"] = metric.trials(part)
+        for metric in metrics:
+            row[metric.name] = metric.mean(part)
+            if metric.trials is not None and metric.shown & POOLED:
+                row[f"{metric.name}{TRIALS}"] = metric.trials(part)
         found.append(row)
     return found
 

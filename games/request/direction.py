@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from games.game import WHOLE, Part, Record, Values
@@ -23,15 +24,27 @@ class Direction(Part):
         """+1 where the attacker wants confidence to rise, -1 where it is to fall."""
         return SIGN[self.name]
 
+    @cached_property
+    def units(self) -> tuple[str, ...]:
+        """The targets `mine` by test position; a listing of many games asks hundreds of times."""
+        positions = self.record["targets"]["position"]
+        return tuple(str(positions[i]) for i in self.mine)
+
+    @cached_property
+    def judged(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """The units of a metric of models, and the model of each: a target's own, or one for all."""
+        if len(self.goals) == len(self.mine) > 1 or self.record["config"]["game"]["targets"]["mode"] == "single":
+            return self.units, tuple(self.record["targets"]["aim"][i] for i in self.mine)
+        return (WHOLE,), self.goals[:1]
+
     def targets(self, state: Mapping[str, Any], metric: str) -> Values:
         """A metric of the targets in a state, by test position."""
-        positions, values = self.record["targets"]["position"], state[metric]
-        return {str(positions[i]): float(values[i]) for i in self.mine}
+        values = state[metric]
+        return {unit: float(values[i]) for unit, i in zip(self.units, self.mine, strict=True)}
 
     def by_target(self, values: Sequence[float]) -> Values:
         """Values of the targets `mine`, in their order, by test position."""
-        positions = self.record["targets"]["position"]
-        return {str(positions[i]): value for i, value in zip(self.mine, values, strict=True)}
+        return dict(zip(self.units, values, strict=True))
 
     def own(self, state: str, metric: str) -> Values:
         """A metric of the targets, judged with the victim's own seed."""
@@ -45,24 +58,20 @@ class Direction(Part):
         found = self.record["victim_seed"][state].get("models", {}).get(metric)
         if found is None:  # a certificate of a procedure that gives none, or a state of targets only
             return {}
-        values = [number(value) for value in found]
+        units, models = self.judged
         if state in ("before", "benign"):
-            finite = [value for value in values if value is not None]
-            values = [sum(finite) / len(finite) if finite else None] * len(self.record["requests"])
-        if len(self.goals) == len(self.mine) > 1 or self.record["config"]["game"]["targets"]["mode"] == "single":
-            positions, goal = self.record["targets"]["position"], self.record["targets"]["aim"]
-            units = {str(positions[i]): values[goal[i]] for i in self.mine}
-        else:
-            units = {WHOLE: values[self.goals[0]]}
-        return {unit: value for unit, value in units.items() if value is not None}
+            finite = [value for value in map(number, found) if value is not None]
+            return dict.fromkeys(units, sum(finite) / len(finite)) if finite else {}
+        pairs = zip(units, models, strict=True)
+        return {unit: float(found[model]) for unit, model in pairs if isinstance(found[model], float | int)}
 
     def fresh(self, state: str, metric: str) -> Values:
         """A metric of the targets, averaged over fresh seeds; empty for a procedure that draws nothing."""
         found = self.record["fresh_seeds"]
         if found is None:
             return {}
-        runs = [self.targets(each, metric) for each in found[state]]
-        return {unit: sum(run[unit] for run in runs) / len(runs) for unit in runs[0]}
+        runs = [each[metric] for each in found[state]]
+        return {unit: sum(run[i] for run in runs) / len(runs) for unit, i in zip(self.units, self.mine, strict=True)}
 
     def detection(self, *path: str) -> Values:
         """A number of what the filter did; empty without a filter, or without a malicious request."""

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 from games.game import Metric, Part, Values, View
 from games.request import measures
-from games.request.direction import Direction
 from games.request.measures import LEAST, Measure
 from games.request.quantities import (
     FRESH,
@@ -40,7 +39,7 @@ def by_state() -> list[Metric]:
 
 def on(measure: Measure) -> Callable[[Part], Values]:
     """A measure of a direction as that of a part."""
-    return lambda part: measure(cast(Direction, part))
+    return cast(Callable[[Part], Values], measure)  # the parts of this game are directions
 
 
 def _metric(quantity: Quantity, name: str, help: str, measure: Measure, **more: Any) -> Metric:
