@@ -4,6 +4,8 @@ PYTHON ?= python3
 ARGS ?= attack=uncertainty defense=influence
 VENV := .venv
 BIN := $(VENV)/bin
+# one more than there are cores: some tests wait for processes that they have started
+WORKERS := $(shell expr $$(nproc 2> /dev/null || sysctl -n hw.ncpu) + 1)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DELETE_ON_ERROR:
@@ -43,7 +45,7 @@ run: $(VENV)/.installed
 	$(BIN)/python experiments/run.py $(ARGS)
 
 test: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
