@@ -82,8 +82,8 @@ class Game:
     A game is a frozen dataclass of pydantic with a `name`, the `headline` (the metric of heat maps and Hydra's score;
     larger = the crook wins), `play` and `metrics`. Where a metric `HEADLINE_defended` says what a defense left of the
     headline, heat maps show that in their panels with a defense. `code` are the modules that compute its numbers, on
-    which the keys of finished games depend; those that only show numbers do not belong there. `units` is, in
-    the plural, what the headline has a value for. `slow` are kinds of artifacts that take long to make: while another
+    which the keys of finished games depend; those that only show numbers do not belong there. `units` is, in the
+    plural, what the headline has a value for. `slow` are kinds of artifacts that take long to make: while another
     process makes one, a sweep plays another cell.
     """
 

@@ -15,7 +15,7 @@ from experiments.cli.build import build, load_target
 from experiments.cli.options import option_files
 from games.game import Game
 
-OURS = ("attacks.", "defenses.", "games.", "unlearning.")
+BASES = ("attacks.", "defenses.", "games.", "unlearning.")  # packages whose base classes call what others override
 MENTIONED = 3  # names that are missing, in a sentence
 
 
@@ -117,7 +117,7 @@ def _check(made: object, names: Iterable[str], where: str, target: str, role: Ro
 def _check_verbs(made: object, where: str, target: str, role: Role) -> None:
     """Refuse an instance with a verb that cannot be called with what its role, or its base class, calls it with."""
     own, takes = type(made), dict(role.takes)
-    bases = [each for each in own.__mro__ if each.__module__.startswith(OURS)]
+    bases = [each for each in own.__mro__ if each.__module__.startswith(BASES)]
     for verb, function in ((verb, vars(base)[verb]) for base in bases for verb in vars(base).keys() & vars(own).keys()):
         if inspect.isfunction(function) and verb[0] != "_" and own not in bases:
             _, *parameters = inspect.signature(function).parameters.values()

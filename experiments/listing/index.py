@@ -127,7 +127,7 @@ def _records(folder: Path) -> Iterator[tuple[str, str]]:
     games = folder / "game"
     for part in sorted(os.scandir(games), key=lambda entry: entry.name) if games.is_dir() else ():
         for entry in os.scandir(part.path) if part.is_dir() else ():
-            if RECORD.fullmatch(entry.name) and entry.is_file():
+            if RECORD.fullmatch(entry.name) and os.path.isfile(entry.path):  # links in a circle included
                 stat = entry.stat()
                 yield entry.name[:64], f"{stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino} {stat.st_size}"
 

@@ -59,9 +59,7 @@ def make(content: Mapping[str, Any], asked: TableRequest, launcher_node: Mapping
     if asked.dry_run:
         show_plan(todo, unique, store)
         return 0
-    refused = [str(status.error) for status in todo.refused.values()]
-    if len(refused) == len(unique) and len(set(refused)) == 1:
-        raise UserError(refused[0])
+    todo.check()
     outcomes: Mapping[str, Outcome] = {}
     if todo.to_play or todo.refused:
         store.check()

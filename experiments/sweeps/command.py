@@ -48,9 +48,7 @@ def main(arguments: Arguments, config_name: str, config_path: Path) -> int:
         if todo.refused:
             print(f"Error: {next(iter(todo.refused.values())).error}", file=sys.stderr)
         return 2 if todo.refused else 0
-    reasons = {str(outcome.error) for outcome in todo.refused.values()}
-    if len(todo.refused) == len(cells) and len(reasons) == 1:
-        raise UserError(reasons.pop())
+    todo.check()
     folder = Path(str(node.sweep.dir)).absolute()  # which makes it, unless the user has named one
     outcomes = sweep.play(todo, cells, launcher, store, folder)
     show([todo.located[name] for name, outcome in outcomes.items() if outcome.state == "done"], store)

@@ -57,6 +57,12 @@ class Plan:
         """The cells that can be played or are, by name."""
         return {status.cell.name: status for status in (*self.finished, *self.to_play)}
 
+    def check(self) -> None:
+        """Raise UserError where every cell is refused, and all for one reason."""
+        reasons = {str(outcome.error) for outcome in self.refused.values()}
+        if not self.located and len(reasons) == 1:
+            raise UserError(reasons.pop())
+
 
 def plan(cells: Sequence[Cell], store: Store) -> Plan:
     """Look every cell up in the store, and check those that are missing as far as possible without training."""

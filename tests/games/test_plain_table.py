@@ -7,16 +7,13 @@ from typing import Any, ClassVar
 
 from rich.console import Console
 
-from games.game import Game, Metric, Record, Setup
+from games.game import Game, Metric
 from games.plain_table import plain_table
 
 
 class Toy(Game):
     name: ClassVar[str] = "toy"
     headline: ClassVar[str] = "height"
-
-    def play(self, setup: Setup[Any], seed: int) -> Record:
-        raise AssertionError("a table plays nothing")
 
     def metrics(self) -> Sequence[Metric]:
         return [_metric("height", frozenset({"game"})), _metric("absent", frozenset({"game"})),

@@ -66,6 +66,9 @@ def test_devices_pipes_and_links_stay_what_they_are(tmp_path: Path) -> None:
         write_atomic(link, content)
         assert link.is_symlink()
         assert file.read_bytes() == content
+    (tmp_path / "circle").symlink_to("circle")
+    write_atomic(tmp_path / "circle", b"five")
+    assert (tmp_path / "circle").read_bytes() == b"five"
     with pytest.raises(IsADirectoryError):
-        write_atomic(tmp_path, b"five")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["deep", "file", "link", "pipe"]
+        write_atomic(tmp_path, b"six")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["circle", "deep", "file", "link", "pipe"]

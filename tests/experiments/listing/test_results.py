@@ -277,11 +277,13 @@ def test_a_store_without_games_is_a_sentence(tmp_path: Path, capsys: pytest.Capt
 def test_what_is_no_file_in_a_store_is_passed_over(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A link that leads nowhere, and a pipe, whose reading would never end."""
+    """Links that lead nowhere, and a pipe, whose reading would never end."""
     shutil.copytree(store, tmp_path / "store")
     [folder, *_] = sorted((tmp_path / "store" / "game").iterdir())
     (folder / f"{'a' * 64}.json").symlink_to("nowhere")
     os.mkfifo(folder / f"{'b' * 64}.json")
+    for name, to in (("c", f"{'c' * 64}.json"), ("d", f"{'b' * 64}.json")):  # in a circle, and to the pipe
+        (folder / f"{name * 64}.json").symlink_to(to)
     assert len(frame(tmp_path / "store")) == 6
     for words in (["list"], ["prune", "--damaged", "--dry-run"]):
         assert store_command.main([*words, "--dir", str(tmp_path / "store")]) == 0

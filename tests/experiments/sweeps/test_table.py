@@ -13,7 +13,7 @@ from experiments.listing.row import GROUPS
 from experiments.sweeps import table
 from experiments.sweeps.cells import Cell
 from experiments.sweeps.sweep import CellStatus
-from games.game import Game, Metric, Record, Setup, View
+from games.game import Game, Metric, View
 from storage.store import Store
 
 SWEEP: frozenset[View] = frozenset({"sweep"})
@@ -29,9 +29,6 @@ def _measured(name: str, label: str, shown: frozenset[View] = SWEEP, **more: Any
 class Toy(Game):
     name: ClassVar[str] = "toy"
     headline: ClassVar[str] = "height"
-
-    def play(self, setup: Setup[Any], seed: int) -> Record:
-        raise AssertionError("a table plays nothing")
 
     def metrics(self) -> Sequence[Metric]:
         return [
