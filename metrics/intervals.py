@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -99,11 +100,11 @@ def interval_of_values(
     Values that are not finite are left out: an AUROC, for example, is undefined when every answer is right. Without any
     value mean and bounds are NaN.
     """
-    finite = [[value for value in group if math.isfinite(value)] for group in groups]
-    every = torch.tensor([value for group in finite for value in group], dtype=torch.float64)
+    finite = [list(filter(math.isfinite, group)) for group in groups]
+    every = torch.tensor([*chain.from_iterable(finite)], dtype=torch.float64)
     if not len(every):
         return Interval(float("nan"), float("nan"), float("nan"), 0, "no defined value")
-    return grouped_interval(every.split([len(group) for group in finite]), "share" if share else "plain", bounds, units)
+    return _of_groups(every, [len(group) for group in finite if group], "share" if share else "plain", bounds, units)
 
 
 def grouped_interval(
@@ -126,13 +127,25 @@ def grouped_interval(
     values = [group.detach().to("cpu", torch.float64) for group in groups if len(group)]
     if not values:
         raise ValueError("An interval needs at least one value.")
+    return _of_groups(torch.cat(values), [len(group) for group in values], kind, bounds, units, level)
+
+
+def _of_groups(
+    every: Tensor,
+    sizes: Sequence[int],
+    kind: str,
+    bounds: tuple[float, float] | None,
+    units: str,
+    level: float = 0.95,
+) -> Interval:
+    """The same from all values in a row, and the sizes of their groups."""
     if kind not in ("plain", "share"):
         raise ValueError(f'The kind of an interval is "plain" or "share", not {kind!r}.')
-    every = checked_values(torch.cat(values), "Values")
-    one = len(values) == 1
-    single = one or len(every) == len(values)  # as of thousands of games, each with one value
-    means = every if single else torch.stack([group.mean() for group in values])
-    over = f"{len(means)} {units} of one seed" if one else f"{len(values)} seeds"
+    checked_values(every, "Values")
+    one = len(sizes) == 1
+    single = one or len(every) == len(sizes)  # as of thousands of games, each with one value
+    means = every if single else torch.stack([group.mean() for group in every.split(list(sizes))])
+    over = f"{len(means)} {units} of one seed" if one else f"{len(sizes)} seeds"
     if kind == "share":
         if bool(((every < 0) | (every > 1)).any()):
             raise ValueError("Shares lie in [0, 1].")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import nan
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,7 @@ def _qualified(names: Series[str], games: DataFrame, group: str) -> Series[str]:
     return found
 
 
+@lru_cache(typed=True)  # of thousands of games the same few
 def _written(value: Any) -> str:
     """A setting in few words: of a component's path the class, and null for what is not set."""
     if value is None or value != value:
@@ -130,9 +132,9 @@ def intervals(games: DataFrame, metric: Metric, by: Sequence[str]) -> DataFrame:
     import pandas as pd
 
     finite = games[games[metric.name].notna()]
-    read = finite.filter([*by, metric.name, f"{metric.name}{TRIALS}"])
-    values = [contributed(row, metric) for row in read.to_dict("records")]
-    found = read.assign(values=values).groupby(list(by), sort=False)["values"].agg(list)
+    numbers = finite.filter([metric.name, f"{metric.name}{TRIALS}"])
+    values = [contributed(row, metric) for row in numbers.to_dict("records")]
+    found = finite[list(by)].assign(values=values).groupby(list(by), sort=False)["values"].agg(list)
     made = [(metric.interval(each), len(each) > 1) for each in found]
     ends = [(one.mean, one.low, one.high) if several else (one.mean, nan, nan) for one, several in made]
     return pd.DataFrame(ends, index=found.index, columns=["mean", "low", "high"], dtype=float)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 from games.game import WHOLE, Part, Record, Values
 from games.request.quantities import SIGN
 from games.request.words import heading
+
+FLOAT, NUMBERS = {float}, {float, int, bool}  # as JSON has them
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,22 @@ class Direction(Part):
         return tuple(str(positions[i]) for i in self.mine)
 
     @cached_property
-    def judged(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """The units of a metric of models, and the model of each: a target's own, or one for all."""
+    def judged(self) -> tuple[tuple[str, ...], Callable[[Sequence[Any]], Sequence[Any]]]:
+        """The units of a metric of models, and what takes the model of each: a target's own, or one for all."""
         if len(self.goals) == len(self.mine) > 1 or self.record["config"]["game"]["targets"]["mode"] == "single":
-            return self.units, tuple(self.record["targets"]["aim"][i] for i in self.mine)
-        return (WHOLE,), self.goals[:1]
+            return self.units, _taker([self.record["targets"]["aim"][i] for i in self.mine])
+        return (WHOLE,), _taker(self.goals[:1])
+
+    @cached_property
+    def taken(self) -> Callable[[Sequence[Any]], Sequence[Any]]:
+        """What takes the numbers of the targets `mine` from those of all."""
+        return _taker(self.mine)
 
     def targets(self, state: Mapping[str, Any], metric: str) -> Values:
         """A metric of the targets in a state, by test position."""
-        values = state[metric]
-        return {unit: float(values[i]) for unit, i in zip(self.units, self.mine, strict=True)}
+        values = self.taken(state[metric])
+        plain = values if set(map(type, values)) == FLOAT else map(float, values)
+        return dict(zip(self.units, plain, strict=True))
 
     def by_target(self, values: Sequence[float]) -> Values:
         """Values of the targets `mine`, in their order, by test position."""
@@ -58,20 +67,22 @@ class Direction(Part):
         found = self.record["victim_seed"][state].get("models", {}).get(metric)
         if found is None:  # a certificate of a procedure that gives none, or a state of targets only
             return {}
-        units, models = self.judged
+        units, taken = self.judged
         if state in ("before", "benign"):
-            finite = [value for value in map(number, found) if value is not None]
+            finite = [float(value) for value in found if type(value) in NUMBERS]
             return dict.fromkeys(units, sum(finite) / len(finite)) if finite else {}
-        pairs = zip(units, models, strict=True)
-        return {unit: float(found[model]) for unit, model in pairs if isinstance(found[model], float | int)}
+        values = taken(found)
+        if set(map(type, values)) == FLOAT:
+            return dict(zip(units, values, strict=True))
+        return {unit: float(value) for unit, value in zip(units, values, strict=True) if type(value) in NUMBERS}
 
     def fresh(self, state: str, metric: str) -> Values:
         """A metric of the targets, averaged over fresh seeds; empty for a procedure that draws nothing."""
         found = self.record["fresh_seeds"]
         if found is None:
             return {}
-        runs = [each[metric] for each in found[state]]
-        return {unit: sum(run[i] for run in runs) / len(runs) for unit, i in zip(self.units, self.mine, strict=True)}
+        runs = [self.taken(each[metric]) for each in found[state]]
+        return {unit: sum(values) / len(runs) for unit, values in zip(self.units, zip(*runs, strict=True), strict=True)}
 
     def detection(self, *path: str) -> Values:
         """A number of what the filter did; empty without a filter, or without a malicious request."""
@@ -83,6 +94,11 @@ class Direction(Part):
                 return {}
             found = found[key]
         return whole(number(found))
+
+
+def _taker(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """What takes the values at `places`; a listing of many games does so millions of times."""
+    return itemgetter(*places) if len(places) > 1 else lambda values: [values[i] for i in places]
 
 
 def of_direction(record: Record, direction: str) -> list[int]:
