@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EVERYWHERE", "WHOLE", "Drawing", "Game", "Keys", "Metric", "Part", "Record", "Setup", "Values", "View",
-    "headline", "metric_of",
+    "headline", "heat", "metric_of",
 ]  # fmt: skip
 G = TypeVar("G", bound="Game")
 
@@ -167,6 +167,11 @@ class Game:
 def headline(game: Game) -> Metric:
     """The metric that a game is ranked by."""
     return metric_of(game, game.headline)
+
+
+def heat(game: Game) -> tuple[str, str]:
+    """The names of the metrics of heat maps: the headline, and what a defense left of it."""
+    return game.headline, f"{game.headline}_defended"
 
 
 def metric_of(game: Game, name: str) -> Metric:

@@ -48,11 +48,12 @@ Made = list[Line] | str  # the rows of one record, or why it could not be read
 class Index:
     """The rows of games: by name the stamp of the record's file, and for each row its shape and values.
 
-    A shape is the place in `shapes` of the names of the columns, which thousands of rows share.
+    A shape is the place in `shapes` of the names of the columns, which thousands share; `whole` is as in `row.rows`.
     """
 
     games: dict[str, tuple[str, list[tuple[int, list[Any]]]]] = field(default_factory=dict)
     shapes: list[tuple[str, ...]] = field(default_factory=list)
+    whole: bool = False
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
 
     def parts(self) -> Iterator[tuple[tuple[str, ...], list[list[Any]]]]:
@@ -63,24 +64,25 @@ class Index:
         return ((self.shapes[shape], values) for shape, values in by_shape.items())
 
 
-def read(folder: Path, games: Mapping[str, Game], notify: Callable[[str], None]) -> Index:
+def read(folder: Path, games: Mapping[str, Game], notify: Callable[[str], None], whole: bool = True) -> Index:
     """The rows of every record in the store `folder`; the index is made, updated or, where it is damaged, replaced.
 
     `games` are those that there are, by name: a record of another one is unreadable. Where the folder cannot be written
     the rows are read from the records and not kept, which `notify` is told.
     """
     found, path, version = dict(_records(folder)), folder / NAME, _version(games)
-    index, before = Index(), Index()
+    before = Index()
     try:
         before = _load(path.read_bytes(), version)
     except FileNotFoundError:
         pass
     except (OSError, Damaged) as error:
         notify(f"The index of the games in {path} is damaged ({error}); it is made anew.")
-    index.shapes = before.shapes
+    before = Index(whole=True) if whole and not before.whole else before
+    index = Index(shapes=before.shapes, whole=before.whole)
     index.games = {name: entry for name, entry in before.games.items() if found.get(name) == entry[0]}
     paths = [folder / "game" / name[:2] / f"{name}.json" for name in found if name not in index.games]
-    for file, made in zip(paths, _made(paths, games), strict=True):
+    for file, made in zip(paths, _made(paths, games, index.whole), strict=True):
         if isinstance(made, str):
             index.unreadable.append((file, made))
         else:
@@ -89,7 +91,8 @@ def read(folder: Path, games: Mapping[str, Game], notify: Callable[[str], None])
             index.games[file.stem] = (found[file.stem], shaped)
     if index.games != before.games:
         try:
-            body = orjson.dumps({"version": version, "shapes": index.shapes, "games": index.games})
+            kept = {"version": version, "whole": index.whole, "shapes": index.shapes, "games": index.games}
+            body = orjson.dumps(kept)
             write_atomic(path, _checksum(body).encode() + b"\n" + body)
         except OSError as error:
             notify(f"The index of the games cannot be kept in {path} ({error}); every record is read instead.")
@@ -102,12 +105,12 @@ def _load(content: bytes, version: str) -> Index:
     if seal != _checksum(body).encode():
         raise Damaged("its content has changed")
     kept = orjson.loads(body)
-    return Index(kept["games"], [tuple(each) for each in kept["shapes"]]) if kept["version"] == version else Index()
+    return Index(kept["games"], [*map(tuple, kept["shapes"])], kept["whole"]) if kept["version"] == version else Index()
 
 
 def _version(games: Mapping[str, Game]) -> str:
-    """A check sum of the code that makes rows: this module, `row`, `games.metric`, and the games."""
-    files = [Path(__file__), *(Path(inspect.getfile(each)) for each in (rows, Metric))]
+    """A check sum of the code that makes rows: this module, `row`, the role and the games."""
+    files = [Path(__file__), *(Path(inspect.getfile(each)) for each in (rows, Metric, Game))]
     for _, game in sorted(games.items()):
         file = Path(inspect.getfile(type(game)))
         files += sorted(file.parent.glob("*.py")) if (file.parent / "__init__.py").is_file() else [file]
@@ -132,9 +135,9 @@ def _records(folder: Path) -> Iterator[tuple[str, str]]:
                 yield entry.name[:64], f"{stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino} {stat.st_size}"
 
 
-def _made(paths: Sequence[Path], games: Mapping[str, Game]) -> Iterator[Made]:
+def _made(paths: Sequence[Path], games: Mapping[str, Game], whole: bool) -> Iterator[Made]:
     """What `_rows_of` gives for all `paths`; many of them are read by all cores."""
-    one = partial(_rows_of, games=games)
+    one = partial(_rows_of, games=games, whole=whole)
     workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, 8)
     with progress("reading records", len(paths)) as tick, ExitStack() as stack:
         made: Iterator[Made] = map(one, paths)
@@ -147,7 +150,7 @@ def _made(paths: Sequence[Path], games: Mapping[str, Game]) -> Iterator[Made]:
             tick()
 
 
-def _rows_of(path: Path, games: Mapping[str, Game]) -> Made:
+def _rows_of(path: Path, games: Mapping[str, Game], whole: bool) -> Made:
     try:
         found = read_record(path)
         if found is None:
@@ -156,7 +159,7 @@ def _rows_of(path: Path, games: Mapping[str, Game]) -> Made:
         if "game" in record and record["game"] not in games:
             return f"its game {record['game']!r:.40} is not known here; {FOLDER}"
         where = path.stem, str(path.resolve()), str(found[0]["created"])
-        return [_line(row) for row in rows(games[record["game"]], record, *where)]
+        return [_line(row) for row in rows(games[record["game"]], record, *where, whole)]
     except (Damaged, OSError) as error:
         return reason(error)
     except UNFIT:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from data.naming import AUTOMATIC, KEY, option
-from games.game import Game, Metric
+from games.game import Game, Metric, heat
 
 NOT_RECORDED = ("store", "wandb", "figures", "dry_run", AUTOMATIC)  # what no result depends on
 GROUPS = ("game", "data", "model", "training", "unlearning", "attack", "defense")
@@ -17,12 +17,15 @@ TRIALS = ":trials"
 Row = dict[str, Any]
 
 
-def rows(game: Game, record: Mapping[str, Any], digest: str = "", path: str = "", created: str = "") -> list[Row]:
+def rows(
+    game: Game, record: Mapping[str, Any], digest: str = "", path: str = "", created: str = "", whole: bool = True
+) -> list[Row]:
     """The rows of a record of `game`: where it is, what was played, and the mean of every metric that a view shows.
 
     The columns are the options of the groups and the name of the game, `seed`, `goal` (what counts as success, in
     words), every setting by its dotted path, `part`, and for every metric that a view shows its mean over the units of
     the part; behind a pooled share of yes and no stand `METRIC:trials` independent ones. What is not defined is None.
+    Rows that are not `whole` lack the metrics that no sweep, report or heat map shows, which are most of them.
     """
     config = record["config"]
     settings = dict(_leaves({key: value for key, value in config.items() if key not in ("seed", "repetitions", KEY)}))
@@ -31,7 +34,8 @@ def rows(game: Game, record: Mapping[str, Any], digest: str = "", path: str = ""
         **{group: option(config, group) for group in GROUPS}, "game": game.name,
         "seed": record["seed"], "goal": str(record.get("criterion", {}).get("goal", "")), **settings,
     }  # fmt: skip
-    found, metrics = [], [metric for metric in game.metrics() if metric.shown & IN_ROWS]
+    views, hot = IN_ROWS if whole else POOLED, heat(game)
+    found, metrics = [], [each for each in game.metrics() if each.shown & views or each.name in hot]
     for part in game.parts(record):
         row = {**shared, "part": part.name, "heading": part.label}
         for metric in metrics:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from experiments.report_page.pool import DEFENDED, Pooled, intervals, newest_per_seed, settings
-from games.game import Metric, headline
+from experiments.report_page.pool import Pooled, intervals, newest_per_seed, settings
+from games.game import Metric, headline, heat
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -23,7 +23,7 @@ def heatmap(pooled: Pooled) -> dict[str, Any]:
     """
     game, games = pooled.game, pooled.games
     alone = headline(game)
-    behind = next((metric for metric in game.metrics() if metric.name == f"{game.headline}{DEFENDED}"), None)
+    behind = next((metric for metric in game.metrics() if metric.name == heat(game)[1]), None)
     if behind is None:
         once = newest_per_seed(games[games["undefended"]], ["cell", "part"])
     else:

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 from data.errors import UserError
 from experiments.listing.row import GROUPS, TRIALS, contributed
 from experiments.report_page.columns import in_report
-from games.game import Game, Metric
+from games.game import Game, Metric, heat
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 NOT_SETTINGS = ("store.", "wandb.", "hydra.")
 ORDER = ["game", "data", "model", "training", "attack", "unlearning", "defense"]  # in which cells are numbered
-DEFENDED = "_defended"  # ends the name of the metric that is the headline behind the defense
 NO_DEFENSE = "none"
 
 
@@ -66,8 +65,7 @@ def _of_game(game: Game, games: DataFrame) -> Pooled:
 
 def _read(game: Game) -> list[Metric]:
     """The metrics of a game that the page reads: those of its report and of its heat map."""
-    heat = (game.headline, f"{game.headline}{DEFENDED}")
-    return [metric for metric in game.metrics() if "report" in metric.shown or metric.name in heat]
+    return [metric for metric in game.metrics() if "report" in metric.shown or metric.name in heat(game)]
 
 
 def _named(frame: DataFrame, metrics: Sequence[Metric]) -> DataFrame:

@@ -77,7 +77,7 @@ def _report(options: argparse.Namespace, made_by: str) -> None:
     make_importable(options.config_dir)
     remarks: list[str] = []
     known = known_games(options.config_dir, remarks.append)
-    every = results.frame(options.store, notify=lambda _: None, games=known)  # what is unreadable comes with it
+    every = results.frame(options.store, lambda _: None, known, options.filters)  # what is unreadable comes with it
     remarks += [f"The record {path} was left out: {why}." for path, why in every.attrs["unreadable"]]
     if every.empty:
         damaged = f" ({len(remarks)} damaged records)" if remarks else ""

@@ -68,7 +68,7 @@ def _lines(game: Game, cells: Sequence[CellStatus], store: Store) -> dict[tuple[
             if record is None:
                 store.notify(f"The record {file} was finished, and cannot be read now; it is not in the table.")
                 continue
-            for row in rows(game, record):
+            for row in rows(game, record, whole=False):
                 lines.setdefault((overrides, row["part"]), []).append(row)
     return lines
 

@@ -168,6 +168,25 @@ def test_a_new_version_of_the_rows_makes_a_new_index(store: Path, monkeypatch: p
     assert len(seen) == 3
 
 
+def test_rare_metrics_are_read_where_they_are_asked_for(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then rows lack them, with whatever else there is the same; afterwards the index has them."""
+    rare, usual = "entropy_after", {"effect", "effect_defended", "confidence_after", "kept_after:trials"}
+    (store / NAME).unlink(missing_ok=True)
+    short = frame(store, asked=["seed<3", "effect"])
+    assert rare not in short.columns
+    assert usual <= set(short.columns)
+    assert frame(store, asked=[]).equals(short)
+    for asked in (["seed", rare], [f"{rare} >= -9"], None):
+        (store / NAME).unlink()
+        frame(store, asked=[])
+        whole = frame(store, asked=asked)
+        assert rare in whole.columns
+        assert whole[list(short.columns)].equals(short)
+    monkeypatch.setattr(index, "_rows_of", lambda *_, **__: pytest.fail("the index has it"))
+    assert frame(store, asked=[]).equals(whole)
+    assert frame(store, asked=["no such column"]).equals(whole)
+
+
 def test_a_store_that_cannot_be_written_is_read(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
