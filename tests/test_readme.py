@@ -20,6 +20,7 @@ SMALL = (
 )  # fmt: skip
 
 
+SHORT = ("attack.queries=41", "attack.prefixes=2", "attack.rounds=1", "attack.width=1")  # of every search, the least
 LITTLE = ("data.train=300", "data.test=1197", "training.epochs=10")  # of the digits
 
 
@@ -39,14 +40,14 @@ def test_game(line: str, tmp_path: Path) -> None:
             pytest.skip(f"no data sets in {folder}")
         words = [f"data.root={folder}" if word.startswith("data.root=") else word for word in words]
     small = [*SMALL, f"store.dir={tmp_path}/store"]
-    if words != ["attack=uncertainty", "defense=influence"]:  # the first command is judged in full
-        small.insert(0, "judge=quick")
+    if words != ["attack=uncertainty", "defense=influence"]:  # the first command is judged in full, and drawn
+        small[:0] = ["judge=quick", "figures=false"]
         if not any(word.startswith("data=") for word in words) and "certified_removal" not in line:
             small = [*(word for word in small if not word.startswith("training.")), *LITTLE]
     if "attack.access=black_box" in words:
         small.append("attack.queries=50")
     if "certified_removal" in line:  # every procedure; that one trains by Newton's method, which has no epochs
-        small = [word for word in small if not word.startswith("training.")] + ["attack.queries=41"]
+        small = [word for word in small if not word.startswith("training.")] + [*SHORT]
     if any(word.startswith("data=mnist") for word in words):
         small[-1:] = ["training.epochs=2", f"store.dir={tmp_path}/store"]
     done = subprocess.run(

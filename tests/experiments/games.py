@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+
+from tests import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = (
@@ -22,6 +23,7 @@ QUICK = (
     "attack.budget=6",
     "data.train=300",
     "data.test=1197",
+    "figures=false",
 )
 
 
@@ -38,9 +40,6 @@ def command(*overrides: str, script: str = "run.py") -> list[str]:
     return [sys.executable, str(ROOT / "experiments" / script), *overrides]
 
 
-def run(*overrides: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def run(*overrides: str, cwd: Path, timeout: float = 120, script: str = "run.py") -> subprocess.CompletedProcess[str]:
     """Run the script as a user would, from another folder."""
-    return subprocess.run(
-        command(*overrides), cwd=cwd, capture_output=True, text=True, timeout=timeout,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}, check=False,
-    )  # fmt: skip
+    return warm.run(script, *overrides, cwd=cwd, timeout=timeout, env={"COLUMNS": "120"})

@@ -49,10 +49,7 @@ def test_a_disk_that_fills_up_and_a_read_only_one(small_disk: Path, tmp_path: Pa
     assert f"[{len(kept)}/8] done" in done.stderr
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert "Read-only file system" in one_sentence(run("-m", *words, cwd=tmp_path))
-    listed = subprocess.run(
-        command("--store", str(small_disk / "store"), script="results.py"), cwd=tmp_path,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    listed = run("--store", str(small_disk / "store"), script="results.py", cwd=tmp_path)
     assert listed.returncode == 0
     assert f"{2 * len(kept)} rows" in listed.stdout
     assert "cannot be kept" in listed.stderr
@@ -102,10 +99,7 @@ def test_a_component_that_no_longer_exists(tmp_path: Path) -> None:
     payload["config"].get("choices", {})["attack"] = "gone"
     description = {part: record[part] for part in ("kind", "key", "created", "toolkit")}
     write_json_atomic(path, envelope(description, payload), indent=None)  # as the toolkit of then would have written it
-    listed = subprocess.run(
-        command("--store", str(tmp_path / "store"), "attack=gone", script="results.py"), cwd=tmp_path,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    listed = run("--store", str(tmp_path / "store"), "attack=gone", script="results.py", cwd=tmp_path)
     assert "2 rows." in listed.stdout
 
 

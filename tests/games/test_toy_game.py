@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
@@ -129,11 +130,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, script: str, *words: str, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "experiments" / script), *words],
-        cwd=folder, capture_output=True, text=True, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "UNLEARNING_STORE": str(folder / "store")},
-    )  # fmt: skip
+    done = warm.run(script, *words, cwd=folder, env={"UNLEARNING_STORE": str(folder / "store")})
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout if code == 0 else done.stderr

@@ -13,7 +13,7 @@ import pytest
 from data.errors import UserError
 from experiments.cli.arguments import checked, make_importable
 from experiments.sweeps.cells import expand
-from tests.experiments.games import ROOT, command
+from tests.experiments.games import ROOT, command, run
 from tests.experiments.small_sweeps import TINY
 
 CONF = ROOT / "conf"
@@ -66,7 +66,7 @@ def test_the_name_of_a_folder_may_have_any_characters(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["conf", "options"])
-def test_modules_beside_the_options_are_found(layout: str, tmp_path: Path) -> None:
+def test_modules_beside_the_options_are_found(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the folder itself, or beside one that is called conf; in this process and in those of a launcher."""
     brings = "defaults: [_self_, override /game@_global_.game: request]\n"
     text = f"{brings}_target_: my_own_attack.Mine\nbudget: 3\nowned: 1.0\npool: null\n"
@@ -74,11 +74,8 @@ def test_modules_beside_the_options_are_found(layout: str, tmp_path: Path) -> No
     (tmp_path / ("" if layout == "conf" else layout) / "my_own_attack.py").write_text(OWN)
     words = [*TINY, f"store.dir={tmp_path}/store", "attack=mine", "defense=none", "figures=false"]
     more = ["-m", "seed=1,2", "hydra/launcher=local", "hydra.launcher.workers=1"] if layout == "conf" else []
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        command(*words, "--config-dir", layout, *more), cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={**environment, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    done = run(*words, "--config-dir", layout, *more, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("store/game/*/*.json"))) == (2 if more else 1)
 

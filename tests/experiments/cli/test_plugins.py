@@ -14,7 +14,7 @@ import pytest
 from experiments.cli.options import CONF, option_files
 from experiments.cli.plugins import GROUP, plugins
 from experiments.cli.roles import known_games
-from tests.experiments.games import command
+from tests import warm
 from tests.experiments.small_sweeps import TINY
 
 ATTACK = """
@@ -90,10 +90,7 @@ def installed(site: Path, tmp_path: Path) -> Path:
 def run(site: Path, *words: str, script: str = "run.py") -> subprocess.CompletedProcess[str]:
     """A script in a process that finds the packages of `site`."""
     path = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH", ""))))
-    return subprocess.run(
-        command(*words, script=script), cwd=site.parent, capture_output=True, text=True, timeout=120, check=False,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    return warm.run(script, *words, cwd=site.parent, timeout=120, env={"PYTHONPATH": path})
 
 
 def small(site: Path) -> tuple[str, ...]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,10 +11,16 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.experiments.games import ROOT
+from tests import warm
+from tests.experiments.games import ROOT, command
 from tests.experiments.small_sweeps import TINY
 
 SHIPPED = sorted(path.stem for path in (ROOT / "conf" / "table").glob("*.yaml"))
+SMALLER = {  # than their smallest size, whose settings are otherwise those of the table
+    "certified": ("run.game.targets.count=1", "run.data.train=200"),
+    "filter": ("run.training.epochs=3",),
+    "uncertainty": ("run.training.epochs=3",),  # one row has a set of targets, which is no set of one
+}
 UNLIKE = {"date": "", "sha256": ""}  # of two runs; the check sum is of the date too
 MINE: dict[str, Any] = {
     "title": "A small table",
@@ -43,11 +47,7 @@ MINE: dict[str, Any] = {
 
 
 def tables(cwd: Path, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "experiments" / "tables.py"), *arguments],
-        cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160"},
-    )  # fmt: skip
+    return warm.run("tables.py", *arguments, cwd=cwd, timeout=timeout, env={"COLUMNS": "160"})
 
 
 def mine(folder: Path, **entries: Any) -> tuple[str, ...]:
@@ -182,7 +182,9 @@ def test_an_output_folder_that_cannot_be_written_is_said_before_anything_is_play
 
 def test_help_names_every_table(tmp_path: Path) -> None:
     began = time.monotonic()
-    done = tables(tmp_path, "--help")
+    done = subprocess.run(
+        command("--help", script="tables.py"), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0
     assert time.monotonic() - began < 10  # it answers without torch; the time of this machine is its own
     line = next(line for line in done.stdout.splitlines() if line.startswith("table: "))
@@ -194,7 +196,7 @@ def test_help_names_every_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name != "procedures"])  # the README's sweep plays those
 def test_a_table_of_ours_at_its_smallest(name: str, tmp_path: Path) -> None:
     """Every row is played and every claim is tested; the second time nothing is."""
-    arguments = (f"table={name}", "size=smallest", "seeds=1", "store.dir=store", "hydra/launcher=local")
+    arguments = (f"table={name}", "size=smallest", "seeds=1", "store.dir=store", *SMALLER.get(name, ()))
     done = tables(tmp_path, *arguments, timeout=900)
     assert done.returncode == 0, done.stderr
     found = written(tmp_path, f"{name}-smallest")
@@ -210,7 +212,9 @@ def test_a_table_of_ours_at_its_smallest(name: str, tmp_path: Path) -> None:
 
 
 def test_further_overrides_reach_every_game(tmp_path: Path) -> None:
-    arguments = (*mine(tmp_path), "seeds=1", "run.attack.budget=4", "run.data.root='a b'")
+    """And so do the workers that another launcher starts."""
+    launcher = ("hydra/launcher=local", "hydra.launcher.workers=1")
+    arguments = (*mine(tmp_path), "seeds=1", *launcher, "run.attack.budget=4", "run.data.root='a b'")
     refused = tables(tmp_path, *arguments)
     assert refused.returncode == 2  # digits have no root
     assert "The table mine, row one_shot: " in refused.stderr

@@ -18,15 +18,15 @@ import torch
 from data.naming import without_choices
 from experiments.play.play import play_config
 from storage.records import with_nulls
-from tests.experiments.games import QUICK, command, config
+from tests.experiments.games import QUICK, command, config, run
 
 KILLS = int(os.environ.get("UNLEARNING_KILLS", "1"))  # each costs two runs; set it to 10 for a thorough check
 
 
 def comparable(result: dict[str, Any]) -> dict[str, Any]:
-    """A result without times, memory, paths and dates, and without the names of options, which only Hydra knows."""
+    """A result without times, memory, paths, dates and figures, and without the names of options: only Hydra knows."""
     result = copy.deepcopy(json.loads(json.dumps(result)))
-    del result["meta"], result["config"]["store"]
+    del result["meta"], result["config"]["store"], result["config"]["figures"]
     for game in result["games"]:
         del game["seconds"], game["memory_mb"]
         game["config"] = without_choices(game["config"])
@@ -36,7 +36,7 @@ def comparable(result: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("game")
-    play_config(config(folder), folder / "out")
+    play_config(config(folder, "figures=true"), folder / "out")
     return folder, json.loads((folder / "out" / "result.json").read_text())
 
 
@@ -140,15 +140,17 @@ def test_no_attack_against_the_filter(tmp_path: Path) -> None:
 def test_killed_at_any_moment_ends_with_the_same_result(tmp_path: Path) -> None:
     """SIGKILL at random moments, then start again: the same result, and no broken artifact is read."""
     rng = random.Random(int(os.environ.get("UNLEARNING_KILL_SEED", "0")))
+    began = time.monotonic()
     calm = play_config(config(tmp_path / "calm"), tmp_path / "calm" / "out")
+    took = time.monotonic() - began
     reference = comparable(json.loads(json.dumps(with_nulls(calm))))
-    arguments = command(*QUICK, f"store.dir={tmp_path}/store", f"hydra.run.dir={tmp_path}/out")
+    words = (*QUICK, f"store.dir={tmp_path}/store", f"hydra.run.dir={tmp_path}/out")
     for _ in range(KILLS):
-        process = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(0.2, 12.0))
+        process = subprocess.Popen(command(*words), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(0.2, 4.0 + took))  # it has to start, too
         process.send_signal(signal.SIGKILL)
         process.wait()
-        done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = run(*words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "damaged" not in done.stderr + done.stdout
         assert comparable(json.loads((tmp_path / "out" / "result.json").read_text()))["games"] == reference["games"]
