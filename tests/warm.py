@@ -1,8 +1,8 @@
 """Our scripts without the seconds that Python and torch take to start: a process that has imported them forks.
 
 The fork runs the script as `__main__`, with the words, the folder, the environment and the outputs of a command. What
-depends on how a process starts or ends (what is imported when, closed outputs, signals, kills) is tested with
-`subprocess`, and so are the commands of the README.
+depends on how a process starts or ends (what is imported when, closed outputs, encodings, signals, kills, the seed of
+hashes) is tested with `subprocess`, and so are the commands of the README.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from unittest import mock
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "experiments"
+ROOT = str(Path(__file__).resolve().parents[1])
 IMPORTED = (
     "experiments.listing.results", "experiments.paper_table.command", "experiments.play.play",
     "experiments.report_page.report", "experiments.sweeps.sweep", "experiments.sweeps.table", "games.request.play",
@@ -35,12 +36,17 @@ def run(
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
     with tempfile.TemporaryDirectory() as outputs:
         files = [str(Path(outputs, name)) for name in ("stdout", "stderr")]
-        process = _server.Process(target=_play, args=(str(SCRIPTS / script), words, str(cwd), environment, files))
-        with mock.patch.dict(os.environ, OMP_NUM_THREADS="1"):  # the first process starts the server, with this
-            process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
+        process = _server.Process(
+            target=_play, args=(str(Path(ROOT, "experiments", script)), words, str(cwd), environment, files)
+        )
+        with mock.patch.dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=ROOT, PYTHONSAFEPATH="1"):
+            process.start()  # the first one starts the server, which imports what lies here
+        try:
+            process.join(timeout)
+        finally:
+            process.kill()  # which had its time, or is what Ctrl-C ends
+            process.join()
+        if process.exitcode == -signal.SIGKILL:
             raise subprocess.TimeoutExpired([script, *words], timeout)
         said = (Path(file).read_text(encoding="utf-8") for file in files)
         return subprocess.CompletedProcess([script, *words], process.exitcode, *said)
@@ -53,5 +59,6 @@ def _play(script: str, words: tuple[str, ...], cwd: str, environment: dict[str, 
     os.environ.update(environment)
     os.chdir(cwd)
     sys.argv = [script, *words]
-    sys.path[:1] = [str(Path(script).parent), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    named = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+    sys.path[:] = [str(Path(script).parent), *named, *(each for each in sys.path if each != ROOT)]
     runpy.run_path(script, run_name="__main__")

@@ -25,7 +25,7 @@ from typing import Any
 import orjson  # several times faster than the standard library
 
 from data.paths import reason
-from experiments.listing.row import GROUPS, rows
+from experiments.listing.row import GROUPS, rows, usual
 from games.game import Game, Metric
 from models.progress import progress
 from storage.artifact import Damaged, read_record
@@ -34,7 +34,7 @@ from storage.records import write_atomic
 RECORD = re.compile(r"[0-9a-f]{64}\.json")
 BATCH = 250  # records that one process reads at a time
 MANY = 5 * BATCH  # records for which it does not yet pay to start processes
-NAME = "games.index"
+NAME, SHORT = "games.index", "games.usual.index"  # of every metric, and of the usual ones
 FOLDER = "name the folder that has it with --config-dir"  # where the record is whole, and its game is missing
 # What a record that is whole, and yet no game of this version, makes `rows` raise.
 UNFIT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
@@ -48,12 +48,11 @@ Made = list[Line] | str  # the rows of one record, or why it could not be read
 class Index:
     """The rows of games: by name the stamp of the record's file, and for each row its shape and values.
 
-    A shape is the place in `shapes` of the names of the columns, which thousands share; `whole` is as in `row.rows`.
+    A shape is the place in `shapes` of the names of the columns, which thousands of rows share.
     """
 
     games: dict[str, tuple[str, list[tuple[int, list[Any]]]]] = field(default_factory=dict)
     shapes: list[tuple[str, ...]] = field(default_factory=list)
-    whole: bool = False
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
 
     def parts(self) -> Iterator[tuple[tuple[str, ...], list[list[Any]]]]:
@@ -64,25 +63,24 @@ class Index:
         return ((self.shapes[shape], values) for shape, values in by_shape.items())
 
 
-def read(folder: Path, games: Mapping[str, Game], notify: Callable[[str], None], whole: bool = True) -> Index:
+def read(folder: Path, games: Mapping[str, Game], notify: Callable[[str], None], short: bool = False) -> Index:
     """The rows of every record in the store `folder`; the index is made, updated or, where it is damaged, replaced.
 
-    `games` are those that there are, by name: a record of another one is unreadable. Where the folder cannot be written
-    the rows are read from the records and not kept, which `notify` is told.
+    `games` are those that there are, by name: a record of another one is unreadable. `short` rows have `usual` metrics
+    and an index of their own. Where the folder cannot be written the rows are not kept, which `notify` is told.
     """
-    found, path, version = dict(_records(folder)), folder / NAME, _version(games)
-    before = Index()
+    found, path, version = dict(_records(folder)), folder / (SHORT if short else NAME), _version(games)
+    index, before = Index(), Index()
     try:
         before = _load(path.read_bytes(), version)
     except FileNotFoundError:
         pass
     except (OSError, Damaged) as error:
         notify(f"The index of the games in {path} is damaged ({error}); it is made anew.")
-    before = Index(whole=True) if whole and not before.whole else before
-    index = Index(shapes=before.shapes, whole=before.whole)
+    index.shapes = before.shapes
     index.games = {name: entry for name, entry in before.games.items() if found.get(name) == entry[0]}
     paths = [folder / "game" / name[:2] / f"{name}.json" for name in found if name not in index.games]
-    for file, made in zip(paths, _made(paths, games, index.whole), strict=True):
+    for file, made in zip(paths, _made(paths, games, usual(games.values()) if short else None), strict=True):
         if isinstance(made, str):
             index.unreadable.append((file, made))
         else:
@@ -91,8 +89,7 @@ def read(folder: Path, games: Mapping[str, Game], notify: Callable[[str], None],
             index.games[file.stem] = (found[file.stem], shaped)
     if index.games != before.games:
         try:
-            kept = {"version": version, "whole": index.whole, "shapes": index.shapes, "games": index.games}
-            body = orjson.dumps(kept)
+            body = orjson.dumps({"version": version, "shapes": index.shapes, "games": index.games})
             write_atomic(path, _checksum(body).encode() + b"\n" + body)
         except OSError as error:
             notify(f"The index of the games cannot be kept in {path} ({error}); every record is read instead.")
@@ -105,7 +102,7 @@ def _load(content: bytes, version: str) -> Index:
     if seal != _checksum(body).encode():
         raise Damaged("its content has changed")
     kept = orjson.loads(body)
-    return Index(kept["games"], [*map(tuple, kept["shapes"])], kept["whole"]) if kept["version"] == version else Index()
+    return Index(kept["games"], [*map(tuple, kept["shapes"])]) if kept["version"] == version else Index()
 
 
 def _version(games: Mapping[str, Game]) -> str:
@@ -135,9 +132,9 @@ def _records(folder: Path) -> Iterator[tuple[str, str]]:
                 yield entry.name[:64], f"{stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino} {stat.st_size}"
 
 
-def _made(paths: Sequence[Path], games: Mapping[str, Game], whole: bool) -> Iterator[Made]:
+def _made(paths: Sequence[Path], games: Mapping[str, Game], only: frozenset[str] | None) -> Iterator[Made]:
     """What `_rows_of` gives for all `paths`; many of them are read by all cores."""
-    one = partial(_rows_of, games=games, whole=whole)
+    one = partial(_rows_of, games=games, only=only)
     workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, 8)
     with progress("reading records", len(paths)) as tick, ExitStack() as stack:
         made: Iterator[Made] = map(one, paths)
@@ -150,7 +147,7 @@ def _made(paths: Sequence[Path], games: Mapping[str, Game], whole: bool) -> Iter
             tick()
 
 
-def _rows_of(path: Path, games: Mapping[str, Game], whole: bool) -> Made:
+def _rows_of(path: Path, games: Mapping[str, Game], only: frozenset[str] | None) -> Made:
     try:
         found = read_record(path)
         if found is None:
@@ -159,7 +156,7 @@ def _rows_of(path: Path, games: Mapping[str, Game], whole: bool) -> Made:
         if "game" in record and record["game"] not in games:
             return f"its game {record['game']!r:.40} is not known here; {FOLDER}"
         where = path.stem, str(path.resolve()), str(found[0]["created"])
-        return [_line(row) for row in rows(games[record["game"]], record, *where, whole)]
+        return [_line(row) for row in rows(games[record["game"]], record, where, only)]
     except (Damaged, OSError) as error:
         return reason(error)
     except UNFIT:

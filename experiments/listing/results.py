@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 __all__ = ["frame", "main", "record", "select"]
 
+Notify = Callable[[str], None]
+Asked = Collection[str] | None
+
 log = logging.getLogger(__name__)
 NAMING = ("game", "attack", "attack.access", "unlearning", "defense", "data", "part", "seed")  # what a line is
 
 
 def frame(
-    folder: Path,
-    notify: Callable[[str], None] = log.warning,
-    games: Mapping[str, Game] | None = None,
-    asked: Collection[str] | None = None,
+    folder: Path, notify: Notify = log.warning, games: Mapping[str, Game] | None = None, asked: Asked = None
 ) -> pandas.DataFrame:
     """Every finished game of the store `folder`, a row per part; the columns are those of `experiments.listing.row`.
 
@@ -48,14 +48,14 @@ def frame(
 
     if not folder.is_dir():
         raise UserError(f"There is no store in {folder}; play a game first, or name another with --store FOLDER.")
-    found = read(folder, known_games() if games is None else games, notify, whole=asked is None)
+    found = read(folder, known_games() if games is None else games, notify, short=asked is not None)
+    parts = [pandas.DataFrame(values, columns=list(columns)) for columns, values in found.parts()]
+    table = pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame()
+    if asked is not None and not {re.split("[!<>=]", each)[0].strip() for each in asked} <= {*table.columns}:
+        return frame(folder, notify, games)
     for path, why in found.unreadable:
         removes = "" if why.endswith(FOLDER) else "; `python experiments/store.py prune --damaged` removes such files"
         notify(f"The record {path} is left out: {why}{removes}.")
-    parts = [pandas.DataFrame(values, columns=list(columns)) for columns, values in found.parts()]
-    table = pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame()
-    if not found.whole and not {re.split("[!<>=]", each)[0].strip() for each in asked or ()} <= {*table.columns}:
-        return frame(folder, lambda _: None, games)  # all has been said
     table.attrs["unreadable"] = [(str(path), why) for path, why in found.unreadable]
     return table
 

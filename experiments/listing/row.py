@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from data.naming import AUTOMATIC, KEY, option
@@ -18,24 +18,22 @@ Row = dict[str, Any]
 
 
 def rows(
-    game: Game, record: Mapping[str, Any], digest: str = "", path: str = "", created: str = "", whole: bool = True
+    game: Game, record: Mapping[str, Any], where: Sequence[str] = ("", "", ""), only: Collection[str] | None = None
 ) -> list[Row]:
-    """The rows of a record of `game`: where it is, what was played, and the mean of every metric that a view shows.
+    """The rows of a record of `game`: `where` it is (digest, path, time), what was played, and what was measured.
 
-    The columns are the options of the groups and the name of the game, `seed`, `goal` (what counts as success, in
-    words), every setting by its dotted path, `part`, and for every metric that a view shows its mean over the units of
+    The columns are the options of the groups and the name of the game, `seed`, `goal` (what counts as success), every
+    setting by its dotted path, `part`, and for every metric of a view, or `only` some, its mean over the units of
     the part; behind a pooled share of yes and no stand `METRIC:trials` independent ones. What is not defined is None.
-    Rows that are not `whole` lack the metrics that no sweep, report or heat map shows, which are most of them.
     """
     config = record["config"]
     settings = dict(_leaves({key: value for key, value in config.items() if key not in ("seed", "repetitions", KEY)}))
     shared: Row = {
-        "digest": digest, "path": path, "created": created, "toolkit": record["versions"]["toolkit"],
+        **dict(zip(("digest", "path", "created"), where, strict=True)), "toolkit": record["versions"]["toolkit"],
         **{group: option(config, group) for group in GROUPS}, "game": game.name,
         "seed": record["seed"], "goal": str(record.get("criterion", {}).get("goal", "")), **settings,
     }  # fmt: skip
-    views, hot = IN_ROWS if whole else POOLED, heat(game)
-    found, metrics = [], [each for each in game.metrics() if each.shown & views or each.name in hot]
+    found, metrics = [], [m for m in game.metrics() if m.shown & IN_ROWS and (only is None or m.name in only)]
     for part in game.parts(record):
         row = {**shared, "part": part.name, "heading": part.label}
         for metric in metrics:
@@ -44,6 +42,11 @@ def rows(
                 row[f"{metric.name}{TRIALS}"] = metric.trials(part)
         found.append(row)
     return found
+
+
+def usual(games: Iterable[Game]) -> frozenset[str]:
+    """The names of the metrics that a sweep, report or heat map of one of the games shows."""
+    return frozenset(m.name for game in games for m in game.metrics() if m.shown & POOLED or m.name in heat(game))
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

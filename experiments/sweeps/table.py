@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from experiments.cli.fitted import Head, console
 from experiments.cli.fitted import show as show_fitted
-from experiments.listing.row import Row, contributed, rows
+from experiments.listing.row import Row, contributed, rows, usual
 from games.game import Game, Metric
 from metrics.wording import of_fewer, plus_minus
 
@@ -61,6 +61,7 @@ def _show(game: Game, cells: Sequence[CellStatus], store: Store) -> None:
 def _lines(game: Game, cells: Sequence[CellStatus], store: Store) -> dict[tuple[tuple[str, ...], str], list[Row]]:
     """The rows of the games by the overrides of their cell, without those of seeds, and by part."""
     lines: dict[tuple[tuple[str, ...], str], list[Row]] = {}
+    only = usual([game])
     for status in cells:
         overrides = tuple(text for text in status.cell.overrides if text.partition("=")[0] not in SEEDS)
         for file in status.files:
@@ -68,7 +69,7 @@ def _lines(game: Game, cells: Sequence[CellStatus], store: Store) -> dict[tuple[
             if record is None:
                 store.notify(f"The record {file} was finished, and cannot be read now; it is not in the table.")
                 continue
-            for row in rows(game, record, whole=False):
+            for row in rows(game, record, only=only):
                 lines.setdefault((overrides, row["part"]), []).append(row)
     return lines
 

@@ -21,7 +21,7 @@ import torch
 
 from experiments.listing import command as store_command
 from experiments.listing import results
-from experiments.listing.index import NAME
+from experiments.listing.index import NAME, SHORT
 from experiments.play.play import play_config
 from experiments.report_page import report
 from experiments.report_page.claims import read_tables
@@ -35,8 +35,8 @@ DAMAGES = int(os.environ.get("DAMAGES", "6"))
 KINDS = {  # what is damaged, by the pattern of its path in the fixture's folder
     "game": "store/game/??/*.json", "attack": "store/attack/??/*.json", "victim": "store/victim/??/*.safetensors",
     "description": "store/victim/??/*.safetensors.json", "step": "store/step/??/*.safetensors",
-    "step's description": "store/step/??/*.safetensors.json", "index": f"store/{NAME}", "table": "tables/*/table.json",
-    "result": "out*/result.json", "sweep": "sweep.json",
+    "step's description": "store/step/??/*.safetensors.json", "index": f"store/{NAME}", "short index": f"store/{SHORT}",
+    "table": "tables/*/table.json", "result": "out*/result.json", "sweep": "sweep.json",
 }  # fmt: skip
 
 
@@ -135,9 +135,10 @@ def check_views(mine: Path, truth: Truth, page: bool = False, mended: bool = Fal
     """`results.py`, `report.py` and `store.py`: the true rows, or fewer and the record that is missing named."""
     store = mine / "store"
     for _ in range(2):  # the second time from the index as the first left it
-        frame = results.frame(store, notify=lambda _: None)
-        assert same(frame, truth.frame, ("path", "created") if mended else ("path",))
-        assert len(frame) + 2 * len(frame.attrs["unreadable"]) == len(truth.frame)
+        for asked in ((), None):
+            frame = results.frame(store, notify=lambda _: None, asked=asked)
+            assert same(frame, truth.frame[list(frame.columns)], ("path", "created") if mended else ("path",))
+            assert len(frame) + 2 * len(frame.attrs["unreadable"]) == len(truth.frame)
     for arguments in (["list"], ["prune", "--damaged", "--dry-run"]):
         assert store_command.main([*arguments, "--dir", str(store)]) == 0
     for table in read_tables(mine / "tables")[0]:
@@ -180,7 +181,8 @@ def test_random_damage(kind: str, truth: Truth, tmp_path: Path, capfd: pytest.Ca
         rng = random.Random(f"{kind} {turn}")
         mine = tmp_path / str(turn)
         shutil.copytree(truth.folder, mine, copy_function=shutil.copy2)
-        results.frame(mine / "store")  # the index of this place
+        for asked in ((), None):
+            results.frame(mine / "store", asked=asked)  # the indexes of this place
         if kind == "index" and rng.random() < 0.5:
             with_journal = mine / "store" / f"{NAME}-journal"
             with_journal.write_bytes((mine / "store" / NAME).read_bytes()[:700])

@@ -18,7 +18,7 @@ import torch
 from data.naming import AUTOMATIC
 from experiments.listing import command as store_command
 from experiments.listing import results
-from experiments.listing.index import NAME
+from experiments.listing.index import NAME, SHORT
 from experiments.play.play import play_config
 from experiments.report_page import report
 from experiments.report_page.claims import read_tables
@@ -129,7 +129,8 @@ def test_other_files_of_a_store_run_nothing(store: Path, tmp_path: Path, trap: d
     (proof.parent / f"{name}.pkl").write_bytes(evil)
     (store / "game" / name[:2]).mkdir(exist_ok=True)
     (store / "game" / name[:2] / f"{name}.json").write_bytes(evil)
-    (store / NAME).write_bytes(evil)
+    for index in (NAME, SHORT):
+        (store / index).write_bytes(evil)
     [victim] = store.glob("victim/??/*.safetensors")
     described = json.loads(victim.with_name(f"{victim.name}.json").read_text())
     del described["seal"]
