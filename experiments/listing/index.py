@@ -1,4 +1,4 @@
-"""An index of a store's games: their rows in one file, brought up to date with the records whenever it is read.
+"""An index of a store's games: their rows in a file, brought up to date with the records whenever it is read.
 
 The records are the truth, and each is verified when its rows are taken from it. The index is a cache that may be
 deleted at any time: a record whose file is another since, or has changed (by identity, times or size), is read again,

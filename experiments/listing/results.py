@@ -52,7 +52,7 @@ def frame(
     parts = [pandas.DataFrame(values, columns=list(columns)) for columns, values in found.parts()]
     table = pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame()
     if asked is not None and not {re.split("[!<>=]", each)[0].strip() for each in asked} <= {*table.columns}:
-        return frame(folder, notify, games)
+        return frame(folder, notify, games)  # with every metric
     for path, why in found.unreadable:
         removes = "" if why.endswith(FOLDER) else "; `python experiments/store.py prune --damaged` removes such files"
         notify(f"The record {path} is left out: {why}{removes}.")

@@ -12,7 +12,7 @@ from games.game import WHOLE, Part, Record, Values
 from games.request.quantities import SIGN
 from games.request.words import heading
 
-FLOAT, NUMBERS = {float}, {float, int, bool}  # as JSON has them
+FLOAT = {float}
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ class Direction(Part):
             return {}
         units, taken = self.judged
         if state in ("before", "benign"):
-            finite = [float(value) for value in found if type(value) in NUMBERS]
+            finite = [value for value in map(number, found) if value is not None]
             return dict.fromkeys(units, sum(finite) / len(finite)) if finite else {}
         values = taken(found)
         if set(map(type, values)) == FLOAT:
             return dict(zip(units, values, strict=True))
-        return {unit: float(value) for unit, value in zip(units, values, strict=True) if type(value) in NUMBERS}
+        return {unit: value for unit, value in zip(units, map(number, values), strict=True) if value is not None}
 
     def fresh(self, state: str, metric: str) -> Values:
         """A metric of the targets, averaged over fresh seeds; empty for a procedure that draws nothing."""
