@@ -9,12 +9,13 @@ WORKERS := $(shell expr $$(nproc 2> /dev/null || sysctl -n hw.ncpu) + 1)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DELETE_ON_ERROR:
-.PHONY: help install run test bench check lint types clean
+.PHONY: help install run test claims bench check lint types clean
 
 help:
 	@echo 'make run                     play one game (installs first): $(ARGS)'
 	@echo 'make run ARGS="attack=random defense=none data=mnist"   play another; ARGS="--help" shows all choices'
 	@echo 'make test                    run the tests (installs the test tools first)'
+	@echo 'make claims                  test the claims that take long: an hour or so'
 	@echo 'make bench                   run the benchmarks'
 	@echo 'make check                   make lint (ruff) and make types (mypy)'
 	@echo 'make install                 only create .venv and install'
@@ -46,6 +47,9 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+claims: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --claims -m claims
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only

@@ -9,15 +9,22 @@ from pydantic.dataclasses import dataclass
 
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
 from attacks.crafting.requester import OPTIONS, Requester
+from attacks.provider.honest import forget_honestly
+from attacks.provider.provider import Demand
+from models.victim import Victim
 from unlearning.procedure import Request
 from unlearning.service import Service
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
 class NoAttack(Requester):
-    """Asks for nothing; fits every game. `budget` sets the size of the benign stream and of the random control."""
+    """Asks for nothing, and as a provider does what is asked; fits every game.
+
+    `budget` sets the size of the benign stream and of the random control in the request game.
+    """
 
     game: ClassVar[str] = "any"
+    honest: ClassVar[bool] = True
     name: ClassVar[str] = "none"
 
     def search_black_box(
@@ -25,3 +32,7 @@ class NoAttack(Requester):
     ) -> AttackResult:
         """An empty request."""
         return AttackResult(Request(()), float("nan"))
+
+    def pretend(self, demand: Demand) -> Victim:
+        """An honest provider: what the unlearning procedure gives, with its proof where one is asked for."""
+        return forget_honestly(demand)

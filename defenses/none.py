@@ -10,11 +10,13 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from defenses.defense import Context, Verdict
+from defenses.verification import verification
+from defenses.verification.verification import Case
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class NoDefense:
-    """Accepts everything; fits every game."""
+    """Accepts every request, and believes every provider; fits every game."""
 
     game: ClassVar[str] = "any"
     name: ClassVar[str] = "none"
@@ -24,3 +26,9 @@ class NoDefense:
         """Accept every record (m,), with a suspicion of 0."""
         scores = torch.zeros(len(requests), dtype=context.task.records.x.dtype, device=requests.device)
         return Verdict(scores, torch.ones_like(requests, dtype=torch.bool), float("inf"))
+
+    def verify(self, case: Case) -> verification.Verdict:
+        """Believe every provider."""
+        return verification.Verdict(
+            passed=True, statistic=0.0, threshold=float("inf"), level=0.0, power=0.0, reason="Nobody verified."
+        )

@@ -84,3 +84,13 @@ class Drawing:
     figure: Figure
     caption: str
     alt: str = ""
+
+
+def number(value: Any) -> float | None:
+    """A stored number; None for one that is not finite, which JSON keeps as a string."""
+    return None if value is None or isinstance(value, str) else float(value)
+
+
+def whole(value: float | None) -> Values:
+    """What is measured once per game and direction; empty where it is not defined."""
+    return {} if value is None else {WHOLE: value}

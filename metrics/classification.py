@@ -1,5 +1,6 @@
 """Accuracy and error of predicted probabilities."""
 
+import torch
 from torch import Tensor
 
 from metrics.measurement import Measurement, checked_labels, checked_probabilities
@@ -23,3 +24,21 @@ def error(probabilities: Tensor, labels: Tensor) -> Measurement:
     """
     right = accuracy(probabilities, labels)
     return Measurement(1.0 - right.value, right.n, {**right.settings, "direction": "lower is better"})
+
+
+def macro_f1(probabilities: Tensor, labels: Tensor) -> Measurement:
+    """The mean over the classes that occur of F1 = 2 TP / (2 TP + FP + FN), in [0, 1].
+
+    Classes that occur are those of the labels or of the predictions. With one label an example, the micro-averaged F1,
+    of the sums over classes, is the accuracy. `probabilities` (n, K), `labels` (n,) integers. Raises ValueError for
+    anything else.
+    """
+    p = checked_probabilities(probabilities)
+    y = checked_labels(labels, *p.shape)
+    guessed, classes = p.argmax(1), p.shape[1]
+    right = torch.bincount(y[guessed == y], minlength=classes).double()
+    total = torch.bincount(y, minlength=classes) + torch.bincount(guessed, minlength=classes)
+    occurs = total > 0
+    value = float((2 * right[occurs] / total[occurs]).mean())
+    settings: dict[str, object] = {"scale": "fraction", "direction": "higher is better", "average": "macro"}
+    return Measurement(value, len(y), settings | {"classes": int(occurs.sum())})

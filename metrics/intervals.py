@@ -119,7 +119,8 @@ def grouped_interval(
     `groups` holds the values of each seed; empty groups are left out. With several groups their means are what counts
     as independent (values of one seed share a model); with one group its values are, and the interval says nothing
     about other seeds. `kind` plain: Student's t, cut at `bounds`, between which the mean must lie. `kind` share: values
-    in [0, 1], by `share_interval`; yes and no (0 and 1) of one group get the exact Clopper-Pearson interval. Plain
+    in [0, 1], by `share_interval`; yes and no (0 and 1) of one group, or one of each group, get the exact
+    Clopper-Pearson interval. Plain
     values, and shares that are no yes or no, have no bounds where all are equal: they say nothing about their spread.
 
     `n` counts the values. Raises ValueError without any value, for a NaN, and for shares outside [0, 1].
@@ -150,7 +151,7 @@ def _of_groups(
         if bool(((every < 0) | (every > 1)).any()):
             raise ValueError("Shares lie in [0, 1].")
         binary = bool(((every == 0) | (every == 1)).all())
-        if one and binary and len(every) > 1:
+        if binary and single and len(every) > 1:  # independent trials: of one seed, or one a seed
             found = rate_interval(int(every.sum()), len(every), level)
         elif not binary and _all_equal(means):  # as of models that nothing has changed
             nan = float("nan")

@@ -17,6 +17,8 @@ FORMAT = 1  # part of every digest: raise it when the layout of the files change
 KINDS = {  # every kind of artifact that the toolkit keeps, in words
     "victim": "trained models",
     "attack": "crafted requests",
+    "reference": "what verifications compare with",
+    "released": "models that providers released",
     "copies": "copies of records that requests bring",
     "game": "finished games",
     "oracle": "models that never knew what others forgot",

@@ -10,6 +10,18 @@ settings.register_profile("shared machine", deadline=None)  # a slow moment of t
 settings.load_profile("shared machine")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--claims", action="store_true", help="also test claims that need many models (make claims)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--claims"):
+        skip = pytest.mark.skip(reason="a claim that takes long to test: make claims")
+        for item in items:
+            if item.get_closest_marker("claims"):
+                item.add_marker(skip)
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder with the data sets: `UNLEARNING_DATA`, or `../shared/data` beside the repository."""

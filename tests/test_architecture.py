@@ -18,10 +18,11 @@ MAY_IMPORT = {  # data -> models -> unlearning -> attacks | defenses -> games ->
     "storage": {"data", "storage"},
     "models": {"data", "models", "metrics"},
     "unlearning": {*CORE, "metrics"},
-    "attacks": {*CORE, "metrics", "attacks"},
-    "defenses": {*CORE, "metrics", "defenses"},
-    "games": {*CORE, "metrics", "storage", "attacks", "defenses", "games"},
-    "experiments": {*CORE, "metrics", "storage", "games", "experiments"},
+    "proofs": {"data", "models", "proofs"},
+    "attacks": {*CORE, "metrics", "proofs", "attacks"},
+    "defenses": {*CORE, "metrics", "proofs", "defenses"},
+    "games": {*CORE, "metrics", "storage", "proofs", "attacks", "defenses", "games"},
+    "experiments": {*CORE, "metrics", "storage", "proofs", "games", "experiments"},
 }
 LINES = {
     "a file": 250,
@@ -223,6 +224,7 @@ def test_sources_are_what_a_reader_can_find():
         "games",
         "metrics",
         "models",
+        "proofs",
         "storage",
         "tests",
         "unlearning",

@@ -63,20 +63,35 @@ def test_a_table_is_well_formed_and_the_cells_of_every_size_compose(option):
 def test_a_preset_composes_with_known_keys_and_its_game_can_be_built(preset):
     """And what is typed beside it counts more."""
     [cell] = expand([f"experiment={preset.name}"])
-    assert game_of(cell.config).name in preset.name or preset.name.startswith("paper_")
+    game = game_of(cell.config).name
+    assert game in preset.name or preset.name.startswith("paper_")
     for group in ("data", "training", "unlearning", "attack", "defense"):
         build(cell.config[group], group)
-    [other] = expand([f"experiment={preset.name}", "attack=random", "game.targets.count=5", "defense=none"])
-    assert other.config["attack"]["_target_"] == "attacks.requester.random.Random"
-    assert other.config["game"]["targets"]["count"] == 5
+    typed = {"request": ("random", "game.targets.count=5"), "verification": ("do_nothing", "game.users=5")}[game]
+    [other] = expand([f"experiment={preset.name}", f"attack={typed[0]}", typed[1], "defense=none"])
+    assert other.config["attack"]["_target_"].split(".")[-2] == typed[0]
+    assert 5 in (other.config["game"].get("users"), other.config["game"].get("targets", {}).get("count"))
     assert other.config["defense"]["_target_"] == "defenses.none.NoDefense"
-    assert other.config["attack"]["budget"] == cell.config["attack"]["budget"]
+    assert other.config["attack"].get("budget") == cell.config["attack"].get(
+        "budget", other.config["attack"].get("budget")
+    )
+    assert other.config["training"] == cell.config["training"]
+
+
+def with_its_game(option: Path) -> list[str]:
+    """What an option needs beside it, so that all parts play one game."""
+    if option == Path("attack/none"):
+        return ["game=request"]
+    target = OmegaConf.load(CONF / f"{option}.yaml").get("_target_", "")
+    kind = get_object(target) if option.parts[0] in ("defense", "game") else None
+    plays = kind.name if option.parts[0] == "game" else getattr(kind, "game", "request")
+    return [] if plays in ("request", "any") else ["attack=none", f"game={plays}"]
 
 
 @pytest.mark.parametrize("option", [each for each in OPTIONS if each not in (*TABLES, *PRESETS)], ids=str)
 def test_an_option_composes_and_builds(option):
     group = option.parent.as_posix()
-    cfg = composed("run", f"{group}={option.name}", *(["game=request"] if option == Path("attack/none") else []))
+    cfg = composed("run", f"{group}={option.name}", *with_its_game(option))
     hydras = group.startswith("hydra/")  # a composed configuration leaves that part out
     node = OmegaConf.load(CONF / f"{option}.yaml") if hydras else OmegaConf.select(cfg, group.replace("/", "."))
     plain = OmegaConf.to_container(node, resolve=True)

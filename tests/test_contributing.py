@@ -50,7 +50,8 @@ def run(words: list[str], folder: Path) -> str:
 
 def test_every_recipe_has_its_files() -> None:
     """Code, YAML and test of each, under names that the repository does not have."""
-    for group, name in (("attack", "newest"), ("unlearning", "keep"), ("defense", "crowd"), ("game", "watched")):
+    for group, name in (("attack", "newest"), ("unlearning", "keep"), ("defense", "crowd"), ("game", "watched"),
+                        ("attack", "jitter"), ("defense", "stirred")):  # fmt: skip
         assert {f"mine/{name}.py", f"mine/{group}/{name}.yaml", f"mine/test_{name}.py"} <= FILES.keys()
         assert not (ROOT / "conf" / group / f"{name}.yaml").exists()
 
@@ -59,7 +60,7 @@ def test_the_places_are_those_of_the_repository() -> None:
     rows = [line for line in PAGE.splitlines() if line.startswith("| a")]
     folders = {place.rpartition("/")[0] for row in rows for place in re.findall(r"`([a-z/]+/NAME\S*)`", row)}
     named = {folder for folder in folders if "NAME" not in folder}
-    assert {"attacks/requester", "defenses/filters", "unlearning", "conf/attack"} <= named
+    assert {"attacks/requester", "attacks/provider", "defenses/filters", "defenses/verification", "unlearning"} <= named
     assert all((ROOT / folder).is_dir() for folder in named)
 
 
@@ -71,10 +72,14 @@ def test_the_tests_of_the_page_pass(repository: Path) -> None:
 
 
 def test_the_commands_are_played(repository: Path) -> None:
-    together, metric = ([str(ROOT / word) if word.endswith(".py") else word for word in shlex.split(line)[1:]]
+    together, provider, metric = ([str(ROOT / word) if word.endswith(".py") else word for word in shlex.split(line)[1:]]
                         for line in COMMANDS)  # fmt: skip
     out = run([sys.executable, *together, *SMALL, *STREAM], repository)
     assert "newest attack against keep with defense crowd" in out
     assert "Filter: AUROC" in out
+    games = [word for word in SMALL if not word.startswith(("attack", "judge"))]
+    out = run([sys.executable, *provider, *games], repository)
+    assert "provider jitter, retrain, against verification stirred" in out
+    assert "Answers on the deleted records have moved by" in out
     out = run([sys.executable, *metric, *SMALL, *STREAM, "unlearning=first_order", "defense=none"], repository)
     assert "entropy, rise: entropy after the attack less before, in nats; higher is less certain." in out

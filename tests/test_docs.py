@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from hydra.utils import get_object
 
 from tests import warm
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE, PROCEDURES, ATTACKS, READING, TRUST, GAMES = (
+PAGE, PROCEDURES, ATTACKS, READING, TRUST, GAMES, VERIFICATION = (
     (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("sweeps", "procedures", "attacks", "reading", "trust", "games")
+    for name in ("sweeps", "procedures", "attacks", "reading", "trust", "games", "verification")
 )
 SMALL = (
     "game.targets.count=1", "training.epochs=10", "attack.budget=6", "game.stream.calibration_batches=2",
@@ -69,14 +71,29 @@ def test_every_command_of_the_page(folder: Path) -> None:
     assert "second_order" in done.stdout
 
 
+def plays(path: Path) -> str:
+    """The game that an option belongs to; `any` where it fits every game."""
+    target = yaml.safe_load(path.read_text(encoding="utf-8")).get("_target_", "")
+    return str(getattr(get_object(target), "game", "request" if target.startswith("attacks") else "any"))
+
+
+def options(group: str, *games: str) -> set[str]:
+    paths = (ROOT / "conf" / group).glob("*.yaml")
+    return {path.stem for path in paths if not games or plays(path) in games}
+
+
 @pytest.mark.parametrize(
-    ("page", "groups"),
-    [(PROCEDURES, ["unlearning"]), (ATTACKS, ["attack"]), (GAMES, ["game", "defense", "experiment"])],
-    ids=["procedures", "attacks", "games"],
+    ("page", "named"),
+    [
+        (PROCEDURES, options("unlearning")),
+        (ATTACKS, options("attack", "request", "any")),
+        (GAMES, options("game") | options("experiment") | options("defense", "request", "any")),
+        (VERIFICATION, options("attack", "verification", "any") | options("defense", "verification", "any")),
+    ],
+    ids=["procedures", "attacks", "games", "verification"],
 )
-def test_a_page_names_every_option_and_none_that_is_not_there(page: str, groups: list[str]) -> None:
-    options = {path.stem for group in groups for path in (ROOT / "conf" / group).glob("*.yaml")}
-    assert set(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == options
+def test_a_page_names_every_option_and_none_that_is_not_there(page: str, named: set[str]) -> None:
+    assert set(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == named
 
 
 def test_the_page_of_procedures_has_tables_that_compose(folder: Path) -> None:
@@ -84,10 +101,10 @@ def test_the_page_of_procedures_has_tables_that_compose(folder: Path) -> None:
 
 
 def test_the_page_of_attacks_has_a_sweep_that_is_played(folder: Path) -> None:
-    attacks = {path.stem for path in (ROOT / "conf" / "attack").glob("*.yaml")}
+    attacks = options("attack", "request")
     [line] = commands(ATTACKS)
     printed = run([*small(line), "unlearning=first_order"], folder)  # as printed it takes minutes
-    assert all(f"attack={name}" in printed for name in attacks - {"misclassification", "none"})
+    assert all(f"attack={name}" in printed for name in attacks - {"misclassification"})
 
 
 def test_the_boundaries_of_trust_are_named_and_the_commands_run(folder: Path) -> None:
@@ -104,6 +121,20 @@ def test_the_page_of_games_says_what_the_commands_play(folder: Path) -> None:
     assert "attack against retrain with defense influence" in whole  # the attack alone brings game and defense
     assert "none attack against retrain with defense influence" in control
     assert "4 cells: " in sweep
+
+
+def test_the_page_of_verification_says_what_the_commands_play(folder: Path) -> None:
+    """And the proof that one of them keeps is verified as the page says."""
+    less = ("data.train=300", "data.test=1197", "training.epochs=5", "game.users=2", "game.records=10", "figures=false")
+    printed = [run(["run.py", *shlex.split(line)[2:], *less], folder) for line in commands(VERIFICATION)]
+    lazy, honest, sweep, kept = printed
+    assert "against verification reproducing" in lazy
+    assert "the provider is accused" in lazy
+    assert "the honest provider is believed" in honest
+    assert "8 cells" in sweep
+    [proof] = re.findall(r"Proof of seed 0: (\S+)", kept)
+    said = run(["verify.py", proof, "data=digits", "data.train=300", "data.test=1197"], folder)
+    assert "verifies" in said
 
 
 def test_the_page_of_games_has_the_numbers_of_the_code() -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # The same commands on a smaller game, so that the tests stay short; everything else is as printed.
@@ -39,6 +41,9 @@ def test_game(line: str, tmp_path: Path) -> None:
         if not folder.is_dir():
             pytest.skip(f"no data sets in {folder}")
         words = [f"data.root={folder}" if word.startswith("data.root=") else word for word in words]
+    if "attack=forging" in words:
+        play_verification(words, tmp_path)
+        return
     small = [*SMALL, f"store.dir={tmp_path}/store"]
     if words != ["attack=uncertainty", "defense=influence"]:  # the first command is judged in full, and drawn
         small[:0] = ["judge=quick", "figures=false"]
@@ -60,6 +65,14 @@ def test_game(line: str, tmp_path: Path) -> None:
     if "certified_removal" in line:
         procedures = [path.stem for path in (ROOT / "conf" / "unlearning").glob("*.yaml")]
         assert all(len(re.findall(rf"={name}\s+(?:over|under)\b", done.stdout)) == 2 for name in procedures)
+
+
+def play_verification(words: list[str], folder: Path) -> None:
+    less = ("data.train=300", "data.test=1197", "training.epochs=5", f"store.dir={folder}/store")
+    done = warm.run("run.py", *words, *less, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "the provider is accused" in done.stdout
+    assert list(folder.rglob("result.json"))
 
 
 @pytest.mark.parametrize("line", commands("python experiments/store.py"))

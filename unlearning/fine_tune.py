@@ -12,9 +12,10 @@ from torch import Tensor
 from data.bounds import at_most
 from data.examples import Examples
 from data.randomness import derive
-from models.training import train
+from models.training import Training, train
 from models.victim import ModelStack, Victim
 from unlearning.procedure import Procedure
+from unlearning.provable import Account, descended
 from unlearning.task import Task
 
 
@@ -37,8 +38,15 @@ class FineTune(Procedure):
         self, task: Task, victim: Victim, forget_weights: Tensor, seed: int, submitted: Examples | None = None
     ) -> ModelStack:
         """Fine-tune once for every row of `forget_weights` (m, n), all on the same batches."""
-        changes = {"epochs": self.epochs, "lr": self.lr, "momentum": self.momentum, "schedule": self.schedule}
-        recipe = replace(task.training, optimizer="sgd", **changes)  # type: ignore[arg-type]
         seeds = [derive(seed, "fine-tune")] * len(forget_weights)
-        start = victim.copies(len(forget_weights))
+        start, recipe = victim.copies(len(forget_weights)), self.recipe(task)
         return train(task.build, task.records, recipe, seeds, task.total(forget_weights), start, "fine-tuning")
+
+    def forget_provably(self, task: Task, victim: Victim, deleted: Tensor, seed: int, account: Account) -> Victim:
+        """Fine-tune on the retained records alone, with every step taken down."""
+        return descended(task, victim, self.recipe(task), deleted, derive(seed, "fine-tune"), account, begins="model")
+
+    def recipe(self, task: Task) -> Training:
+        """How is fine-tuned: the recipe of training with the settings of fine-tuning."""
+        changes = {"epochs": self.epochs, "lr": self.lr, "momentum": self.momentum, "schedule": self.schedule}
+        return replace(task.training, optimizer="sgd", **changes)  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from unlearning.procedure import Procedure
 FORGETTING = {
     "forget",
     "forget_many",
+    "forget_provably",
     "request_vjp",
     "copies_vjp",
     "recorded",

@@ -17,6 +17,7 @@ from models.solver import Solver
 from models.training import fresh, train
 from models.victim import ModelStack, Victim, stack
 from unlearning.procedure import Procedure
+from unlearning.provable import Account, descended, drawn
 from unlearning.task import Task
 
 
@@ -43,6 +44,10 @@ class Retrain(Procedure):
         seeds = [seed] * len(forget_weights)
         start = _start(task, seeds, lambda: victim.copies(len(seeds)), pruned=bool(victim.mask))
         return train(task.build, task.records, task.training, seeds, task.total(forget_weights), start, "retraining")
+
+    def forget_provably(self, task: Task, victim: Victim, deleted: Tensor, seed: int, account: Account) -> Victim:
+        """Train a model drawn from `seed` on the retained records alone, with every step taken down."""
+        return descended(task, drawn(task, seed), task.training, deleted, seed, account)
 
     def forget_many(
         self, task: Task, victims: Sequence[Victim], forget_weights: Tensor, seeds: Sequence[int]

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from data.errors import UserError
 from data.paths import is_folder
+from experiments.cli.options import quoted
 
 MULTIRUN = ("-m", "--multirun")
 
@@ -46,13 +47,17 @@ def parse(arguments: Sequence[str]) -> Arguments:
     return Arguments(tuple(overrides), tuple(folders), tuple(flags))
 
 
+def with_first(key: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments with `KEY=` before the first that is no override, or that is a file or a folder."""
+    first = next((each for each in parse(arguments).overrides if "=" not in each or os.path.exists(each)), None)
+    return [f"{key}={quoted(each)}" if each == first else each for each in arguments]
+
+
 def checked(arguments: Sequence[str]) -> list[str]:
     """The arguments with all flags first, as Hydra wants them, when they are right.
 
-    Every flag must be one of Hydra's, used as it can be, and every folder of options must be there.
-
-    Raises:
-        UserError: where Hydra would print its usage, or would not say a word.
+    Every flag must be one of Hydra's, used as it can be, and every folder of options must be there. Raises UserError
+    where Hydra would print its usage, or would not say a word.
     """
     from hydra._internal.utils import get_args_parser
 

@@ -17,8 +17,7 @@ LARGEST = 3.4e38
 def build(node: Any, where: str) -> Any:
     """The component that the config `node`, found at the config path `where`, describes by its `_target_`.
 
-    Raises:
-        UserError: when the target cannot be loaded, or refuses its options; it begins with `where`, such as `attack`.
+    Raises UserError when the target cannot be loaded, or refuses its options; it begins with `where`, as in `attack`.
     """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
@@ -45,10 +44,7 @@ def check_component(node: Any, where: str) -> None:
 def check_options(node: Mapping[str, Any], where: str, kind: Any = None) -> None:
     """Refuse, in the config `node` of a component and those inside it, true and false for numbers and endless integers.
 
-    `kind` is the class of settings without a `_target_`, where it is known.
-
-    Raises:
-        UserError: naming the option.
+    `kind` is the class of settings without a `_target_`, where it is known. Raises UserError naming the option.
     """
     target = node.get("_target_", "a.b")
     if isinstance(target, str | int | float | None) and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", str(target)):

@@ -1,4 +1,4 @@
-"""`unlearning-games run|table|report|results|store ...`: the scripts by one name, where the toolkit is installed."""
+"""`unlearning-games run|table|report|results|store|verify ...`: the scripts by one name, where they are installed."""
 
 import runpy
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 EXPERIMENTS = Path(__file__).resolve().parents[1]
 SCRIPTS = {"run": "run", "table": "tables", "report": "report", "results": "results", "store": "store"}
+SCRIPTS |= {"verify": "verify"}
 
 
 def main() -> None:

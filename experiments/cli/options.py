@@ -22,10 +22,8 @@ OPEN = "?"  # in place of the value of a group from which nothing need be chosen
 PRESETS = "experiment"  # the group of options that set values elsewhere
 LIKE = 0.7  # how much alike two names must be for one to be meant by the other
 TYPES: dict[type, tuple[str, tuple[type, ...]]] = {
-    bool: ("true or false", (bool,)),
-    int: ("a whole number", (int,)),
-    float: ("a number", (int, float)),
-}
+    bool: ("true or false", (bool,)), int: ("a whole number", (int,)), float: ("a number", (int, float)),
+}  # fmt: skip
 log = logging.getLogger(__name__)
 
 
@@ -76,10 +74,8 @@ def check_keys(cfg: Mapping[Any, Any], schema: Mapping[str, Any], where: str = "
     """Compare a composed config with the `schema` that `known_keys` gives; `+key=value` adds keys that nothing reads.
 
     Mappings of the schema are compared key by key, unless they are empty or built from a `_target_` (whose class checks
-    its own options). Where the schema has a truth value or a number, the config must have one too.
-
-    Raises:
-        UserError: for an unknown key, a missing key, or a value of the wrong type.
+    its own options). Where the schema has a truth value or a number, the config must have one too. Raises UserError for
+    an unknown key, a missing key, or a value of the wrong type.
     """
     for key, value in cfg.items():
         path = f"{where}.{key}" if where else str(key)
@@ -146,9 +142,8 @@ class Options:
 
         An option of a plug-in that has the name of one before it is a warning: whoever installed it did not choose it.
 
-        Raises:
-            UserError: for an option of the user's whose name another one has, and for the name of an option that was
-                given as a value (`attack.functional=NAME` in place of `attack/functional=NAME`).
+        Raises UserError for an option of the user's whose name another one has, and for the name of an option that was
+        given as a value (`attack.functional=NAME` in place of `attack/functional=NAME`).
         """
         chosen = {config_name, *(f"{group.partition('@')[0]}/{name}" for group, name in choices.items())}
         for name in sorted(chosen):

@@ -34,10 +34,8 @@ class Role:
 def component(node: Any, where: str, game: Game | None = None) -> Any:
     """The component that the config `node` describes, which can do what its place `where` asks of it.
 
-    What an attack or a defense must be, the `game` says.
-
-    Raises:
-        UserError: naming what is missing, as `build` does for what cannot be built.
+    What an attack or a defense must be, the `game` says. Raises UserError naming what is missing, as `build` does for
+    what cannot be built.
     """
     target = str(node.get("_target_")) if isinstance(node, Mapping) else ""
     found = load_target(target)
@@ -63,8 +61,7 @@ def component(node: Any, where: str, game: Game | None = None) -> Any:
 def game_of(config: Mapping[str, Any]) -> Game:
     """The game that a configuration names.
 
-    Raises:
-        UserError: where it names none, which only an attack that fits every game leaves open, or one that is none.
+    Raises UserError where it names none, which only an attack that fits every game leaves open, or one that is none.
     """
     if config.get("game") is None:
         attack = option(config, "attack")

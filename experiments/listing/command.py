@@ -126,14 +126,13 @@ def _words(artifact: Artifact) -> tuple[str, str, str, str]:
     game = str(_mapping(key.get("game")).get("_target_", UNKNOWN)).rpartition(".")[0]
     game = game.removeprefix("games.").removesuffix(".game") or UNKNOWN  # ours are named by their packages
     what = {
-        "victim": f"{model} of {learner.get('_target_', UNKNOWN)}",
-        "attack": f"requests of {attack} against {procedure}, {model}",
+        "victim": f"{model} of {learner.get('_target_', UNKNOWN)}", "oracle": f"{model} retrained",
+        "released": f"{model} released by {attack}", "reference": f"what {_option(key, 'defense')} compares with",
+        "attack": f"requests of {attack} against {procedure}, {model}", "margins": f"margins of {model}",
         "copies": f"copies that requests of {attack} against {procedure}, {model}, bring",
         "game": f"{attack} against {procedure}, defense {_option(key, 'defense')}, {model} ({game} game)",
-        "oracle": f"{model} retrained",
-        "margins": f"margins of {model}",
         "step": f"a step of an unfinished game: {procedure}, {model}",
-    }.get(artifact.kind, "of another kind")
+    }.get(artifact.kind, "of another kind")  # fmt: skip
     data = str(victim.get("data", UNKNOWN)).rpartition(" ")[0] or UNKNOWN  # a name, and a hash
     return artifact.kind, what, data, str(key.get("seed", UNKNOWN))
 

@@ -17,8 +17,7 @@ from games.game import Game
 def specification(name: str, content: Mapping[str, Any]) -> Specification:
     """The table `name` from the content of its YAML, checked.
 
-    Raises:
-        UserError: for an unknown key or row, a value out of its range, or a name that is used twice.
+    Raises UserError for an unknown key or row, a value out of its range, or a name that is used twice.
     """
     try:
         table: Specification = TypeAdapter(Specification).validate_python(content)
@@ -43,8 +42,7 @@ def specification(name: str, content: Mapping[str, Any]) -> Specification:
 def check_metrics(name: str, table: Specification, game: Game) -> None:
     """Make sure that the game of a table measures what columns, claims and numbers from elsewhere name.
 
-    Raises:
-        UserError: for a metric that it does not have.
+    Raises UserError for a metric that it does not have.
     """
     known = [metric.name for metric in game.metrics()]
     _check_names(name, "columns", "metric", [column.metric for column in table.columns], known)

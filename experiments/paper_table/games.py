@@ -23,10 +23,8 @@ OWN = {"seed": "seeds=NUMBER", "repetitions": "seeds=NUMBER", "dry_run": "dry_ru
 def cells_of(rows: Sequence[TableRow], seeds: Sequence[int], further: Sequence[str], folders: Folders = ()) -> Cells:
     """The cell of every row and seed 0, 1, ...; rows that resolve to the same configuration share theirs.
 
-    `further` are overrides for every row, after its own, `folders` further folders to find options in.
-
-    Raises:
-        UserError: naming the row whose overrides do not fit conf/run.yaml.
+    `further` are overrides for every row, after its own, `folders` further folders to find options in. Raises UserError
+    naming the row whose overrides do not fit conf/run.yaml.
     """
     complete = [dataclasses.replace(row, overrides=merged([*row.overrides, *further])) for row in rows]
     for row in complete:

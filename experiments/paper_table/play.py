@@ -39,8 +39,7 @@ class TableRequest:
 def make(content: Mapping[str, Any], asked: TableRequest, launcher_node: Mapping[str, Any]) -> int:
     """Make the table whose YAML says `content`; returns the exit code: 0, or 1 when a game could not be played.
 
-    Raises:
-        UserError: for a mistake in the table or the request; nothing was played then.
+    Raises UserError for a mistake in the table or the request; nothing was played then.
     """
     from experiments.sweeps.command import check_all_tracking, common_store, launcher_of, show_failures, show_plan
 
@@ -78,9 +77,8 @@ def make(content: Mapping[str, Any], asked: TableRequest, launcher_node: Mapping
 def plan(content: Mapping[str, Any], asked: TableRequest) -> tuple[Specification, Cells, Game]:
     """The table whose YAML says `content`, the cells of its rows and seeds, and the game that it is about.
 
-    Raises:
-        UserError: for a mistake in the table, a size that it has not, and rows that cannot be composed or play several
-            games.
+    Raises UserError for a mistake in the table, a size that it has not, and rows that cannot be composed or play
+    several games.
     """
     name, size = asked.name, asked.size
     table = specification(name, content)

@@ -81,11 +81,7 @@ def comma_separated(content: Content) -> str:
 
 
 def check_output(folder: Path) -> None:
-    """Make sure, before hours of play, that the table can be written in `folder`.
-
-    Raises:
-        UserError: when it cannot.
-    """
+    """Make sure, before hours of play, that the table can be written in `folder`; raises UserError when it cannot."""
     probe = folder / "table.check"
     try:
         write_atomic(probe, b"")
@@ -97,8 +93,7 @@ def check_output(folder: Path) -> None:
 def write(content: Content, name: str, seeds: int, folder: Path) -> None:
     """Write `table.md`, `.csv`, `.tex` and `.json` of the table `name` into `folder`.
 
-    Raises:
-        UserError: when the folder cannot be written; the games are in the store all the same.
+    Raises UserError when the folder cannot be written; the games are in the store all the same.
     """
     table, text, rows = content.specification, markdown(content), []
     for part, section in content.sections.items():

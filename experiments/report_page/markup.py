@@ -55,8 +55,7 @@ def html_of(text: str) -> str:
 def script_json(value: Any) -> str:
     """`value` as JSON that can stand inside a script element: ASCII, without `<`, `>` or `&`.
 
-    Raises:
-        ValueError: for a number that is not finite.
+    Raises ValueError for a number that is not finite.
     """
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -57,13 +57,9 @@ class Page:
 
 
 def build(
-    frame: DataFrame,
-    games: Mapping[str, Game],
-    records: Callable[[str], dict[str, Any]],
-    tables: Sequence[Mapping[str, Any]],
-    overrides: encode.Overrides,
-    options: Options,
-) -> Page:
+    frame: DataFrame, games: Mapping[str, Game], records: Callable[[str], dict[str, Any]],
+    tables: Sequence[Mapping[str, Any]], overrides: encode.Overrides, options: Options,
+) -> Page:  # fmt: skip
     """Make the page of the games in `frame` (columns as `experiments.listing.row` has them, at least one row).
 
     Args:

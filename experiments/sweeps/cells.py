@@ -53,8 +53,7 @@ def expand(
     are equal are one cell. Overrides of `hydra` are left out. Figures are drawn in a sweep only where `figures=true`
     asks for them. Options are found in `folders` too, as with `--config-dir`.
 
-    Raises:
-        UserError, hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: for a mistake in any cell.
+    Raises UserError, hydra.errors.HydraException or omegaconf.errors.OmegaConfBaseException for a mistake in any cell.
     """
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra

@@ -28,8 +28,7 @@ BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # Hydra's d
 def main(arguments: Arguments, config_name: str, config_path: Path) -> int:
     """Play the sweep; returns 0, or 1 when a cell failed.
 
-    Raises:
-        UserError: for a mistake that concerns all cells; nothing was played then.
+    Raises UserError for a mistake that concerns all cells; nothing was played then.
     """
     said = logging.StreamHandler(sys.stderr)
     said.setLevel(logging.WARNING)  # every cell's run.log has the rest

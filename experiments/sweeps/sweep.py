@@ -135,10 +135,8 @@ def play(
     """Play what there is to do for the `cells`; returns the outcome of all, by name, in the order given.
 
     Every cell's own folder is `folder/NAME`; `folder/sweep.json` lists all of them, with their state and the files of
-    their games. A cell that another process is computing is left to it, and looked at again in the end.
-
-    Raises:
-        UserError: when the launcher cannot launch here, or the store can no longer be written.
+    their games. A cell that another process is computing is left to it, and looked at again in the end. Raises
+    UserError when the launcher cannot launch here, or the store can no longer be written.
     """
     outcomes = {status.cell.name: Outcome(status.cell.name, "done") for status in todo.finished} | dict(todo.refused)
     try:

@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import Any
 
 from games.game import WHOLE, Part, Record, Values
+from games.metric import number, whole
 from games.request.quantities import SIGN
 from games.request.words import heading
 
@@ -114,13 +115,3 @@ def directions(record: Record) -> list[Direction]:
         goals = tuple(sorted({record["targets"]["aim"][i] for i in mine}))
         found.append(Direction(name, heading(name, record["criterion"]), record, mine, goals))
     return found
-
-
-def number(value: Any) -> float | None:
-    """A stored number; None for one that is not finite, which JSON keeps as a string."""
-    return None if value is None or isinstance(value, str) else float(value)
-
-
-def whole(value: float | None) -> Values:
-    """What is measured once per game and direction; empty where it is not defined."""
-    return {} if value is None else {WHOLE: value}

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from games.game import Part, Values
-from games.request.direction import Direction, number, whole
+from games.metric import number, whole
+from games.request.direction import Direction
 from games.request.effects import effects, fresh_effects
 
 Measure = Callable[[Direction], Values]

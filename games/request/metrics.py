@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from games.game import Metric, View
+from games.metric import whole
 from games.request import measures
-from games.request.direction import whole
 from games.request.measures import Measure
 from games.request.metrics_by_state import NOWHERE, by_state, on
 from games.request.quantities import POSITIVE, SYMMETRIC

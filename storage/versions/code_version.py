@@ -13,7 +13,7 @@ from storage.versions import user_modules
 from storage.versions.meaning import meaning
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = ("data", "models", "unlearning", "metrics", "attacks", "defenses", "storage", "games", "experiments")
+OURS = ("data", "models", "unlearning", "metrics", "attacks", "defenses", "storage", "proofs", "games", "experiments")
 
 
 Module = tuple[str, Path]  # a module's name and its file

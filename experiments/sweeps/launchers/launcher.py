@@ -41,9 +41,7 @@ class Launcher(Protocol):
         """Yield the outcome of every job as it ends, each once, in the order of ending.
 
         Leave the iterator early only with `contextlib.closing`: closing it ends, or lets go of, what still runs.
-
-        Raises:
-            UserError: at once, when jobs cannot be launched here.
+        Raises UserError, at once, when jobs cannot be launched here.
         """
 
 

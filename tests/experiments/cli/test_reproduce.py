@@ -6,6 +6,8 @@ import shlex
 from typing import Any
 
 import pytest
+from hydra.utils import get_object
+from omegaconf import OmegaConf
 
 from experiments.cli.options import CONF
 from experiments.cli.reproduce import AUTOMATIC, LEFT_OUT, line, overrides, typed
@@ -47,7 +49,10 @@ def test_the_command_leads_back(typed_line: tuple[str, ...]) -> None:
 def test_every_attack_leads_back(attack: str) -> None:
     """Whatever an attack brings is not repeated, and what it would bring is written where it was not played."""
     game = ["game=request"] if attack == "none" else []
-    for more in ([], ["defense=none"], ["game.targets.count=3", "attack.budget=7", "judge=quick"]):
+    provider = ["game.users=3", "game.proof.every=2", "judge=quick"]
+    requester = ["game.targets.count=3", "attack.budget=7", "judge=quick"]
+    plays = getattr(get_object(OmegaConf.load(CONF / f"attack/{attack}.yaml")["_target_"]), "game", "request")
+    for more in ([], ["defense=none"], provider if plays == "verification" else requester):
         line = [f"attack={attack}", *game, *more]
         [cell] = expand(line)
         found = list(overrides(typed({"config": cell.config, AUTOMATIC: cell.config.get(AUTOMATIC, [])})))

@@ -1,0 +1,1 @@
+"""Providers who only pretend to forget, one file each."""

@@ -1,0 +1,1 @@
+"""Verifications: how owners of deleted records find out whether they were forgotten."""

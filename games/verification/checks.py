@@ -1,0 +1,51 @@
+"""What must fit together before a verification game begins; nothing is trained to know it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attacks.provider.honest import no_proof
+from data.errors import UserError, called
+from data.naming import option
+from games.verification.owners import users_of
+from models.plan import Plan
+from unlearning.identity import learner_of
+from unlearning.provable import Provable
+
+if TYPE_CHECKING:
+    from games.game import Setup
+    from games.verification.game import VerificationGame
+
+
+def asks_for_proof(setup: Setup[Any]) -> bool:
+    """Whether the provider has to write a proof."""
+    return getattr(setup.defense, "sees", "predictions") == "proof"
+
+
+def check(setup: Setup[VerificationGame]) -> None:
+    """Raise UserError where the parts cannot play, or the data set is too small."""
+    game, n = setup.game, len(setup.data.train)
+    deleted = game.users * game.records
+    if deleted >= n:
+        raise UserError(
+            f"game.users={game.users} with game.records={game.records} each own {deleted:,} records, and there are "
+            f"{n:,}; lower one of them."
+        )
+    proves = asks_for_proof(setup)
+    logs = proves or getattr(setup.attack, "needs_log", False)
+    if logs and setup.task.training.optimizer == "newton":
+        raise UserError("A proof is of minibatch steps, and training=newton has none; use training=sgd or adam.")
+    name = option(setup.config, "unlearning")
+    if getattr(setup.attack, "honest", False) and proves and not isinstance(setup.procedure, Provable):
+        raise UserError(no_proof(name))
+    if getattr(setup.attack, "needs_log", False) and learner_of(setup.procedure)[1]:
+        raise UserError(
+            f"attack={called(setup.attack)} works on the log of plain training, and unlearning={name} learns in "
+            "another way; use unlearning=retrain."
+        )
+    if setup.task.training.optimizer != "newton":
+        Plan(setup.task.training, n - deleted)
+    if hasattr(setup.attack, "check"):
+        setup.attack.check(setup.task, deleted, proves)
+    if hasattr(setup.defense, "check"):
+        setup.defense.check(setup.data, users_of(setup, setup.config["seed"]), setup.task)

@@ -1,0 +1,172 @@
+"""One game with one seed: hand in, learn, ask, pretend, verify, measure. The result is a record of plain numbers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from attacks.provider.provider import Demand, pretended
+from data.machine import peak_gpu_memory_mb, peak_memory_mb
+from data.randomness import derive, generator
+from defenses.verification.verification import Case, Prepared, Remember, Verdict, verified
+from games.verification.checks import asks_for_proof
+from games.verification.errors import described_errors
+from games.verification.owners import handed_in, key_of_records, original, users_of
+from games.verification.proving import logged_original, workplace, writer
+from games.verification.releasing import Released, naive, released
+from games.verification.worth import worth
+from models.stepwise import Gradients
+from models.victim import Victim
+from proofs.reader import Proof, open_proof
+from proofs.terms import Terms
+from unlearning.procedure import Request, Task
+from unlearning.service import Meter, Predictor
+
+if TYPE_CHECKING:
+    from data.examples import Data
+    from games.game import Setup
+    from games.verification.game import VerificationGame
+
+log = logging.getLogger(__name__)
+NO_PROOF = Verdict(
+    passed=False, statistic=float("inf"), threshold=0.0, level=0.0, power=None, reason="No proof was handed over."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What stands before the provider answers."""
+
+    setup: Setup[VerificationGame]
+    seed: int
+    users: tuple[Tensor, ...]
+    prepared: Prepared
+    task: Task
+    data: Data
+    terms: Terms
+    victim: Victim
+    log: Proof | None
+
+    @property
+    def deleted(self) -> Tensor:
+        """The positions of all records that are asked for."""
+        return torch.cat(self.users)
+
+
+def play_one(setup: Setup[VerificationGame], seed: int) -> dict[str, Any]:
+    """Play the game of `setup` with the root seed `seed`; docs/verification.md explains the fields of the record."""
+    with workplace(setup, seed) as folder:
+        began = perf_counter()
+        scene = _scene(setup, seed, folder)
+        learned = perf_counter()
+        answer, proof = _answered(scene, folder)
+        log.info("The provider has answered, with %d gradient evaluations.", answer.gradients)
+        meter = Meter()
+        began_to_verify = perf_counter()
+        missing = asks_for_proof(setup) and proof is None
+        verdict = NO_PROOF if missing else verified(setup.defense, _case(scene, answer.victim, proof, meter))
+        seconds = perf_counter() - began_to_verify
+        control = naive(scene.setup, scene.task, scene.deleted, scene.victim, seed)
+        equal = control
+        if answer.updates and answer.updates != control.updates:
+            equal = naive(scene.setup, scene.task, scene.deleted, scene.victim, seed, answer.updates)
+        kept = setup.game.proof.keep and proof is not None
+        return {
+            "seed": seed,
+            "honest": bool(getattr(setup.attack, "honest", False)),
+            "users": len(scene.users),
+            "deleted": len(scene.deleted),
+            "verdict": _described(verdict),
+            "errors": described_errors(verdict.replay, proof, scene.log, scene.deleted),
+            "worth": worth(scene.task, scene.data, scene.deleted, answer.victim, scene.victim, control, equal),
+            "cost": _cost(answer, control, verdict, meter),
+            "proof": None if proof is None else {
+                "bytes": proof.size, "steps": proof.steps, "folder": str(folder / "proof") if kept else None,
+            },
+            "seconds": {
+                "victim": learned - began, "provider": answer.seconds, "naive": control.seconds,
+                "verification": seconds,
+            },
+            "memory_mb": {"peak": peak_memory_mb(), "gpu": peak_gpu_memory_mb(setup.device)},
+        }  # fmt: skip
+
+
+def _scene(setup: Setup[VerificationGame], seed: int, folder: Path) -> Scene:
+    users = users_of(setup, seed)
+    handed, task, data = handed_in(setup, users, seed)
+    challenge = getattr(setup.defense, "challenge", None)
+    terms = Terms() if challenge is None else challenge(generator(seed, "challenge"))
+    if getattr(setup.attack, "needs_log", False):
+        victim, logged = logged_original(setup, task, seed, folder / "log")
+        return Scene(setup, seed, users, handed, task, data, terms, victim, logged)
+    return Scene(setup, seed, users, handed, task, data, terms, original(setup, task, seed), None)
+
+
+def _answered(scene: Scene, folder: Path) -> tuple[Released, Proof | None]:
+    """What the provider releases, and the proof that it hands over where one is asked for."""
+    setup, recorder = scene.setup, None
+    if asks_for_proof(setup):
+        inputs = bool(getattr(setup.attack, "brings_inputs", False))
+        recorder = writer(setup, scene.task, scene.victim, folder / "proof", scene.deleted, scene.terms, inputs)
+    gradients = Gradients()
+    demand = Demand(
+        task=scene.task, original=scene.victim, request=Request(tuple(scene.deleted.tolist())),
+        procedure=setup.procedure, auxiliary=scene.data.auxiliary, seed=scene.seed, terms=scene.terms,
+        recorder=recorder, log=scene.log, gradients=gradients,
+    )  # fmt: skip
+    try:
+        answer = released(setup, demand, lambda: pretended(setup.attack, demand))
+    finally:
+        if recorder is not None:
+            recorder.close()
+    written = recorder is not None and recorder.header is not None
+    return answer, open_proof(folder / "proof") if written else None
+
+
+def _case(scene: Scene, model: Victim, proof: Proof | None, meter: Meter) -> Case:
+    setup, sees = scene.setup, getattr(scene.setup.defense, "sees", "predictions")
+    opened = sees in ("model", "proof")
+    return Case(
+        task=scene.task, data=scene.data, users=scene.users, before=Predictor([scene.victim], meter),
+        after=Predictor([model], meter), trusted=scene.data.trusted, seed=derive(scene.seed, "verification"),
+        procedure=setup.procedure, secret=scene.prepared.secret, terms=scene.terms, model=model if opened else None,
+        model_before=scene.victim if opened else None, proof=proof, remember=_remember(scene),
+    )  # fmt: skip
+
+
+def _remember(scene: Scene) -> Remember:
+    """What a verification computes once for every provider is kept in the store."""
+    setup = scene.setup
+
+    def remember(name: str, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        if setup.procedure.irreproducible:
+            return dict(make())
+        place = setup.keys.of("defense", "game.users", "game.records", code=("games.verification.play",))
+        key = {**place, **key_of_records(setup, scene.task), "seed": scene.seed, "name": name}
+        found, _ = setup.store.tensors("reference", key, make)
+        return {each: value.to(setup.device) for each, value in found.items()}
+
+    return remember
+
+
+def _described(verdict: Verdict) -> dict[str, Any]:
+    names = ("passed", "statistic", "threshold", "level", "power", "p_value", "reason")
+    return {**{name: getattr(verdict, name) for name in names}, "details": dict(verdict.details)}
+
+
+def _cost(answer: Released, control: Released, verdict: Verdict, meter: Meter) -> dict[str, Any]:
+    return {
+        "provider_gradients": answer.gradients,
+        "provider_updates": answer.updates,
+        "naive_gradients": control.gradients,
+        "naive_updates": control.updates,
+        "verification_gradients": verdict.gradients,
+        "verification_predictions": max(verdict.predictions, meter.predictions),
+    }

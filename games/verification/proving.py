@@ -1,0 +1,100 @@
+"""Where proofs are written while a game is played, and what they say that they are about."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from data.naming import option
+from models.plan import Plan, follow
+from models.stepwise import Gradients, Opening, Stepwise
+from models.victim import Victim
+from proofs.commitment import digests, root
+from proofs.header import Architecture, Records
+from proofs.reader import Proof, open_proof
+from proofs.terms import Terms
+from proofs.writer import ProofWriter, Subject
+from storage.records import canonical_json, sha256
+from unlearning.procedure import Task
+from unlearning.provable import drawn
+
+if TYPE_CHECKING:
+    from games.game import Setup
+    from games.verification.game import VerificationGame
+
+log = logging.getLogger(__name__)
+OURS = "models."
+
+
+@contextmanager
+def workplace(setup: Setup[VerificationGame], seed: int) -> Iterator[Path]:
+    """A folder for the proofs of one game, which is removed afterwards, unless they are to be kept.
+
+    What a killed game left in it is removed first.
+    """
+    settings = setup.game.proof
+    base = Path(settings.folder) if settings.folder else setup.store.folder / "proofs"
+    if settings.folder is None and not setup.store.enabled:
+        base = Path(tempfile.gettempdir()) / "unlearning-games-proofs"
+    name = sha256(canonical_json({**setup.keys.game(), "seed": seed}))[:16]
+    folder = base / f"{option(setup.config, 'attack')}-{option(setup.config, 'defense')}-{seed}-{name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        if settings.keep:
+            shutil.rmtree(folder / "log", ignore_errors=True)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def writer(
+    setup: Setup[VerificationGame], task: Task, victim: Victim, folder: Path, deleted: Tensor, terms: Terms,
+    inputs: bool = False,
+) -> ProofWriter:  # fmt: skip
+    """What takes down a proof about `task` without the records `deleted`."""
+    hashes = digests(task.records, deleted)
+    subject = Subject(
+        architecture=architecture(setup.config),
+        shapes={name: tuple(value.shape) for name, value in victim.moving.items()},
+        records=Records(name=setup.data.name, n=len(task.records), shape=setup.data.shape, root=root(hashes)),
+        hashes=hashes,
+        deleted=tuple(sorted(deleted.tolist())),
+        order=terms.order,
+    )
+    settings = setup.game.proof
+    return ProofWriter(folder, subject, settings.every, settings.key, inputs)
+
+
+def architecture(config: dict[str, Any]) -> Architecture:
+    """One of ours by its name and options; of a user's own only that it is one."""
+    node = config["model"]
+    if not str(node["_target_"]).startswith(OURS):
+        return Architecture(name=None, options={})
+    options = {key: value for key, value in node.items() if not key.startswith("_")}
+    return Architecture(name=str(node["_target_"]).removeprefix(OURS), options=options)
+
+
+def logged_original(setup: Setup[VerificationGame], task: Task, seed: int, folder: Path) -> tuple[Victim, Proof]:
+    """The model before deletion, trained with every step taken down, and the log; bit by bit that of plain learning.
+
+    (But for models with dropout layers of ours: here every step draws its own masks, so that it can be replayed alone.)
+    """
+    start, n = drawn(task, seed), len(task.records)
+    plan = Plan(task.training, n, ragged=True)
+    nobody = torch.empty(0, dtype=torch.long)
+    recorder = writer(setup, task, start, folder, nobody, Terms())
+    learner = Stepwise(start, task.training, task.records.x, seed, Gradients())
+    opening = Opening(training=task.training, steps=plan.steps, seed=seed)
+    batches = plan.batches(torch.arange(n), seed)
+    victim = follow(learner, task.records, plan, batches, opening, recorder, label="training the victim, with a log")
+    return replace(victim), open_proof(folder)

@@ -1,0 +1,54 @@
+"""How metrics of the verification game read their numbers in a record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from games.game import Part, Values
+from games.metric import number, whole
+
+
+def at(*path: str) -> Callable[[Part], Values]:
+    """What reads one number of a record; where it is not there, or not finite, the metric is not defined."""
+
+    def values(part: Part) -> Values:
+        found: Any = part.record
+        for key in path:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        return whole(number(float(found) if isinstance(found, bool) else found))
+
+    return values
+
+
+def less(one: tuple[str, ...], other: tuple[str, ...], factor: float = 1.0) -> Callable[[Part], Values]:
+    """What reads the difference of two numbers of a record."""
+
+    def values(part: Part) -> Values:
+        a, b = at(*one)(part), at(*other)(part)
+        return {unit: factor * (a[unit] - b[unit]) for unit in a.keys() & b.keys()}
+
+    return values
+
+
+def ratio(one: tuple[str, ...], other: tuple[str, ...]) -> Callable[[Part], Values]:
+    """What reads the ratio of two numbers of a record; not defined where the second is 0."""
+
+    def values(part: Part) -> Values:
+        a, b = at(*one)(part), at(*other)(part)
+        return {unit: a[unit] / b[unit] for unit in a.keys() & b.keys() if b[unit]}
+
+    return values
+
+
+def by_user(*path: str) -> Callable[[Part], Values]:
+    """What reads a list with a number for every user."""
+
+    def values(part: Part) -> Values:
+        found: Any = part.record
+        for key in path:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        pairs = enumerate(map(number, found)) if isinstance(found, list) else ()
+        return {f"user {i}": value for i, value in pairs if value is not None}
+
+    return values

@@ -1,0 +1,102 @@
+"""The model that a provider releases, and naive retraining to compare it with; both kept in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from games.verification.owners import key_of_records
+from models.named_tensors import digest, tensors_of, victim_of
+from models.plan import Plan, follow
+from models.stepwise import Gradients, Opening, Stepwise
+from models.training import train
+from models.victim import Victim
+from unlearning.procedure import Task
+from unlearning.provable import drawn, retained
+
+if TYPE_CHECKING:
+    from attacks.provider.provider import Demand
+    from games.game import Setup
+    from games.verification.game import VerificationGame
+
+CODE = ("games.verification.releasing",)
+
+
+@dataclass(frozen=True, eq=False)
+class Released:
+    """A model with what it cost: gradient evaluations, updates of the weights, seconds when it was made."""
+
+    victim: Victim
+    gradients: int
+    updates: int
+    seconds: float
+
+
+def released(setup: Setup[VerificationGame], demand: Demand, make: Callable[[], Victim]) -> Released:
+    """What the provider releases. Where a proof is asked for, it is made anew; else it is taken from the store."""
+
+    def made() -> Released:
+        began = perf_counter()
+        victim = make()
+        seconds = perf_counter() - began
+        return Released(victim, demand.gradients.count, demand.gradients.updates, seconds)
+
+    if demand.recorder is not None or setup.procedure.irreproducible:
+        return made()
+    key = {
+        **setup.keys.of("attack", "game.users", "game.records", code=CODE), **key_of_records(setup, demand.task),
+        "seed": demand.seed, "order": demand.terms.order,
+    }  # fmt: skip
+    return _kept(setup, "released", key, demand.original, made)
+
+
+def naive(
+    setup: Setup[VerificationGame], task: Task, deleted: Tensor, like: Victim, seed: int, updates: int | None = None
+) -> Released:
+    """Retraining on what is left, from the victim's own initialisation: by the recipe, or for so many `updates`.
+
+    With `updates` epochs are added or cut short until there are as many, and the schedule of the learning rate is
+    stretched over them. With Newton's method the minimum of the retained objective.
+    """
+
+    def made() -> Released:
+        gradients, began = Gradients(), perf_counter()
+        if task.training.optimizer == "newton":
+            weights = torch.zeros(1, len(task.records), dtype=task.records.x.dtype)
+            weights[0, deleted] = 1
+            victim = train(task.build, task.records, task.training, [seed], task.total(weights.to(task.records.x)))[0]
+            return Released(victim, len(task.records), 0, perf_counter() - began)
+        left = retained(task, deleted)
+        plan = Plan(task.training, len(left))
+        if updates is not None:
+            epochs = -(-updates // plan.per_epoch)
+            plan = Plan(replace(task.training, epochs=epochs), len(left), most=updates)
+        learner = Stepwise(drawn(task, seed), task.training, task.records.x, seed, gradients)
+        opening = Opening(training=plan.training, steps=plan.steps, seed=seed)
+        victim = follow(learner, task.records, plan, plan.batches(left, seed), opening, label="naive retraining")
+        return Released(victim, gradients.count, gradients.updates, perf_counter() - began)
+
+    key = {
+        **setup.keys.trained(CODE), **key_of_records(setup, task), "seed": seed, "updates": updates,
+        "deleted": digest({"deleted": deleted}),
+    }  # fmt: skip
+    return _kept(setup, "oracle", key, like, made)
+
+
+def _kept(
+    setup: Setup[Any], kind: str, key: dict[str, Any], like: Victim, made: Callable[[], Released]
+) -> Released:  # fmt: skip
+    def tensors() -> dict[str, Tensor]:
+        found = made()
+        cost = torch.tensor([found.gradients, found.updates, found.seconds], dtype=torch.float64)
+        return {**tensors_of(found.victim), "cost": cost}
+
+    kept, _ = setup.store.tensors(kind, key, tensors)
+    gradients, updates, seconds = kept["cost"].tolist()
+    victim = victim_of(kept, like.module, setup.device)
+    return Released(victim, int(gradients), int(updates), seconds)
