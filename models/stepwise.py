@@ -7,7 +7,8 @@ and number of threads.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -144,14 +145,12 @@ class Stepwise:
                 if name in own:
                     own[name].copy_(value)
 
-    def slope(self, x: Tensor, y: Tensor, step: int, scale: float | None = None) -> Tensor:
-        """The gradient (p,) of the mean loss at the weights, in training mode; overwritten by the next call.
+    @contextmanager
+    def losses(self, x: Tensor, y: Tensor, step: int) -> Iterator[Tensor]:
+        """The losses (n,) at the weights, in training mode, with what the model draws in the step of this number.
 
-        `step` is the number of the step for which the model draws. Buffers move as in a step. `scale` divides the sum
-        of losses in place of the number of examples.
+        Buffers move as in a step.
         """
-        self._slope.zero_()
-        self.gradients.count += len(y)
         drawn = self._behaves.draws
         with seeded(0) if drawn else nullcontext():
             if drawn:
@@ -159,8 +158,14 @@ class Stepwise:
             self._draw_masks(len(y), x, step)
             if self._behaves.mixes:  # statistics of a single example are none
                 self._module.train(len(y) > 1)
-            losses = F.cross_entropy(self._module(x), y, reduction="none")
-            self.loss = losses.sum() / (len(y) if scale is None else scale)
+            yield F.cross_entropy(self._module(x), y, reduction="none")
+
+    def slope(self, x: Tensor, y: Tensor, step: int) -> Tensor:
+        """The gradient (p,) of the mean loss at the weights, as in a step; overwritten by the next call."""
+        self._slope.zero_()
+        self.gradients.count += len(y)
+        with self.losses(x, y, step) as losses:
+            self.loss = losses.sum() / len(y)
             self.loss.backward()  # type: ignore[no-untyped-call]
         return self._slope
 

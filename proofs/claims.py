@@ -56,7 +56,11 @@ class RecipeKept(Audit):
                         None, f"recipe.{name}", f"The recipe of the proof has {name} {value}, and the declared one "
                         f"{declared[name]}."
                     )  # fmt: skip
-        if header.every > header.steps:
+        if expected.every is not None and header.every != expected.every:
+            self.report(
+                None, "every", f"There is a checkpoint every {header.every:,} steps, where {expected.every:,} are due."
+            )  # fmt: skip
+        elif header.every > header.steps:
             self.report(
                 None,
                 "every",
@@ -113,6 +117,8 @@ class Commitment(Audit):
         except UserError as error:
             self.report(None, "records.root", str(error))
             return
+        if proof.header.inputs:
+            self.report(None, "inputs", "The steps bring inputs of their own, which are not the records of the hashes.")
         hashes = digests(own, expected.deleted)
         record = first_difference(hashes, found)
         if record is not None:

@@ -39,9 +39,10 @@ class Expected:
 
     `records` are all records, those at the positions `deleted` (d,) among them; `build` makes the architecture. The
     rest may be None, and is then not held against the proof: `training`, the declared recipe; `order`, the seed that
-    the verifier chose for the order of the retained records; the model that was `released`, and that from `before` the
-    deletion; whether the declared procedure `begins` with a fresh draw ("seed") or with the model before ("model").
-    A proof must end at least `farther` away from the model before, in units of a random walk (`proofs.states`).
+    the verifier chose for the order of the retained records; `every`, the steps from one checkpoint to the next; the
+    model that was `released`, and that from `before` the deletion; whether the declared procedure `begins` with a fresh
+    draw ("seed") or with the model before ("model"). A proof must end at least `farther` away from the model before, in
+    units of a random walk (`proofs.states`).
     """
 
     records: Examples
@@ -49,6 +50,7 @@ class Expected:
     build: Build
     training: Training | None = None
     order: int | None = None
+    every: int | None = None
     released: Victim | None = None
     before: Victim | None = None
     begins: str | None = None

@@ -152,10 +152,10 @@ class Distilling(Stepwise):
         self._answers, self._weight, self._size = answers, weight, training.batch_size
         self._rng = generator(seed, "answers")
 
-    def slope(self, x: Tensor, y: Tensor, step: int, scale: float | None = None) -> Tensor:
+    def slope(self, x: Tensor, y: Tensor, step: int) -> Tensor:
         """The gradient (p,) of the mean loss of the batch plus `weight` times that of a batch of answers."""
         rows = torch.randperm(len(self._answers), generator=self._rng)[: self._size].to(y.device)
         before = self.state.clone()
         pull = super().slope(self._answers.x[rows], self._answers.y[rows], step).clone()
         self.load(before, moments=False)  # running statistics are those of the batches that are shown
-        return super().slope(x, y, step, scale).add_(pull, alpha=self._weight)
+        return super().slope(x, y, step).add_(pull, alpha=self._weight)

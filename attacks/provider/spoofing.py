@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass as plain_dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
@@ -16,7 +14,6 @@ from torch import Tensor
 from attacks.provider.line import ended, evenly, lengthened, line
 from attacks.provider.provider import Demand
 from data.examples import Examples
-from data.randomness import derive, reseed, seeded
 from models.plan import Plan
 from models.progress import progress
 from models.stepwise import Gradients, Opening, State, Stepwise
@@ -135,15 +132,8 @@ class Traced(Stepwise):
         Counts twice: to differentiate it takes as long again.
         """
         self.gradients.count += 2 * len(y)
-        drawn = self._behaves.draws
-        with seeded(0) if drawn else nullcontext():
-            if drawn:
-                reseed(derive(self._seed, "draws of the model", step))
-            self._draw_masks(len(y), x, step)
-            if self._behaves.mixes:
-                self._module.train(len(y) > 1)
-            loss = F.cross_entropy(self._module(x), y)
-            slopes = torch.autograd.grad(loss, self._values, create_graph=True, materialize_grads=True)
+        with self.losses(x, y, step) as losses:
+            slopes = torch.autograd.grad(losses.mean(), self._values, create_graph=True, materialize_grads=True)
         return torch.cat([slope.reshape(-1) for slope in slopes])
 
 

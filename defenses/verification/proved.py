@@ -44,6 +44,7 @@ def expected(case: Case, farther: float = FARTHER) -> Expected:
         build=case.task.build,
         training=_declared(case),
         order=case.terms.order,
+        every=case.terms.every,
         released=case.model,
         before=case.model_before,
         begins="seed" if case.procedure.exact else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -103,6 +103,7 @@ def _scene(setup: Setup[VerificationGame], seed: int, folder: Path) -> Scene:
     handed, task, data = handed_in(setup, users, seed)
     challenge = getattr(setup.defense, "challenge", None)
     terms = Terms() if challenge is None else challenge(generator(seed, "challenge"))
+    terms = replace(terms, every=setup.game.proof.every if asks_for_proof(setup) else None)
     if getattr(setup.attack, "needs_log", False):
         victim, logged = logged_original(setup, task, seed, folder / "log")
         return Scene(setup, seed, users, handed, task, data, terms, victim, logged)

@@ -131,6 +131,13 @@ def test_inputs_of_its_own_are_no_records(tmp_path: Path) -> None:
     assert one(CHECKS["recipe"](made.proof, expected_of(made))) == ("recipe", None, "inputs")
 
 
+def test_checkpoints_are_as_far_apart_as_was_agreed_on(tmp_path: Path) -> None:
+    made = small(tmp_path / "proof", every=3)
+    agreed = replace(expected_of(made), every=3)
+    assert CHECKS["recipe"](made.proof, agreed) == []
+    assert one(CHECKS["recipe"](made.proof, replace(agreed, every=1))) == ("recipe", None, "every")
+
+
 @pytest.mark.parametrize("kind", ["weights", "buffers", "moments"])
 def test_another_beginning_is_named_by_what_differs(kind: str, tmp_path: Path) -> None:
     made = small(tmp_path / "proof", architecture=IMAGES)
