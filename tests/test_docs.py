@@ -131,7 +131,8 @@ def test_the_page_of_verification_says_what_the_commands_play(folder: Path) -> N
     assert "against verification reproducing" in lazy
     assert "the provider is accused" in lazy
     assert "the honest provider is believed" in honest
-    assert "8 cells" in sweep
+    assert "Mean and 95% interval over games" in sweep
+    assert sweep.count("attack=forging") == sweep.count("attack=retrain_random") > 0
     [proof] = re.findall(r"Proof of seed 0: (\S+)", kept)
     said = run(["verify.py", proof, "data=digits", "data.train=300", "data.test=1197"], folder)
     assert "verifies" in said

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from attacks.provider.provider import Demand, pretended
+from attacks.provider.provider import Demand
 from data.machine import peak_gpu_memory_mb, peak_memory_mb
 from data.randomness import derive, generator
 from defenses.verification.verification import Case, Prepared, Remember, Verdict, verified
@@ -22,6 +22,7 @@ from games.verification.owners import handed_in, key_of_records, original, users
 from games.verification.proving import logged_original, workplace, writer
 from games.verification.releasing import Released, naive, released
 from games.verification.worth import worth
+from models.dropout import dropout_layers
 from models.stepwise import Gradients
 from models.victim import Victim
 from proofs.reader import Proof, open_proof
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from games.verification.game import VerificationGame
 
 log = logging.getLogger(__name__)
+LOG = "log"  # the folder of the log of the original, in that of a game's proofs
 NO_PROOF = Verdict(
     passed=False, statistic=float("inf"), threshold=0.0, level=0.0, power=None, reason="No proof was handed over."
 )
@@ -52,7 +54,6 @@ class Scene:
     data: Data
     terms: Terms
     victim: Victim
-    log: Proof | None
 
     @property
     def deleted(self) -> Tensor:
@@ -78,13 +79,14 @@ def play_one(setup: Setup[VerificationGame], seed: int) -> dict[str, Any]:
         if answer.updates and answer.updates != control.updates:
             equal = naive(scene.setup, scene.task, scene.deleted, scene.victim, seed, answer.updates)
         kept = setup.game.proof.keep and proof is not None
+        log_of_it = open_proof(folder / LOG) if (folder / LOG).exists() else None
         return {
             "seed": seed,
             "honest": bool(getattr(setup.attack, "honest", False)),
             "users": len(scene.users),
             "deleted": len(scene.deleted),
             "verdict": _described(verdict),
-            "errors": described_errors(verdict.replay, proof, scene.log, scene.deleted),
+            "errors": described_errors(verdict.replay, proof, log_of_it, scene.deleted),
             "worth": worth(scene.task, scene.data, scene.deleted, answer.victim, scene.victim, control, equal),
             "cost": _cost(answer, control, verdict, meter),
             "proof": None if proof is None else {
@@ -104,10 +106,21 @@ def _scene(setup: Setup[VerificationGame], seed: int, folder: Path) -> Scene:
     challenge = getattr(setup.defense, "challenge", None)
     terms = Terms() if challenge is None else challenge(generator(seed, "challenge"))
     terms = replace(terms, every=setup.game.proof.every if asks_for_proof(setup) else None)
-    if getattr(setup.attack, "needs_log", False):
-        victim, logged = logged_original(setup, task, seed, folder / "log")
-        return Scene(setup, seed, users, handed, task, data, terms, victim, logged)
-    return Scene(setup, seed, users, handed, task, data, terms, original(setup, task, seed), None)
+    if getattr(setup.attack, "needs_log", False) and dropout_layers(task.build()):  # masks of a log are drawn by step
+        victim = logged_original(setup, task, seed, folder / LOG)
+    else:
+        victim = original(setup, task, seed)
+    return Scene(setup, seed, users, handed, task, data, terms, victim)
+
+
+def _logged(scene: Scene, folder: Path) -> Proof | None:
+    """The log of how the original was trained, made where it is needed: a model in the store needs none."""
+    if not getattr(scene.setup.attack, "needs_log", False):
+        return None
+    if not (folder / LOG).exists():
+        victim = logged_original(scene.setup, scene.task, scene.seed, folder / LOG)
+        assert torch.equal(victim.flat(), scene.victim.flat()), "The log is of another model than the original."
+    return open_proof(folder / LOG)
 
 
 def _answered(scene: Scene, folder: Path) -> tuple[Released, Proof | None]:
@@ -120,10 +133,10 @@ def _answered(scene: Scene, folder: Path) -> tuple[Released, Proof | None]:
     demand = Demand(
         task=scene.task, original=scene.victim, request=Request(tuple(scene.deleted.tolist())),
         procedure=setup.procedure, auxiliary=scene.data.auxiliary, seed=scene.seed, terms=scene.terms,
-        recorder=recorder, log=scene.log, gradients=gradients,
+        recorder=recorder, gradients=gradients,
     )  # fmt: skip
     try:
-        answer = released(setup, demand, lambda: pretended(setup.attack, demand))
+        answer = released(setup, demand, lambda: replace(demand, log=_logged(scene, folder)))
     finally:
         if recorder is not None:
             recorder.close()

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,6 @@ from models.stepwise import Gradients, Opening, Stepwise
 from models.victim import Victim
 from proofs.commitment import digests, root
 from proofs.header import Architecture, Records
-from proofs.reader import Proof, open_proof
 from proofs.terms import Terms
 from proofs.writer import ProofWriter, Subject
 from storage.records import canonical_json, sha256
@@ -84,8 +82,8 @@ def architecture(config: dict[str, Any]) -> Architecture:
     return Architecture(name=str(node["_target_"]).removeprefix(OURS), options=options)
 
 
-def logged_original(setup: Setup[VerificationGame], task: Task, seed: int, folder: Path) -> tuple[Victim, Proof]:
-    """The model before deletion, trained with every step taken down, and the log; bit by bit that of plain learning.
+def logged_original(setup: Setup[VerificationGame], task: Task, seed: int, folder: Path) -> Victim:
+    """The model before deletion, trained with every step taken down in a log; bit by bit that of plain learning.
 
     (But for models with dropout layers of ours: here every step draws its own masks, so that it can be replayed alone.)
     """
@@ -96,5 +94,4 @@ def logged_original(setup: Setup[VerificationGame], task: Task, seed: int, folde
     learner = Stepwise(start, task.training, task.records.x, seed, Gradients())
     opening = Opening(training=task.training, steps=plan.steps, seed=seed)
     batches = plan.batches(torch.arange(n), seed)
-    victim = follow(learner, task.records, plan, batches, opening, recorder, label="training the victim, with a log")
-    return replace(victim), open_proof(folder)
+    return follow(learner, task.records, plan, batches, opening, recorder, label="training the victim, with a log")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from attacks.provider.provider import Demand, pretended
 from games.verification.owners import key_of_records
 from models.named_tensors import digest, tensors_of, victim_of
 from models.plan import Plan, follow
@@ -20,7 +21,6 @@ from unlearning.procedure import Task
 from unlearning.provable import drawn, retained
 
 if TYPE_CHECKING:
-    from attacks.provider.provider import Demand
     from games.game import Setup
     from games.verification.game import VerificationGame
 
@@ -37,20 +37,26 @@ class Released:
     seconds: float
 
 
-def released(setup: Setup[VerificationGame], demand: Demand, make: Callable[[], Victim]) -> Released:
-    """What the provider releases. Where a proof is asked for, it is made anew; else it is taken from the store."""
+def released(setup: Setup[VerificationGame], demand: Demand, ready: Callable[[], Demand]) -> Released:
+    """What the provider releases. Where a proof is asked for, it is made anew; else it is taken from the store.
+
+    `ready` completes the demand with what the provider had before it came, on which the clock does not run.
+    """
 
     def made() -> Released:
-        began = perf_counter()
-        victim = make()
+        complete, began = ready(), perf_counter()
+        victim = pretended(setup.attack, complete)
         seconds = perf_counter() - began
         return Released(victim, demand.gradients.count, demand.gradients.updates, seconds)
 
     if demand.recorder is not None or setup.procedure.irreproducible:
         return made()
+    places = ["attack", "game.users", "game.records"]
+    if getattr(setup.attack, "needs_log", False):  # which has checkpoints as far apart as those of a proof
+        places += ["game.proof.every", "game.proof.key"]
     key = {
-        **setup.keys.of("attack", "game.users", "game.records", code=CODE), **key_of_records(setup, demand.task),
-        "seed": demand.seed, "order": demand.terms.order,
+        **setup.keys.of(*places, code=CODE), **key_of_records(setup, demand.task), "seed": demand.seed,
+        "order": demand.terms.order,
     }  # fmt: skip
     return _kept(setup, "released", key, demand.original, made)
 

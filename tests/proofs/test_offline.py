@@ -218,6 +218,8 @@ def test_other_architectures_and_optimizers(
     code, said = verified("proof", order=9)
     assert code == 0, said
     assert "order                 passed" in said
+    assert "random_order: the order follows from a seed, which the check order is\n                about" in said
+    one_sentence(verified("proof", order=9, checks=["random_order"]), "random_order cannot be checked, since the order")
     code, said = verified("proof", order=8)
     assert (code, "order                 FAILED at order (and 1 more)" in said) == (1, True)
 

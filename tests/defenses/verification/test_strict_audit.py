@@ -70,11 +70,24 @@ def test_the_verifier_draws_the_order_that_an_honest_provider_follows(tmp_path: 
     assert verdict.details["multiplicity_most"] == 1
     assert verdict.details["coverage_off"] == 0
     assert verdict.details["distance_ratio"] > 0.3
-    assert "18 intervals were replayed with errors of at most 0 (0 is tolerated), and 12 audits hold." in verdict.reason
-    free = judged(forgotten(ONE(), tmp_path / "free"), checks=tuple(set(EVERY) - {"initial_distribution"}))
-    assert (free.passed, free.level) == (True, 0.0)
+    assert "18 intervals were replayed with errors of at most 0 (0 is tolerated), and 13 audits hold." in verdict.reason
+    assert "random_order_p" not in verdict.details
     tuned = judged(forgotten(ONE(), tmp_path / "tuned", FineTune(epochs=2), order=ORDER))
     assert tuned.passed
+
+
+def test_the_level_is_that_of_all_tests_of_chance_that_are_made(tmp_path: Path) -> None:
+    """One of first weights, and one of the order of records where the provider chose it; each accuses 1%."""
+    free = forgotten(ONE(), tmp_path / "free")
+    whole = judged(free)
+    assert (whole.passed, whole.level) == (True, pytest.approx(0.02))
+    assert 0.01 <= whole.details["random_order_p"] <= 1
+    for left_out, level in (({"initial_distribution"}, 0.01), ({"random_order"}, 0.01)):
+        assert judged(free, checks=tuple(set(EVERY) - left_out)).level == level
+    assert judged(free, checks=tuple(set(EVERY) - {"initial_distribution", "random_order"})).level == 0
+    assert verified(Reproducing(checks=("random_order",)), free).level == 0.01
+    due = forgotten(ONE(), tmp_path / "due", order=ORDER)
+    assert judged(due, checks=("random_order",)).level == 0
 
 
 def test_every_check_that_there_is_is_made() -> None:

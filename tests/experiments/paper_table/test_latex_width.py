@@ -15,8 +15,9 @@ from omegaconf import OmegaConf
 from experiments.paper_table.checking import specification
 from experiments.paper_table.content import Content, FinishedRow, Number
 from experiments.paper_table.latex import LONG, SHORT, latex
-from games.game import metric_of
+from games.game import Game, metric_of
 from games.request.game import RequestGame
+from games.verification.game import VerificationGame
 
 GAME = RequestGame()
 LABELS = {"over": "Over-confidence", "under": "Under-confidence"}
@@ -50,11 +51,12 @@ def content(name: str, size: str) -> Content:
     """A shipped table; every number has an interval as long as such an interval gets, and an n of its own."""
     table = specification(name, OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml")))
     number = Number(-0.875, -0.995, -0.125, 5, 60)
-    columns = [column.shown(metric_of(GAME, column.metric)) for column in table.columns]
+    game: Game = VerificationGame() if name in ("fragility", "verification") else GAME
+    columns = [column.shown(metric_of(game, column.metric)) for column in table.columns]
     numbers = tuple(number for _ in columns)
     sections = {
         part: [FinishedRow(row, 6, "6 × 20", numbers) for row in table.rows(size)]
-        for part in (table.headings or LABELS)
+        for part in (table.headings or (LABELS if game is GAME else {"all": "verification"}))
     }
     return Content(
         table,
@@ -62,8 +64,8 @@ def content(name: str, size: str) -> Content:
         f"python experiments/tables.py table={name}",
         columns,
         sections,
-        {"over": "Over-confidence", "under": "Under-confidence"},
-        GAME.units,
+        LABELS if game is GAME else {"all": "verification"},
+        game.units,
         [],
         [],
     )

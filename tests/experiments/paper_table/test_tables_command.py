@@ -146,7 +146,7 @@ def test_a_damaged_record_is_played_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "Choose a table: table=certified or table=filter or table=procedures or table=uncertainty."),
+        ((), "Choose a table: table=certified or table=filter or table=fragility or"),
         (("table=uncertanty",), "There is no table=uncertanty; did you mean table=uncertainty?"),
         (("table=uncertainty", "size=huge"), "has no size 'huge'; it has size=smallest ("),
         (("table=uncertainty", "seeds=0"), "seeds must be null or a whole number from 1 to 10,000, since each is"),
@@ -200,7 +200,9 @@ def test_a_table_of_ours_at_its_smallest(name: str, tmp_path: Path) -> None:
     done = tables(tmp_path, *arguments, timeout=900)
     assert done.returncode == 0, done.stderr
     found = written(tmp_path, f"{name}-smallest")
-    metric = {"uncertainty": "kept_after", "filter": "auroc"}.get(name, "accuracy_deleted_after")
+    metric = {"uncertainty": "kept_after", "filter": "auroc", "fragility": "passes", "verification": "passes"}.get(
+        name, "accuracy_deleted_after"
+    )
     assert all(row["values"][metric]["seeds"] == 1 for row in found["rows"])
     assert all(claim["n"] > 0 for claim in found["claims"])
     began = time.monotonic()

@@ -45,7 +45,7 @@ def test_attack_and_defense_play_the_game() -> None:
         with pytest.raises(UserError, match=said):
             check_pairing(request, {"attack": attack, "defense": other})
     check_pairing(Verification(), {"attack": anything, "defense": other})
-    said = r"plays the request game, and this is the verification game; choose .*: defense=none\.$"
+    said = r"plays the request game, and this is the verification game; choose .*: defense=.* or none or .*\.$"
     with pytest.raises(UserError, match=said):
         check_pairing(Verification(), {"attack": anything, "defense": influence})
 
