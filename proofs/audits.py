@@ -13,6 +13,7 @@ from data.errors import UserError
 from models.progress import progress
 from proofs.auditing import Audit
 from proofs.claims import Architecture, Commitment, Complete, RecipeKept
+from proofs.ordering import RandomOrder
 from proofs.problems import Expected, Problem
 from proofs.reader import Damaged, Proof
 from proofs.states import Distance, Final, InitialDistribution, Initialisation
@@ -23,8 +24,8 @@ __all__ = ["CHECKS", "Audited", "Expected", "Problem", "audit", "checked_names",
 AUDITS: dict[str, type[Audit]] = {
     each.name: each
     for each in (
-        Architecture, Complete, Removability, Coverage, Multiplicity, Order, RecipeKept, Initialisation,
-        InitialDistribution, Commitment, Final, Distance,
+        Architecture, Complete, Removability, Coverage, Multiplicity, Order, RandomOrder, RecipeKept,
+        Initialisation, InitialDistribution, Commitment, Final, Distance,
     )
 }  # fmt: skip
 

@@ -150,6 +150,8 @@ def _impossible(proof: Proof, order: int | None) -> dict[str, str]:
     found = {"final": "the released model is not here", "distance": "the model before deletion is not here"}
     if order is None:
         found["order"] = "nobody gave a seed for the order of the records"
+    else:
+        found["random_order"] = "the order follows from a seed, which the check order is about"
     if proof.header.begins == "model":
         found["initialisation"] = "it begins with the model before deletion, which is not here"
         found["initial_distribution"] = "it begins with the model before deletion"

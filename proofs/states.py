@@ -14,7 +14,7 @@ from proofs.initial import p_values
 from proofs.problems import Expected
 from proofs.reader import Proof, Step
 
-ALPHA = 0.01  # the rate at which honest first weights are rejected, over all tensors
+ALPHA = 0.01  # the rate at which each test of chance rejects honest proofs: of first weights, of the order of records
 STEP = 0.5  # of its median step a proof must end away from the model before
 OTHERWISE = 1e-6  # a layer whose own draw is less probable than that is initialised in another way
 

@@ -17,8 +17,8 @@ from proofs.reader import Proof
 from proofs.states import ALPHA
 
 Check = Literal[
-    "complete", "architecture", "removability", "coverage", "multiplicity", "order", "recipe", "initialisation",
-    "initial_distribution", "commitment", "final", "distance",
+    "complete", "architecture", "removability", "coverage", "multiplicity", "order", "random_order", "recipe",
+    "initialisation", "initial_distribution", "commitment", "final", "distance",
 ]  # fmt: skip
 
 NAMED = 6  # audits that a sentence names
@@ -57,11 +57,14 @@ def _declared(case: Case) -> Training:
     return own(case.task) if callable(own) else case.task.training
 
 
-def verdict(found: Checked, checks: tuple[Check, ...], more: Mapping[str, Any], gradients: int = 0) -> Verdict:
+def verdict(
+    found: Checked, checks: tuple[Check, ...], more: Mapping[str, Any], gradients: int = 0, ordered: bool = False
+) -> Verdict:  # fmt: skip
     """The statistic is the largest error of the replay, or infinite where an audit finds a problem.
 
-    The level is 0 where honest replays are exact, but for the test of first weights; elsewhere nobody knows it. Details
-    say how many problems there are, the first step of one, and the numbers of the audits.
+    The level is 0 where honest replays are exact, but for the tests of first weights and of the order of records, of
+    which each adds its own; elsewhere nobody knows it. `ordered` says that the verifier chose the order, which is then
+    not tested. Details say how many problems there are, the first step of one, and the numbers of the audits.
     """
     steps = [each.step for each in found.problems if each.step is not None]
     details = {
@@ -73,12 +76,12 @@ def verdict(found: Checked, checks: tuple[Check, ...], more: Mapping[str, Any], 
         **{name: value for name, value in found.numbers.items() if math.isfinite(value)},
         **more,
     }
-    chance = ALPHA if "initial_distribution" in checks else 0.0
+    tests = ("initial_distribution" in checks) + ("random_order" in checks and not ordered)
     return Verdict(
         passed=not found.problems,
         statistic=found.largest,
         threshold=found.tolerance,
-        level=chance if found.exact else None,
+        level=ALPHA * tests if found.exact else None,
         power=None,
         reason=_reason(found, checks),
         gradients=found.gradients + gradients,

@@ -26,8 +26,8 @@ from proofs.terms import Terms
 from unlearning.procedure import Task
 
 EVERY: tuple[Check, ...] = (
-    "complete", "architecture", "removability", "recipe", "order", "multiplicity", "coverage", "initialisation",
-    "initial_distribution", "commitment", "final", "distance",
+    "complete", "architecture", "removability", "recipe", "order", "random_order", "multiplicity", "coverage",
+    "initialisation", "initial_distribution", "commitment", "final", "distance",
 )  # fmt: skip
 
 
@@ -37,6 +37,9 @@ class StrictAudit(Verification):
 
     * order: with `verifier_order` the verifier draws the seed of the order of the retained records before the proof is
       made. Then every batch is fixed, and none can be chosen to keep what was to be forgotten.
+    * random_order: without `verifier_order` the provider draws the order of every epoch itself, which must then have
+      nothing to do with the losses of the records when the epoch begins (rank correlation, two-sided, 1% over all
+      epochs). It costs honest providers that 1%. Batches that are matched by gradients take easy records first.
     * multiplicity, coverage: an epoch uses each retained record at most once, and all but the tail that fills no batch
       exactly once. Substitutes for deleted records are used beside their own turn.
     * initial_distribution: the first weights of each layer look like a draw of torch (Kolmogorov-Smirnov, 1% over all
@@ -55,7 +58,7 @@ class StrictAudit(Verification):
     batches of them could have the same gradient sum (Baluta et al., CCS 2023). It says so in the reason and decides
     nothing: that none can does not say which batches were chosen. It is about gradients that are sums over records, so
     it is refused for architectures that mix the records of a batch (batch-norm).
-    Sources as named; the audits of batches, order and distance are ours.
+    Sources as named; the audits of batches, orders and distance are ours.
     """
 
     name: ClassVar[str] = "strict_audit"
@@ -96,15 +99,16 @@ class StrictAudit(Verification):
         """Audit, replay and certify; raises UserError where there is no proof."""
         proof = proof_of(case, self.name)
         workers = 1 if self.workers == "auto" else self.workers
+        ordered = case.terms.order is not None
         found = check_proof(proof, expected(case, self.farther), self.checks, self.queries, self.tolerance, workers)
         if found.problems or self.certificate == 0:
-            return verdict(found, self.checks, {})
+            return verdict(found, self.checks, {}, ordered=ordered)
         step, certificate = self._certified(case, proof)
         numbers: dict[str, Any] = {
             "certificate_step": step, "certificate_rows": certificate.rows, "certificate_rank": certificate.rank,
             "certificate_zero_rows": certificate.zero_rows,
         }  # fmt: skip
-        passed = verdict(found, self.checks, numbers, self.certificate)
+        passed = verdict(found, self.checks, numbers, self.certificate, ordered)
         return replace(passed, reason=f"{passed.reason} {_words(step, certificate)}")
 
     def _certified(self, case: Case, proof: Proof) -> tuple[int, Certificate]:
