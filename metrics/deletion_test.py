@@ -72,7 +72,9 @@ def majority(rejected: Sequence[bool]) -> bool:
 
 
 def majority_rates(tests: Sequence[DeletionTest]) -> tuple[float, float]:
-    """(level, power) of a majority vote of independent tests: the chance that more than half of them reject.
+    """(level, power) of a majority vote, as if its tests were independent: the chance that more than half reject.
+
+    Given q. Tests of one model share it and their estimate of q, so that these are no bounds.
 
     Tests that cannot reject count as owners who never do.
     """

@@ -34,7 +34,9 @@ class Evidence:
     note: str = ""
 
 
-def paired_bootstrap(differences: Differences, margins: Sequence[float], rng: torch.Generator) -> Evidence:
+def paired_bootstrap(
+    differences: Differences, margins: Sequence[float], rng: torch.Generator, shares: bool = True
+) -> Evidence:  # fmt: skip
     """Hierarchical paired bootstrap of the mean over seeds of the mean over the pairs of a seed.
 
     Pairs of one seed share a model, so seeds are drawn with replacement, then pairs within every seed drawn; with a
@@ -45,7 +47,7 @@ def paired_bootstrap(differences: Differences, margins: Sequence[float], rng: to
     * the bootstrap's,
     * that of Student's t over the means of the seeds (over the pairs, with a single seed), where the variance of such a
       mean is at least what the spread within seeds makes it: two seeds may agree by chance,
-    * for numbers that are all 0 or 1, and a margin between, the exact binomial p-value; for other numbers that are all
+    * for `shares` that are all 0 or 1, and a margin between, the exact binomial p-value; for other numbers that are all
       equal, 2^-n, which is what n fair coins can say: without any spread the others would say 0.
 
     The interval is, at each end, the wider of the bootstrap's percentile interval and Student's.
@@ -72,13 +74,15 @@ def paired_bootstrap(differences: Differences, margins: Sequence[float], rng: to
     def p_value(margin: float, sign: float) -> float:
         wrong = int((sign * drawn <= sign * margin).sum())
         student = _student_p(sign * (effect - margin), error, len(units))
-        return max((wrong + 1) / (len(drawn) + 1), student, _counted_p(values, margin, sign))
+        return max((wrong + 1) / (len(drawn) + 1), student, _counted_p(values, margin, sign, shares))
 
     above, below = ({margin: p_value(margin, sign) for margin in margins} for sign in (1.0, -1.0))
     return Evidence(effect, low, high, len(groups), len(values), above, below, _note(groups))
 
 
-def sign_test(differences: Differences, margins: Sequence[float], rng: torch.Generator) -> Evidence:
+def sign_test(
+    differences: Differences, margins: Sequence[float], rng: torch.Generator, shares: bool = True
+) -> Evidence:  # fmt: skip
     """Exact binomial test that more than half of the pairs lie above (below) the margin; ties are dropped.
 
     It takes pairs as independent. Pairs of one seed are not, so with several seeds the p-value is at least that of
@@ -100,7 +104,7 @@ def sign_test(differences: Differences, margins: Sequence[float], rng: torch.Gen
 
     above, below = ({margin: p_value(margin, sign) for margin in margins} for sign in (1.0, -1.0))
     ties = max(int((torch.cat(groups) == margin).sum()) for margin in margins)
-    sized = paired_bootstrap(differences, (), rng)
+    sized = paired_bootstrap(differences, (), rng, shares)
     note = "; ".join(filter(None, (f"{ties} ties dropped" if ties else "", sized.note)))
     return replace(sized, above=above, below=below, note=note)
 
@@ -186,9 +190,9 @@ def _student_p(excess: float, error: float, units: int) -> float:
     return float(stdtr(units - 1, -excess / error)) if error else 1.0
 
 
-def _counted_p(values: Tensor, margin: float, sign: float) -> float:
+def _counted_p(values: Tensor, margin: float, sign: float, shares: bool) -> float:
     """What exact counting says where the other tests cannot: of yes and no, and of numbers that are all equal."""
-    if bool(((values == 0) | (values == 1)).all()) and 0 < margin < 1:
+    if shares and bool(((values == 0) | (values == 1)).all()) and 0 < margin < 1:
         hits = int((values == (1 if sign > 0 else 0)).sum())
         return _binomial_p(hits, len(values), margin if sign > 0 else 1 - margin)
     if bool((values == values[0]).all()):

@@ -37,6 +37,15 @@ class Provable(Protocol):
         ...
 
 
+def in_steps(procedure: object, task: Task) -> Provable | None:
+    """The procedure where it forgets in steps that can be written down; None where not, as by Newton's method."""
+    if not isinstance(procedure, Provable):
+        return None
+    own = getattr(procedure, "recipe", None)
+    recipe = own(task) if callable(own) else task.training
+    return None if recipe.optimizer == "newton" else procedure
+
+
 def retained(task: Task, deleted: Tensor) -> Tensor:
     """The positions (r,) of the records that are neither `deleted` now nor forgotten before, in their order."""
     kept = torch.ones(len(task.records), dtype=torch.bool)

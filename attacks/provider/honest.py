@@ -8,7 +8,7 @@ from attacks.provider.provider import Demand
 from data.errors import UserError
 from models.victim import Victim
 from unlearning.procedure import forget
-from unlearning.provable import Account, Provable
+from unlearning.provable import Account, in_steps
 
 
 def forget_honestly(demand: Demand) -> Victim:
@@ -16,15 +16,15 @@ def forget_honestly(demand: Demand) -> Victim:
 
     Raises UserError where a proof is asked for and the procedure cannot write one.
     """
-    procedure = demand.procedure
-    if not isinstance(procedure, Provable):
+    procedure, stepwise = demand.procedure, in_steps(demand.procedure, demand.task)
+    if stepwise is None:
         if demand.recorder is not None:
             raise UserError(no_proof(type(procedure).__module__.rpartition(".")[2]))
         demand.gradients.count += len(demand.task.records)
         return forget(procedure, demand.task, demand.original, demand.request, demand.seed)
     account = Account(demand.recorder, demand.terms.order, demand.gradients)
     deleted = torch.tensor(demand.request.indices, dtype=torch.long)
-    return procedure.forget_provably(demand.task, demand.original, deleted, demand.seed, account)
+    return stepwise.forget_provably(demand.task, demand.original, deleted, demand.seed, account)
 
 
 def no_proof(name: str) -> str:

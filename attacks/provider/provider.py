@@ -42,7 +42,8 @@ class Provider(Protocol):
     """A provider, as the game sees it: a frozen, validated configuration with one verb.
 
     What it may carry besides: a `name` for messages, the `game` that it plays, `needs_log = True` where it needs the
-    log of how the original was trained, and `honest = True` where it does forget.
+    log of how the original was trained, `trains_anew = True` where no update of the original is in what it releases,
+    and `honest = True` where it does forget.
     """
 
     game: ClassVar[str]

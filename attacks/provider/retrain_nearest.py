@@ -40,6 +40,7 @@ class RetrainNearest:
 
     game: ClassVar[str] = "verification"
     name: ClassVar[str] = "retrain_nearest"
+    trains_anew: ClassVar[bool] = True
     space: Space = "pixels"
     match_steps: bool = True
 

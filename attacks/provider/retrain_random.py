@@ -52,6 +52,7 @@ class RetrainRandom:
 
     game: ClassVar[str] = "verification"
     name: ClassVar[str] = "retrain_random"
+    trains_anew: ClassVar[bool] = True
     candidates: Annotated[int, Field(ge=1, le=100_000)] = 50
     norm: Norm = "sum_tensor"
 

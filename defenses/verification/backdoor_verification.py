@@ -134,13 +134,14 @@ class BackdoorVerification(Verification):
             "rejected": [int(each) for each in rejected],
             "queries": after.counts,
             "queries_needed": queries_needed(self.alpha, self.beta, q, together.p),
+            "threshold_rate": trial.threshold / self.queries,
             "false_alarms": sum(alarms) / len(alarms),
         }
         return Verdict(
             passed=statistic <= threshold,
             statistic=statistic,
             threshold=threshold,
-            level=level,
+            level=level if self.rule == "shared" else None,  # tests of one model share it, and their estimate of q
             power=power,
             reason=self._reason(statistic, threshold, power, sum(after.counts)) if able else _no_power(together.p, q),
             predictions=sum(map(sum, (kept.counts, never.counts, after.counts))),

@@ -15,12 +15,14 @@ from data.errors import UserError
 from data.examples import Data
 from data.randomness import derive, generator
 from defenses.verification.verification import Case, Sight, Verdict, Verification
+from metrics.intervals import rate_interval
 from metrics.transcripts import Covariance, Worlds, coupling, cross_fitted, discriminating, fitted, log_odds
 from models.gradients import inner_products
 from models.passes import models_at_once
 from models.training import initialise, train
 from models.victim import ModelStack, Tensors, Victim, frozen_names, stack
 from unlearning.procedure import Procedure, Task, learned, unlearned
+from unlearning.provable import Account, in_steps
 
 LEAST = 4  # models that know a record, and that do not, for an audit to say what it learns of it
 
@@ -37,8 +39,9 @@ class BehaviouralAudit(Verification):
     answers, dishonest over honest, in nats, with the threshold 0.
 
     `level` (alpha') and `power` (1 - alpha, against that eta) are cross-fitted: every model is judged by Gaussians, and
-    at queries, that the models of the other `folds` gave. They hold for a provider that trains on as many records as
-    these models do, which is why `share` is 1: with a random half, answers are less sure of themselves than the
+    at queries, that the models of the other `folds` gave. They hold for a provider that makes its model as these
+    are made, on as many records and by the same steps, which is why a procedure with steps of its own makes them here
+    too, and why `share` is 1: with a random half, answers are less sure of themselves than the
     provider's, and every honest one is accused. The details have `misfit`, the mean square of the answers as the honest
     Gaussian standardises them: about 1 where they fit.
 
@@ -82,7 +85,8 @@ class BehaviouralAudit(Verification):
         """Whether the provider's answers are likelier in the honest world; answers that are no numbers do not pass."""
         pool = case.trusted if self.queries == "discriminating" else case.trusted[self._random(case)]
         left = self._left_out(case)
-        worlds, kappa = self._answers(case, left, pool.x, pool.y)
+        kept = case.remember("answers", lambda: self._answers(case, left, pool.x, pool.y))
+        worlds, kappa = Worlds(kept["honest"].cpu(), kept["dishonest"].cpu()), kept["kappa"].cpu()
         choose = self.inputs if self.queries == "discriminating" else None
         errors = cross_fitted(worlds, self.folds, self.covariance, choose)
         chosen = discriminating(worlds, self.inputs) if choose else torch.arange(len(pool))
@@ -94,6 +98,8 @@ class BehaviouralAudit(Verification):
             "J_compliance": errors.advantage,
             "J_standard_error": errors.standard_error,
             "models": self.worlds,
+            **_bounds("alpha", errors.miss, self.worlds),
+            **_bounds("alpha_prime", errors.false_alarm, self.worlds),
         }
         sane = bool(answers.isfinite().all())
         if sane:
@@ -134,7 +140,7 @@ class BehaviouralAudit(Verification):
             row[retained[torch.randperm(len(retained), generator=rng)[:size]]] = True
         return left
 
-    def _answers(self, case: Case, left: Tensor, x: Tensor, y: Tensor) -> tuple[Worlds, Tensor]:
+    def _answers(self, case: Case, left: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The answers of both worlds at `x`, (N, len(x)) each, and kappa of the retained records where it is asked for.
 
         One stack of models is held at a time, and of it only the answers stay.
@@ -148,7 +154,7 @@ class BehaviouralAudit(Verification):
             if self.curious and not len(kappa):
                 kappa = _coupling(case, before[0], after[0], self.eta)
         honest, dishonest = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return Worlds(honest, dishonest), kappa
+        return {"honest": honest, "dishonest": dishonest, "kappa": kappa}
 
     def _curiosity(self, case: Case, left: Tensor, answers: Tensor, kappa: Tensor) -> dict[str, list[float]]:
         """J of telling models that know a record from those that do not, by their honest `answers` (N, T)."""
@@ -179,6 +185,11 @@ class BehaviouralAudit(Verification):
         return (seen + again) * case.task.training.epochs + kappa
 
 
+def _bounds(name: str, rate: float, n: int) -> dict[str, float]:
+    found = rate_interval(round(rate * n), n)  # counted on n models
+    return {f"{name}_low": found.low, f"{name}_high": found.high}
+
+
 def trained(case: Case, left: Tensor) -> Iterator[tuple[ModelStack, ModelStack]]:
     """Models that never saw the records `left` out (N, n), before and after the declared procedure has forgotten.
 
@@ -201,6 +212,14 @@ def trained(case: Case, left: Tensor) -> Iterator[tuple[ModelStack, ModelStack]]
             before = train(task.build, records, task.training, own, part, label="training the auditor's models")
         else:
             before = stack([learned(procedure, tasks[0], own[0])])
+        stepwise = in_steps(procedure, task)
+        if stepwise is not None:  # as the provider's own model is made, batch by batch
+            made = zip(tasks, (before[i] for i in range(len(own))), own, strict=True)
+            yield (
+                before,
+                stack([stepwise.forget_provably(of, model, case.deleted, seed, Account()) for of, model, seed in made]),
+            )
+            continue
         if plain and procedure.exact:
             gone = torch.maximum(part, deleted)
             yield before, train(task.build, records, task.training, own, gone, label="retraining the auditor's models")

@@ -75,7 +75,7 @@ def judge(claims: Sequence[Claim], measured: Measured, table: str, game: Game) -
     tested counts with p = 1. `measured` gives the values of a row, metric and part by seed and unit, or the reason why
     there are none.
     """
-    tested = [_tested(claim, measured, table) for claim in claims]
+    tested = [_tested(claim, measured, table, game) for claim in claims]
     adjusted = holm([p for each in tested for p in ((1.0, 1.0) if isinstance(each, str) else each[2])])
     every = zip(claims, tested, adjusted[::2], adjusted[1::2], strict=True)
     return [_finding(claim, each, (holds, fails), len(claims), game) for claim, each, holds, fails in every]
@@ -110,13 +110,13 @@ def pairs(claim: Claim, measured: Measured) -> Pairs | str:
     return Pairs(differences, *means, "paired by seed")
 
 
-def _tested(claim: Claim, measured: Measured, table: str) -> Tested | str:
+def _tested(claim: Claim, measured: Measured, table: str, game: Game) -> Tested | str:
     """What the test of a claim says, or the reason why it cannot be tested."""
     found = pairs(claim, measured)
     if isinstance(found, str):
         return found
-    upper, lower = found.offset + claim.margin, found.offset - claim.margin
-    evidence = TESTS[claim.test][0](found.differences, [upper, lower], generator(0, "claim", table, claim.id))
+    upper, lower, share = found.offset + claim.margin, found.offset - claim.margin, metric_of(game, claim.metric).share
+    evidence = TESTS[claim.test][0](found.differences, [upper, lower], generator(0, "claim", table, claim.id), share)
     above, below = evidence.above, evidence.below
     if claim.comparison == "greater":
         return found, evidence, (above[upper], below[upper])

@@ -10,7 +10,7 @@ from data.naming import option
 from games.verification.owners import users_of
 from models.plan import Plan
 from unlearning.identity import learner_of
-from unlearning.provable import Provable
+from unlearning.provable import in_steps
 
 if TYPE_CHECKING:
     from games.game import Setup
@@ -36,7 +36,7 @@ def check(setup: Setup[VerificationGame]) -> None:
     if logs and setup.task.training.optimizer == "newton":
         raise UserError("A proof is of minibatch steps, and training=newton has none; use training=sgd or adam.")
     name = option(setup.config, "unlearning")
-    if getattr(setup.attack, "honest", False) and proves and not isinstance(setup.procedure, Provable):
+    if getattr(setup.attack, "honest", False) and proves and in_steps(setup.procedure, setup.task) is None:
         raise UserError(no_proof(name))
     if getattr(setup.attack, "needs_log", False) and learner_of(setup.procedure)[1]:
         raise UserError(

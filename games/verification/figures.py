@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,18 +20,19 @@ if TYPE_CHECKING:
 
 # Okabe-Ito, told apart by readers with any common colour vision
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
-FLOOR = 1e-8, 1e-6  # errors of honest replays where batches are summed in another order, or on other hardware
+SMALLEST = 1e-10  # of the axis of errors that are all 0
 MODELS = {"released": ("released", ORANGE), "original": ("before deletion", GREY), "naive": ("naive retraining", BLUE)}
 PLACES = ("test", "deleted", "retained")
 CAPTIONS = {
-    "errors": "Share of replayed steps whose verification error is at most the value on the x-axis. The band is where "
-    "honest replays lie that sum batches in another order or on other hardware; an exact replay has no error at all.",
+    "errors": "Share of replayed steps whose verification error is at most the value on the x-axis, with the "
+    "tolerance of the verification and, where it was measured, the floor: the largest error of honest replays that sum "
+    "batches in another order. An exact replay has no error at all.",
     "hits": "Share of a user's triggered queries that are answered with the user's label, before the deletion and "
-    "after it, with the threshold of the test.",
+    "after it, with the threshold of the test of an owner alone; dotted lines part seeds.",
     "accuracies": "Accuracy of the released model, of the model before deletion and of naive retraining, with 95% "
     "intervals over seeds; the axis does not begin at 0.",
     "cost": "Gradient evaluations of the provider over those of naive retraining, and the statistic of the "
-    "verification over its threshold: above 1 the provider is accused.",
+    "verification over its threshold, above which the provider is accused.",
 }
 
 
@@ -64,16 +66,18 @@ def _errors(records: Sequence[Record]) -> Figure | None:
         return None
     figure = Figure(figsize=(4.6, 3.2))
     axis = figure.subplots()
-    axis.axvspan(*FLOOR, color=GREY, alpha=0.2, linewidth=0, label="honest, other order or hardware")
+    floor = max([number(record["verdict"]["details"].get("floor")) or 0.0 for record in shown])
+    if floor:
+        axis.axvline(floor, color=GREY, linestyle=":", linewidth=1, label="floor of honest replays")
     for i, record in enumerate(shown):
         found, exact = record["errors"]["distribution"], record["errors"]["all"]["zero"]
         label = f"{_who(record)} ({100 * exact:.0f}% of steps exact)" if i == 0 else None
         if found["thresholds"]:
             axis.step(found["thresholds"], found["share"], where="post", color=ORANGE, linewidth=1.2, label=label)
         else:
-            axis.plot([FLOOR[0] / 100, 1.0], [1.0, 1.0], color=ORANGE, linewidth=1.2, label=label)
+            axis.plot([SMALLEST, 1.0], [1.0, 1.0], color=ORANGE, linewidth=1.2, label=label)
     threshold = number(shown[0]["verdict"]["threshold"])
-    if threshold:
+    if threshold and _in_l2(shown[0]):
         axis.axvline(threshold, color="black", linestyle="--", linewidth=0.8, label="tolerance")
     axis.set(xscale="log", ylim=(0, 1.02), xlabel="verification error (l2)", ylabel="share of replayed steps")
     axis.legend(frameon=False, fontsize=7, loc="best")
@@ -97,7 +101,10 @@ def _hits(records: Sequence[Record]) -> Figure | None:
         axis.plot(before, color=GREY, marker="o", linestyle="none", markersize=4, label="before deletion")
     axis.plot(after, color=ORANGE, marker="o", linestyle="none", markersize=4, label="after")
     if "threshold_rate" in details[0]:
-        axis.axhline(details[0]["threshold_rate"], color="black", linestyle="--", linewidth=0.8, label="threshold")
+        alone = sum(each["threshold_rate"] for each in details) / len(details)
+        axis.axhline(alone, color="black", linestyle="--", linewidth=0.8, label="threshold, alone")
+    for end in itertools.accumulate(len(each["hit_rate"]) for each in details[:-1]):
+        axis.axvline(end - 0.5, color=GREY, linestyle=":", linewidth=0.6)
     axis.set(ylim=(-0.03, 1.03), xlabel="user", ylabel="share of triggered queries that hit")
     axis.set_xticks([])
     axis.legend(frameon=False, fontsize=7, loc="best")
@@ -150,7 +157,7 @@ def _cost(records: Sequence[Record]) -> Figure | None:
             if mine:
                 style: dict[str, Any] = {"color": colour, "linestyle": "none", "markersize": 5}
                 style["marker"] = "^" if infinite else "o"
-                label = f"{who}, failed a check" if infinite else who
+                label = f"{who}, beyond any threshold" if infinite else who
                 axis.plot(*zip(*mine, strict=True), label=label, **style)
     axis.set_xscale("symlog", linthresh=0.1)
     axis.set_yscale("symlog", linthresh=1)
@@ -165,7 +172,10 @@ def _point(record: Record) -> tuple[float, float] | None:
     """Relative cost, and the statistic over its threshold; infinite where a check failed, or the threshold is 0."""
     verdict, cost = record["verdict"], record["cost"]
     statistic, threshold = float(verdict["statistic"]), float(verdict["threshold"])
-    if math.isnan(statistic) or not math.isfinite(threshold) or threshold < 0 or not cost["naive_gradients"]:
+    audited = math.isinf(statistic) or (threshold == 0 and record["errors"] is not None)
+    if math.isnan(statistic) or not math.isfinite(threshold) or not cost["naive_gradients"]:
+        return None
+    if threshold < 0 or (threshold == 0 and not audited):  # a ratio of them says nothing
         return None
     height = statistic / threshold if threshold else (math.inf if statistic > 0 else 0.0)
     return cost["provider_gradients"] / cost["naive_gradients"], max(0.0, height)
@@ -173,6 +183,11 @@ def _point(record: Record) -> tuple[float, float] | None:
 
 def _who(record: Record) -> str:
     return "honest" if record["honest"] else option(record["config"], "attack").replace("_", " ")
+
+
+def _in_l2(record: Record) -> bool:
+    """Whether the threshold of a verification is one of errors in l2."""
+    return str(record["config"]["defense"].get("distance", "l2")) == "l2"
 
 
 def _interval(records: Sequence[Record], model: str, place: str) -> Any:

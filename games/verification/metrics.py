@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from games.game import EVERYWHERE, Metric, Part, Values, View
-from games.verification.reading import at, by_user, less, ratio
+from games.verification.reading import at, less, over_users, ratio
 
 ROW: frozenset[View] = frozenset({"results"})
 REPORT: frozenset[View] = frozenset({"results", "report"})
@@ -15,18 +15,18 @@ MODELS = {
     "": ("released", "released"),
     "_original": ("original", "before deletion"),
     "_naive": ("naive", "naive retraining"),
-    "_equal": ("equal", "naive retraining with as many updates as the provider made"),
+    "_equal": ("equal", "naive retraining with as many updates as went into the released model"),
 }
 PLACES = {"test": "test examples", "deleted": "deleted records", "retained": "retained records"}
 
 
 def _verdict() -> list[Metric]:
-    rate: dict[str, Any] = {"share": True, "scale": "share", "digits": 1}
+    said: dict[str, Any] = {"scale": "share", "digits": 1, "bounds": (0.0, 1.0)}  # no shares of these games
     return [
         Metric(
             name="passes", label="passes (%)", values=at("verdict", "passed"), shown=EVERYWHERE,
             help="whether the verification believes the provider; higher is better for the provider.",
-            trials=lambda part: 1, **(rate | {"digits": 0}),
+            trials=lambda part: 1, share=True, scale="share", digits=0,
         ),
         Metric(
             name="statistic", label="statistic", values=at("verdict", "statistic"), shown=GAME, digits=4,
@@ -37,16 +37,16 @@ def _verdict() -> list[Metric]:
             help="what the statistic may not exceed.",
         ),
         Metric(
-            name="level", label="honest accused (%)", values=at("verdict", "level"), shown=GAME,
-            help="the rate at which the verification says that it accuses honest providers; lower is better.", **rate,
+            name="level", label="honest accused, it says (%)", values=at("verdict", "level"), shown=GAME,
+            help="the rate at which the verification says that it accuses honest providers; lower is better.", **said,
         ),
         Metric(
-            name="power", label="keepers caught (%)", values=at("verdict", "power"), shown=GAME,
-            help="the rate at which it says that it catches a provider that keeps the model; higher is better.", **rate,
+            name="power", label="keepers caught, it says (%)", values=at("verdict", "power"), shown=GAME,
+            help="the rate at which it says that it catches a provider that keeps the model; higher is better.", **said,
         ),
         Metric(
-            name="p_value", label="p", values=at("verdict", "p_value"), shown=GAME, digits=4, share=True,
-            help="chance of a statistic as large where the provider is honest.",
+            name="p_value", label="p", values=at("verdict", "p_value"), shown=ROW, digits=4, bounds=(0.0, 1.0),
+            help="chance of a statistic as large where the provider is honest; a mean of several says nothing.",
         ),
     ]  # fmt: skip
 
@@ -69,8 +69,8 @@ def _of_models() -> Iterator[Metric]:
             )  # fmt: skip
         yield Metric(
             name=f"membership{end}", label=f"membership AUC, {short}", values=at("worth", model, "membership"),
-            help=f"AUC of telling deleted records from test examples by the margins of the model {words}; 0.5 where it "
-            "never saw them.", **share,
+            help=f"AUC of telling deleted records from test examples by the margins of the model {words}; only its "
+            "difference to naive retraining says something.", **share,
         )  # fmt: skip
 
 
@@ -82,13 +82,13 @@ def _worth() -> list[Metric]:
         *_of_models(),
         Metric(
             name="retained_information", label="kept of the deleted (points)", shown=EVERYWHERE, **points,
-            help="accuracy on deleted records less that of naive retraining with as many updates; 0 is forgotten.",
+            help="accuracy on deleted records less that of naive retraining with as many updates as the model has.",
             values=less((*mine, "deleted", "accuracy"), (*equal, "deleted", "accuracy")),
         ),
         Metric(
             name="retained_information_original", label="kept by the original (points)", shown=REPORT, **points,
             help="the same of the model before deletion: what there is to keep.",
-            values=less((*original, "deleted", "accuracy"), (*equal, "deleted", "accuracy")),
+            values=less((*original, "deleted", "accuracy"), ("worth", "equal_to_original", "deleted", "accuracy")),
         ),
         Metric(
             name="retained_membership", label="membership AUC, kept", shown=REPORT, signed=True, bounds=(-1.0, 1.0),
@@ -97,7 +97,7 @@ def _worth() -> list[Metric]:
         ),
         Metric(
             name="test_gain", label="test accuracy over naive (points)", shown=REPORT, **points,
-            help="test accuracy less that of naive retraining with as many updates; higher is better for the provider.",
+            help="test accuracy less that of naive retraining with as many updates; higher is better for it.",
             values=less((*mine, "test", "accuracy"), (*equal, "test", "accuracy")),
         ),
         Metric(
@@ -135,30 +135,30 @@ def _errors() -> list[Metric]:
     return [
         *found,
         Metric(
-            name="exact", label="exact steps (%)", share=True, scale="share", digits=1, shown=GAME,
+            name="exact", label="exact steps (%)", bounds=(0.0, 1.0), scale="share", digits=1, shown=GAME,
             help="share of replayed intervals with no error at all.", values=at("errors", "all", "zero"),
         ),
         Metric(
-            name="overlap", label="overlapping (%)", share=True, scale="share", digits=1, shown=ROW,
+            name="overlap", label="overlapping (%)", bounds=(0.0, 1.0), scale="share", digits=1, shown=ROW,
             help="share of intervals that had deleted records in the provider's log.", values=at("errors", "overlap"),
         ),
     ]  # fmt: skip
 
 
 def _users() -> list[Metric]:
-    hits: dict[str, Any] = {"share": True, "scale": "share", "digits": 1}
+    hits: dict[str, Any] = {"share": True, "scale": "share", "digits": 1}  # one value a game: users share its model
     return [
         Metric(
-            name="hit_rate", label="hit rate (%)", shown=GAME, values=by_user("verdict", "details", "hit_rate"),
-            help="share of a user's triggered queries answered with the user's label; 0 is forgotten.", **hits,
+            name="hit_rate", label="hit rate (%)", shown=GAME, values=over_users("verdict", "details", "hit_rate"),
+            help="share of triggered queries that get their user's label, mean over users; 0 is forgotten.", **hits,
         ),
         Metric(
             name="hit_rate_original", label="hit rate before (%)", help="the same before deletion.", shown=GAME,
-            values=by_user("verdict", "details", "p"), **hits,
+            values=over_users("verdict", "details", "p"), **hits,
         ),
         Metric(
             name="users_rejecting", label="users who accuse (%)", shown=GAME,
-            values=by_user("verdict", "details", "rejected"),
+            values=over_users("verdict", "details", "rejected"),
             help="share of users whose own test rejects that their records were deleted.", **hits,
         ),
     ]  # fmt: skip
@@ -171,12 +171,13 @@ def _cost() -> list[Metric]:
         Metric(
             name="relative_gradients", label="gradients over naive", digits=2, shown=EVERYWHERE,
             values=ratio(("cost", "provider_gradients"), naive), **positive,
-            help="gradient evaluations of the provider over those of naive retraining; lower is cheaper.",
+            help="gradient evaluations of the provider over those of naive retraining; lower is cheaper. A procedure "
+            "without steps counts one for each record.",
         ),
         Metric(
             name="relative_seconds", label="seconds over naive", digits=2, shown=GAME,
             values=ratio(("seconds", "provider"), ("seconds", "naive")), **positive,
-            help="seconds of the provider, writing its proof included, over those of naive retraining.",
+            help="seconds of the provider, with those of its proof, over those of naive retraining, which writes none.",
         ),
         Metric(
             name="updates", label="updates", digits=0, shown=ROW, values=at("cost", "provider_updates"), **positive,
@@ -194,7 +195,8 @@ def _cost() -> list[Metric]:
         ),
         Metric(
             name="verification_seconds", label="seconds of the verification", digits=2, shown=GAME,
-            help="seconds that the verification took.", values=at("seconds", "verification"), **positive,
+            help="seconds that the verification takes by itself, whatever the store had of it.",
+            values=at("seconds", "verification"), **positive,
         ),
         Metric(
             name="proof_megabytes", label="proof (MB)", digits=1, shown=REPORT, values=_megabytes, **positive,

@@ -20,9 +20,10 @@ from games.verification.checks import asks_for_proof
 from games.verification.errors import described_errors
 from games.verification.owners import handed_in, key_of_records, original, users_of
 from games.verification.proving import logged_original, workplace, writer
-from games.verification.releasing import Released, naive, released
+from games.verification.releasing import Controls, Released, naive, released
 from games.verification.worth import worth
 from models.dropout import dropout_layers
+from models.plan import Plan
 from models.stepwise import Gradients
 from models.victim import Victim
 from proofs.reader import Proof, open_proof
@@ -36,9 +37,10 @@ if TYPE_CHECKING:
     from games.verification.game import VerificationGame
 
 log = logging.getLogger(__name__)
+SECONDS = "seconds of making it"
 LOG = "log"  # the folder of the log of the original, in that of a game's proofs
 NO_PROOF = Verdict(
-    passed=False, statistic=float("inf"), threshold=0.0, level=0.0, power=None, reason="No proof was handed over."
+    passed=False, statistic=float("inf"), threshold=0.0, level=None, power=None, reason="No proof was handed over."
 )
 
 
@@ -71,13 +73,10 @@ def play_one(setup: Setup[VerificationGame], seed: int) -> dict[str, Any]:
         log.info("The provider has answered, with %d gradient evaluations.", answer.gradients)
         meter = Meter()
         began_to_verify = perf_counter()
-        missing = asks_for_proof(setup) and proof is None
-        verdict = NO_PROOF if missing else verified(setup.defense, _case(scene, answer.victim, proof, meter))
-        seconds = perf_counter() - began_to_verify
-        control = naive(scene.setup, scene.task, scene.deleted, scene.victim, seed)
-        equal = control
-        if answer.updates and answer.updates != control.updates:
-            equal = naive(scene.setup, scene.task, scene.deleted, scene.victim, seed, answer.updates)
+        missing, saved = asks_for_proof(setup) and proof is None, list[float]()
+        verdict = NO_PROOF if missing else verified(setup.defense, _case(scene, answer.victim, proof, meter, saved))
+        seconds = perf_counter() - began_to_verify + sum(saved)
+        controls = _controls(scene, answer)
         kept = setup.game.proof.keep and proof is not None
         log_of_it = open_proof(folder / LOG) if (folder / LOG).exists() else None
         return {
@@ -87,17 +86,35 @@ def play_one(setup: Setup[VerificationGame], seed: int) -> dict[str, Any]:
             "deleted": len(scene.deleted),
             "verdict": _described(verdict),
             "errors": described_errors(verdict.replay, proof, log_of_it, scene.deleted),
-            "worth": worth(scene.task, scene.data, scene.deleted, answer.victim, scene.victim, control, equal),
-            "cost": _cost(answer, control, verdict, meter),
+            "worth": worth(scene.task, scene.data, scene.deleted, answer.victim, scene.victim, controls),
+            "cost": _cost(answer, controls, verdict, meter),
             "proof": None if proof is None else {
                 "bytes": proof.size, "steps": proof.steps, "folder": str(folder / "proof") if kept else None,
             },
             "seconds": {
-                "victim": learned - began, "provider": answer.seconds, "naive": control.seconds,
+                "victim": learned - began, "provider": answer.seconds, "naive": controls.naive.seconds,
                 "verification": seconds,
             },
             "memory_mb": {"peak": peak_memory_mb(), "gpu": peak_gpu_memory_mb(setup.device)},
         }  # fmt: skip
+
+
+def _controls(scene: Scene, answer: Released) -> Controls:
+    """Naive retraining by the recipe, and with as many updates as went into the original, and the released model."""
+    setup, training = scene.setup, scene.task.training
+
+    def naive_of(updates: int | None) -> Released:
+        return naive(setup, scene.task, scene.deleted, scene.victim, scene.seed, updates)
+
+    by_recipe = naive_of(None)
+    if training.optimizer == "newton":
+        return Controls(by_recipe, by_recipe, by_recipe)
+    before = Plan(training, len(scene.task.records), ragged=True).steps
+    honest = getattr(setup.attack, "honest", False)
+    anew = setup.procedure.exact if honest else getattr(setup.attack, "trains_anew", False)
+    made = answer.updates if anew and answer.updates else before + answer.updates
+    equal = by_recipe if made == by_recipe.updates else naive_of(made)
+    return Controls(by_recipe, equal, by_recipe if before == by_recipe.updates else naive_of(before))
 
 
 def _scene(setup: Setup[VerificationGame], seed: int, folder: Path) -> Scene:
@@ -144,27 +161,35 @@ def _answered(scene: Scene, folder: Path) -> tuple[Released, Proof | None]:
     return answer, open_proof(folder / "proof") if written else None
 
 
-def _case(scene: Scene, model: Victim, proof: Proof | None, meter: Meter) -> Case:
+def _case(scene: Scene, model: Victim, proof: Proof | None, meter: Meter, saved: list[float]) -> Case:
     setup, sees = scene.setup, getattr(scene.setup.defense, "sees", "predictions")
     opened = sees in ("model", "proof")
     return Case(
         task=scene.task, data=scene.data, users=scene.users, before=Predictor([scene.victim], meter),
         after=Predictor([model], meter), trusted=scene.data.trusted, seed=derive(scene.seed, "verification"),
         procedure=setup.procedure, secret=scene.prepared.secret, terms=scene.terms, model=model if opened else None,
-        model_before=scene.victim if opened else None, proof=proof, remember=_remember(scene),
+        model_before=scene.victim if opened else None, proof=proof, remember=_remember(scene, saved),
     )  # fmt: skip
 
 
-def _remember(scene: Scene) -> Remember:
-    """What a verification computes once for every provider is kept in the store."""
+def _remember(scene: Scene, saved: list[float]) -> Remember:
+    """What a verification computes once for every provider is kept in the store; the seconds so `saved` are noted."""
     setup = scene.setup
+
+    def timed(make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        began = perf_counter()
+        made = dict(make())
+        return {**made, SECONDS: torch.tensor(perf_counter() - began, dtype=torch.float64)}
 
     def remember(name: str, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         if setup.procedure.irreproducible:
             return dict(make())
         place = setup.keys.of("defense", "game.users", "game.records", code=("games.verification.play",))
         key = {**place, **key_of_records(setup, scene.task), "seed": scene.seed, "name": name}
-        found, _ = setup.store.tensors("reference", key, make)
+        found, kept = setup.store.tensors("reference", key, lambda: timed(make))
+        spent = float(found.pop(SECONDS))
+        if kept:
+            saved.append(spent)
         return {each: value.to(setup.device) for each, value in found.items()}
 
     return remember
@@ -175,12 +200,13 @@ def _described(verdict: Verdict) -> dict[str, Any]:
     return {**{name: getattr(verdict, name) for name in names}, "details": dict(verdict.details)}
 
 
-def _cost(answer: Released, control: Released, verdict: Verdict, meter: Meter) -> dict[str, Any]:
+def _cost(answer: Released, controls: Controls, verdict: Verdict, meter: Meter) -> dict[str, Any]:
     return {
         "provider_gradients": answer.gradients,
         "provider_updates": answer.updates,
-        "naive_gradients": control.gradients,
-        "naive_updates": control.updates,
+        "naive_gradients": controls.naive.gradients,
+        "naive_updates": controls.naive.updates,
+        "equal_updates": controls.equal.updates,
         "verification_gradients": verdict.gradients,
         "verification_predictions": max(verdict.predictions, meter.predictions),
     }

@@ -41,14 +41,14 @@ def ratio(one: tuple[str, ...], other: tuple[str, ...]) -> Callable[[Part], Valu
     return values
 
 
-def by_user(*path: str) -> Callable[[Part], Values]:
-    """What reads a list with a number for every user."""
+def over_users(*path: str) -> Callable[[Part], Values]:
+    """What reads the mean of a list with a number for every user; those that are not finite are left out."""
 
     def values(part: Part) -> Values:
         found: Any = part.record
         for key in path:
             found = found.get(key) if isinstance(found, Mapping) else None
-        pairs = enumerate(map(number, found)) if isinstance(found, list) else ()
-        return {f"user {i}": value for i, value in pairs if value is not None}
+        there = [each for each in map(number, found) if each is not None] if isinstance(found, list) else []
+        return whole(sum(there) / len(there) if there else None)
 
     return values

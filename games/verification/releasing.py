@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attacks.provider.provider import Demand, pretended
+from data.randomness import derive
 from games.verification.owners import key_of_records
 from models.named_tensors import digest, tensors_of, victim_of
 from models.plan import Plan, follow
@@ -35,6 +36,15 @@ class Released:
     gradients: int
     updates: int
     seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Controls:
+    """Naive retraining: by the recipe, with as many updates as went into the released model, and into the original."""
+
+    naive: Released
+    equal: Released
+    equal_to_original: Released
 
 
 def released(setup: Setup[VerificationGame], demand: Demand, ready: Callable[[], Demand]) -> Released:
@@ -66,8 +76,9 @@ def naive(
 ) -> Released:
     """Retraining on what is left, from the victim's own initialisation: by the recipe, or for so many `updates`.
 
-    With `updates` epochs are added or cut short until there are as many, and the schedule of the learning rate is
-    stretched over them. With Newton's method the minimum of the retained objective.
+    The order of the records is one of its own, so that beside honest retraining the control shows what another order
+    makes. With `updates` epochs are added or cut short until there are as many, and the schedule of the learning rate
+    is stretched over them. With Newton's method the minimum of the retained objective.
     """
 
     def made() -> Released:
@@ -83,8 +94,8 @@ def naive(
             epochs = -(-updates // plan.per_epoch)
             plan = Plan(replace(task.training, epochs=epochs), len(left), most=updates)
         learner = Stepwise(drawn(task, seed), task.training, task.records.x, seed, gradients)
-        opening = Opening(training=plan.training, steps=plan.steps, seed=seed)
-        victim = follow(learner, task.records, plan, plan.batches(left, seed), opening, label="naive retraining")
+        opening, own = Opening(training=plan.training, steps=plan.steps, seed=seed), derive(seed, "naive")
+        victim = follow(learner, task.records, plan, plan.batches(left, own), opening, label="naive retraining")
         return Released(victim, gradients.count, gradients.updates, perf_counter() - began)
 
     key = {

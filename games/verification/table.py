@@ -91,18 +91,14 @@ def _cell(game: Game, records: Sequence[Record], name: str, digits: int | None =
 
 def _notes(records: Sequence[Record]) -> str:
     first = records[0]
-    verdict = first["verdict"]
     rates = [
-        f"{words} {100 * rate:.3g}%"
-        for words, rate in (
-            ("honest providers at", number(verdict["level"])),
-            ("providers that keep the model at", number(verdict["power"])),
-        )
-        if rate is not None
+        f"{words} {100 * sum(found) / len(found):.3g}%"
+        for words, name in (("honest providers at", "level"), ("providers that keep the model at", "power"))
+        if (found := [rate for record in records if (rate := number(record["verdict"][name])) is not None])
     ]
     over = f"; ± and brackets are 95% intervals over {len(records)} seeds" if len(records) > 1 else ""
     said = f" Of itself the verification says that it accuses {', '.join(rates)}." if rates else ""
     return (
         f"\n{first['users']} users, {first['deleted']:,} deleted records{over}. Kept: accuracy on deleted records over "
-        f"naive retraining with as many updates.{said}"
+        f"naive retraining with as many updates as went into the model.{said}"
     )

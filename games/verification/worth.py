@@ -15,26 +15,31 @@ from unlearning.provable import retained
 
 if TYPE_CHECKING:
     from data.examples import Data, Examples
-    from games.verification.releasing import Released
+    from games.verification.releasing import Controls
     from unlearning.procedure import Task
 
 
 def worth(
-    task: Task, data: Data, deleted: Tensor, model: Victim, original: Victim, naive: Released, equal: Released
+    task: Task, data: Data, deleted: Tensor, model: Victim, original: Victim, controls: Controls
 ) -> dict[str, Any]:
-    """Of the released model, the original, naive retraining and the same with as many updates as the provider made.
+    """Of the released model, the original, and naive retraining: by the recipe, and with as many updates as either.
 
     `test`, `deleted` and `retained`: accuracy and macro-averaged F1 on those examples (micro-averaged F1 of one label
-    each is accuracy). `membership`: how well the margins of deleted records are told from those of test examples (AUC;
-    0.5 for a model that never saw them). `distance` to the original and to naive retraining is over the parameters, in
-    units of the distance between these two.
+    each is accuracy). `membership`: how well the margins of deleted records are told from those of test examples (AUC).
+    Records of the training file, or changed by their owners, are no draws of the test examples, so that only its
+    difference to naive retraining says something. `distance` to the original and to naive retraining is over the
+    parameters, in units of the distance between these two.
     """
     left = retained(task, deleted)
     parts = {"test": data.test, "deleted": task.records[deleted], "retained": task.records[left]}
-    models = {"released": model, "original": original, "naive": naive.victim, "equal": equal.victim}
+    naive = controls.naive.victim
+    models = {
+        "released": model, "original": original, "naive": naive, "equal": controls.equal.victim,
+        "equal_to_original": controls.equal_to_original.victim,
+    }  # fmt: skip
     found: dict[str, Any] = {name: _measured(each, parts) for name, each in models.items()}
-    unit = float((original.flat() - naive.victim.flat()).norm())
-    for name, other in (("original", original), ("naive", naive.victim)):
+    unit = float((original.flat() - naive.flat()).norm())
+    for name, other in (("original", original), ("naive", naive)):
         gap = float((model.flat() - other.flat()).norm())
         found["released"][f"distance_to_{name}"] = gap / unit if unit else None
     return found

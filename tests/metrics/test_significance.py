@@ -13,6 +13,15 @@ from metrics.significance import Evidence, holm, paired_bootstrap, sign_test
 from tests.experiments.paper_table.synthetic import clustered, draws
 
 
+def test_numbers_that_are_all_zero_are_no_yes_or_no():
+    """Of eight errors of exactly 0, a margin of 1e-9 is as far as eight fair coins say; of eight times no it is not."""
+    zeros = [[0.0]] * 8
+    of_errors = paired_bootstrap(zeros, (1e-9,), draws("zeros"), shares=False)
+    of_shares = paired_bootstrap(zeros, (1e-9,), draws("zeros"), shares=True)
+    assert of_errors.below[1e-9] == pytest.approx(0.5**8)
+    assert of_shares.below[1e-9] > 0.99
+
+
 def test_bootstrap_of_one_seed_has_the_spread_of_the_mean() -> None:
     """Resampled means of n values have the variance (n - 1)/n s^2 / n, so that bounds lie near 1.96 of its roots."""
     values = clustered(1, 40, 0.0, draws("one seed"))

@@ -20,10 +20,11 @@ from models.gradients import gradient_matrix
 from models.mlp import MLP
 from models.solver import Solver
 from models.training import Training, train
-from models.victim import ModelStack, Victim
+from models.victim import ModelStack, Victim, stack
 from tests.testbed import FEATURES, TRAINING, Testbed, testbed
 from unlearning.fine_tune import FineTune
 from unlearning.procedure import Procedure, Task
+from unlearning.provable import Account
 from unlearning.retrain import Retrain
 from unlearning.second_order import SecondOrder
 from unlearning.service import Predictor
@@ -45,10 +46,11 @@ def digits() -> tuple[Data, Task]:
 
 
 def providers(task: Task, seeds: list[int], deleted: Tensor | None) -> ModelStack:
-    gone = torch.zeros(len(seeds), len(task.records), dtype=task.records.x.dtype)
-    if deleted is not None:
-        gone[:, deleted] = 1
-    return train(task.build, task.records, task.training, seeds, gone)
+    """Originals, or honest answers of the game: retraining in batches of retained records."""
+    before = train(task.build, task.records, task.training, seeds)
+    if deleted is None:
+        return before
+    return stack([Retrain().forget_provably(task, before[0], deleted, seed, Account()) for seed in seeds])
 
 
 def case_of(data: Data, task: Task, after: Victim, deleted: Tensor, procedure: Procedure | None = None) -> Case:
@@ -88,7 +90,8 @@ def test_level_and_power_are_those_of_providers_whom_the_auditor_never_saw() -> 
     for share in (1.0, 0.5):
         audit = BehaviouralAudit(share=share)
         case = case_of(data, task, honest[0], DELETED)
-        worlds, _ = audit._answers(case, audit._left_out(case), x, y)
+        kept = audit._answers(case, audit._left_out(case), x, y)
+        worlds = Worlds(kept["honest"], kept["dishonest"])
         expected, found = cross_fitted(worlds, 8), held_out(fitted(worlds), others)
         accused[share] = found.false_alarm
         if share == 1:
@@ -106,11 +109,11 @@ def test_the_verdict_is_that_of_its_parts_by_hand() -> None:
     x, y = data.trusted.x, data.trusted.y
     answers: list[tuple[Tensor, Tensor]] = []
     for model, row in enumerate(audit._left_out(case).float()):
-        seed = [derive(5, "behavioural audit", "model", model)]
-        both = (row[None], row.index_fill(0, DELETED, 1)[None])
-        old, new = (train(task.build, task.records, task.training, seed, gone) for gone in both)
-        half = old[0].moved((new.flat() - old.flat()) / 2)
-        honest, dishonest = (log_odds(each.logits(x).softmax(-1), y)[0] for each in (new, half))
+        seed = derive(5, "behavioural audit", "model", model)
+        old = train(task.build, task.records, task.training, [seed], row[None])[0]
+        new = Retrain().forget_provably(replace(task, forgotten=row), old, DELETED, seed, Account())
+        half = old.moved((new.flat() - old.flat())[None] / 2)[0]
+        honest, dishonest = (log_odds(each.logits(x).softmax(-1), y) for each in (new, half))
         answers.append((honest, dishonest))
     worlds = Worlds(*(torch.stack(each) for each in zip(*answers, strict=True)))
     queries = discriminating(worlds, 6)

@@ -51,7 +51,7 @@ def test_hit_rates_are_drawn_by_user(record):
     lines = {line.get_label(): list(line.get_ydata()) for line in found["hits"].figure.axes[0].lines}
     assert lines["after"] == [0.1, 0.0]
     assert lines["before deletion"] == [0.9, 0.8]
-    assert lines["threshold"] == [0.3, 0.3]
+    assert lines["threshold, alone"] == [0.3, 0.3]
     points = {line.get_label(): list(line.get_ydata()) for line in found["cost"].figure.axes[0].lines}
     assert points["do nothing"] == [0.5]  # the statistic over its threshold
 

@@ -30,13 +30,13 @@ def lazy(folder):
 
 
 def test_an_honest_provider_is_believed(honest):
-    """Its replay is exact, and it is what naive retraining is."""
+    """Its replay is exact, and it differs from naive retraining by the order of the records alone."""
     assert honest["honest"] is True
     assert honest["verdict"]["passed"] is True
     assert honest["errors"]["all"]["zero"] == 1.0
-    assert honest["worth"]["released"]["deleted"] == honest["worth"]["naive"]["deleted"]
-    assert honest["worth"]["released"]["distance_to_naive"] == 0.0
-    assert honest["worth"]["released"]["distance_to_original"] == pytest.approx(1.0)
+    assert 0 < honest["worth"]["released"]["distance_to_naive"] < 1
+    assert honest["worth"]["equal"] == honest["worth"]["naive"]
+    assert honest["cost"]["equal_updates"] == 40
     assert honest["cost"]["provider_gradients"] == honest["cost"]["naive_gradients"] == 20 * 200
     assert honest["cost"]["provider_updates"] == honest["proof"]["steps"] == 40
 
@@ -56,7 +56,9 @@ def test_the_metrics_are_what_the_record_says(honest, lazy):
     values = {metric.name: metric.values(part) for metric in game.metrics()}
     assert values["passes"] == {"all": 0.0}
     worth = lazy["worth"]
-    kept = worth["original"]["deleted"]["accuracy"] - worth["naive"]["deleted"]["accuracy"]
+    assert lazy["cost"]["equal_updates"] == 60  # those of the original
+    assert worth["equal"] == worth["equal_to_original"]
+    kept = worth["original"]["deleted"]["accuracy"] - worth["equal"]["deleted"]["accuracy"]
     assert values["retained_information"]["all"] == pytest.approx(kept)
     assert values["relative_gradients"]["all"] == 0.0
     assert values["hit_rate"] == {}

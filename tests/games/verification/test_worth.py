@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
 from sklearn.metrics import f1_score, roc_auc_score
 
 from data.digits import Digits
+from games.verification.releasing import Controls, Released
 from games.verification.worth import worth
 from models.logistic import Logistic
 from models.training import Training
@@ -27,9 +27,14 @@ def models() -> list[Victim]:
     return [plain_learning(TASK, seed) for seed in range(3)]
 
 
+def controls(model: Victim) -> Controls:
+    each = Released(model, 0, 0, 0.0)
+    return Controls(each, each, each)
+
+
 def test_the_numbers_are_those_of_other_libraries(models):
     model, original, naive = models
-    found = worth(TASK, DATA, DELETED, model, original, SimpleNamespace(victim=naive), SimpleNamespace(victim=naive))
+    found = worth(TASK, DATA, DELETED, model, original, controls(naive))
     guessed = model.logits(DATA.test.x).argmax(1)
     assert found["released"]["test"]["accuracy"] == pytest.approx(float((guessed == DATA.test.y).double().mean()))
     assert found["released"]["test"]["macro_f1"] == pytest.approx(f1_score(DATA.test.y, guessed, average="macro"))
@@ -44,10 +49,10 @@ def test_the_numbers_are_those_of_other_libraries(models):
 
 def test_distances_are_in_units_of_what_there_is_to_forget(models):
     _, original, naive = models
-    control = SimpleNamespace(victim=naive)
-    honest = worth(TASK, DATA, DELETED, naive, original, control, control)["released"]
-    lazy = worth(TASK, DATA, DELETED, original, original, control, control)["released"]
+    control = controls(naive)
+    honest = worth(TASK, DATA, DELETED, naive, original, control)["released"]
+    lazy = worth(TASK, DATA, DELETED, original, original, control)["released"]
     assert (honest["distance_to_naive"], honest["distance_to_original"]) == (0.0, pytest.approx(1.0))
     assert (lazy["distance_to_naive"], lazy["distance_to_original"]) == (pytest.approx(1.0), 0.0)
-    same = worth(TASK, DATA, DELETED, original, original, SimpleNamespace(victim=original), control)["released"]
+    same = worth(TASK, DATA, DELETED, original, original, controls(original))["released"]
     assert same["distance_to_naive"] is None
