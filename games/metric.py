@@ -68,7 +68,7 @@ class Metric:
         """The mean and its 95% interval from values by seed (`metrics.intervals.interval_of_values`)."""
         from metrics.intervals import interval_of_values  # brings torch, which a listing of games does without
 
-        return interval_of_values(groups, self.share, self.bounds, units)
+        return interval_of_values(groups, self.share, self.bounds, units, self.trials is not None)
 
     @property
     def factor(self) -> float:

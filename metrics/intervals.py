@@ -93,7 +93,7 @@ def share_interval(share: float, variance: float, freedom: float, trials: float,
 
 
 def interval_of_values(
-    groups: Sequence[Sequence[float]], share: bool, bounds: tuple[float, float] | None, units: str
+    groups: Sequence[Sequence[float]], share: bool, bounds: tuple[float, float] | None, units: str, trials: bool = False
 ) -> Interval:
     """`grouped_interval` of plain numbers by seed, as they stand in records.
 
@@ -104,7 +104,8 @@ def interval_of_values(
     every = torch.tensor([*chain.from_iterable(finite)], dtype=torch.float64)
     if not len(every):
         return Interval(float("nan"), float("nan"), float("nan"), 0, "no defined value")
-    return _of_groups(every, [len(group) for group in finite if group], "share" if share else "plain", bounds, units)
+    kind = "trials" if trials else "share" if share else "plain"
+    return _of_groups(every, [len(group) for group in finite if group], kind, bounds, units)
 
 
 def grouped_interval(
@@ -119,8 +120,8 @@ def grouped_interval(
     `groups` holds the values of each seed; empty groups are left out. With several groups their means are what counts
     as independent (values of one seed share a model); with one group its values are, and the interval says nothing
     about other seeds. `kind` plain: Student's t, cut at `bounds`, between which the mean must lie. `kind` share: values
-    in [0, 1], by `share_interval`; yes and no (0 and 1) of one group, or one of each group, get the exact
-    Clopper-Pearson interval. Plain
+    in [0, 1], by `share_interval`; yes and no (0 and 1) of one group get the exact Clopper-Pearson interval. `kind`
+    trials: shares that are yes or no by nature, of which one value of each group gets the exact interval too. Plain
     values, and shares that are no yes or no, have no bounds where all are equal: they say nothing about their spread.
 
     `n` counts the values. Raises ValueError without any value, for a NaN, and for shares outside [0, 1].
@@ -140,18 +141,18 @@ def _of_groups(
     level: float = 0.95,
 ) -> Interval:
     """The same from all values in a row, and the sizes of their groups."""
-    if kind not in ("plain", "share"):
-        raise ValueError(f'The kind of an interval is "plain" or "share", not {kind!r}.')
+    if kind not in ("plain", "share", "trials"):
+        raise ValueError(f'The kind of an interval is "plain", "share" or "trials", not {kind!r}.')
     checked_values(every, "Values")
     one = len(sizes) == 1
     single = one or len(every) == len(sizes)  # as of thousands of games, each with one value
     means = every if single else torch.stack([group.mean() for group in every.split(list(sizes))])
     over = f"{len(means)} {units} of one seed" if one else f"{len(sizes)} seeds"
-    if kind == "share":
+    if kind != "plain":
         if bool(((every < 0) | (every > 1)).any()):
             raise ValueError("Shares lie in [0, 1].")
         binary = bool(((every == 0) | (every == 1)).all())
-        if binary and single and len(every) > 1:  # independent trials: of one seed, or one a seed
+        if binary and len(every) > 1 and (one or (single and kind == "trials")):
             found = rate_interval(int(every.sum()), len(every), level)
         elif not binary and _all_equal(means):  # as of models that nothing has changed
             nan = float("nan")

@@ -29,9 +29,13 @@ MOMENTS = {"sgd": ("velocity",), "adam": ("exp_avg", "exp_avg_sq")}
 
 @dataclass
 class Gradients:
-    """Counts gradient evaluations, one for the loss of one example, and updates of weights."""
+    """Counts gradient evaluations, one for the loss of one example, and updates of weights.
+
+    Where somebody computes gradients that nobody counts, they are not `known`.
+    """
 
     count: int = 0
+    known: bool = True
     updates: int = 0
 
 

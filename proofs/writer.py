@@ -83,6 +83,8 @@ class ProofWriter:
 
     def step(self, batch: Tensor, lr: float, state: State, inputs: Tensor | None = None) -> None:
         """Write one step: positions of its batch, its learning rate, the state after it."""
+        if self.header is None:
+            raise UserError("A proof begins with begin(opening, state), and then has step() for every step.")
         self._steps += 1
         self._append(batch.to("cpu", torch.int32).contiguous(), float(lr), state, inputs)
 

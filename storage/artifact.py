@@ -25,6 +25,8 @@ KINDS = {  # every kind of artifact that the toolkit keeps, in words
     "margins": "how sure models are of points",
     "step": "slow steps of unfinished games",
 }
+PROOFS = "proofs"  # the folder of proofs of games that are played; one that is to stay has a file called as follows
+STAYS = "stays"
 PAYLOAD = b',"payload":'  # begins the last entry of a record
 UNREADABLE = (ValueError, RecursionError)  # what parsing raises for text that is no JSON, or nested without end
 

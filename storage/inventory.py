@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ from typing import Any
 from filelock import Timeout
 
 from data.errors import UserError
-from storage.artifact import KINDS, Damaged, lock, read_content, read_description, sidecar
+from storage.artifact import KINDS, PROOFS, STAYS, Damaged, lock, read_content, read_description, sidecar
 
 DAY = 86_400.0
 MINUTE = 60.0
@@ -89,6 +90,13 @@ def leftovers(folder: Path, kind: str | None = None) -> Iterator[tuple[Path, Pat
             yield path, main_file
 
 
+def abandoned(folder: Path) -> Iterator[Path]:
+    """Folders of proofs that nobody wanted to keep: of games that are played now, or that were killed."""
+    for path in sorted((folder / PROOFS).iterdir()) if (folder / PROOFS).is_dir() else ():
+        if path.is_dir() and not path.is_symlink() and not (path / STAYS).exists():
+            yield path
+
+
 def _files(folder: Path, kind: str | None) -> list[Path]:
     known = kinds(folder)
     if kind is not None and kind not in known:
@@ -133,6 +141,12 @@ def strays(folder: Path, kind: str | None = None, dry_run: bool = False) -> tupl
                 left, freed = left + 1, freed + file.stat().st_size
                 if not dry_run:
                     file.unlink()
+    for proof in abandoned(folder) if kind is None else ():
+        with _held(proof) as free, suppress(FileNotFoundError):
+            sizes = [each.stat().st_size for each in proof.rglob("*") if each.is_file()] if free else []
+            left, freed = left + len(sizes), freed + sum(sizes)
+            if free and not dry_run:
+                shutil.rmtree(proof)
     return left, freed
 
 

@@ -20,7 +20,7 @@ def forget_honestly(demand: Demand) -> Victim:
     if stepwise is None:
         if demand.recorder is not None:
             raise UserError(no_proof(type(procedure).__module__.rpartition(".")[2]))
-        demand.gradients.count += len(demand.task.records)
+        demand.gradients.known = False
         return forget(procedure, demand.task, demand.original, demand.request, demand.seed)
     account = Account(demand.recorder, demand.terms.order, demand.gradients)
     deleted = torch.tensor(demand.request.indices, dtype=torch.long)

@@ -153,6 +153,10 @@ def prepared(defense: Verification, data: Data, users: tuple[Tensor, ...], rng: 
     """
     with untouched(f"defense={called(defense)}", {"data.train.x": data.train.x, "data.train.y": data.train.y}):
         found = defense.prepare(data, users, rng)
+    if not isinstance(found, Prepared):
+        raise UserError(
+            f"defense={called(defense)}: prepare() must give a Prepared(records), and gave a {type(found).__name__}."
+        )
     own = torch.zeros(len(data.train), dtype=torch.bool, device=data.train.x.device)
     own[torch.cat(users).to(own.device)] = True
     given, before = found.records, data.train
@@ -164,7 +168,20 @@ def prepared(defense: Verification, data: Data, users: tuple[Tensor, ...], rng: 
             raise UserError(f"defense={called(defense)}: prepare() changes a record that belongs to nobody who asks.")
         if not bool(torch.isfinite(given.x[own]).all()):
             raise UserError(f"defense={called(defense)}: prepare() hands in a record that is not finite.")
+        if bool(((given.y < 0) | (given.y >= len(data.classes))).any()):
+            raise UserError(
+                f"defense={called(defense)}: prepare() hands in a label outside 0 to {len(data.classes) - 1}."
+            )
     return found
+
+
+def challenged(defense: Any, rng: torch.Generator) -> Terms:
+    """What a verification asks of a proof, checked; nothing where it has no `challenge`."""
+    challenge = getattr(defense, "challenge", None)
+    terms: object = Terms() if challenge is None else challenge(rng)
+    if not isinstance(terms, Terms):
+        raise UserError(f"defense={called(defense)}: challenge() must give Terms, and gave a {type(terms).__name__}.")
+    return terms
 
 
 def verified(defense: Verifies, case: Case) -> Verdict:
@@ -177,6 +194,10 @@ def verified(defense: Verifies, case: Case) -> Verdict:
         verdict: object = defense.verify(case)
     if not isinstance(verdict, Verdict):
         raise UserError(f"defense={name}: verify() must give a Verdict, and gave a {type(verdict).__name__}.")
+    for what in ("statistic", "threshold"):
+        value: object = getattr(verdict, what)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise UserError(f"defense={name}: the {what} of a verdict is a number, and it is {value!r:.40}.")
     for what in ("level", "power", "p_value"):
         rate = getattr(verdict, what)
         if rate is not None and not (math.isfinite(rate) and 0 <= rate <= 1):

@@ -10,6 +10,7 @@ from data.naming import option
 from games.verification.owners import users_of
 from models.plan import Plan
 from unlearning.identity import learner_of
+from unlearning.procedure import Procedure
 from unlearning.provable import in_steps
 
 if TYPE_CHECKING:
@@ -44,7 +45,17 @@ def check(setup: Setup[VerificationGame]) -> None:
             "another way; use unlearning=retrain."
         )
     if setup.task.training.optimizer != "newton":
-        Plan(setup.task.training, n - deleted)
+        steps = Plan(setup.task.training, n - deleted).steps
+        if proves and game.proof.every > steps:
+            raise UserError(
+                f"game.proof.every={game.proof.every} is more than the {steps:,} steps there are; lower it."
+            )
+    plain = type(setup.procedure).architecture is Procedure.architecture
+    if not plain and not getattr(setup.attack, "honest", False):
+        raise UserError(
+            f"attack={called(setup.attack)} releases one plain model, and that of unlearning={name} is made of "
+            "several; use unlearning=retrain."
+        )
     if hasattr(setup.attack, "check"):
         setup.attack.check(setup.task, deleted, proves)
     if hasattr(setup.defense, "check"):

@@ -173,12 +173,13 @@ def _point(record: Record) -> tuple[float, float] | None:
     verdict, cost = record["verdict"], record["cost"]
     statistic, threshold = float(verdict["statistic"]), float(verdict["threshold"])
     audited = math.isinf(statistic) or (threshold == 0 and record["errors"] is not None)
-    if math.isnan(statistic) or not math.isfinite(threshold) or not cost["naive_gradients"]:
+    spent = number(cost["provider_gradients"])
+    if math.isnan(statistic) or not math.isfinite(threshold) or not cost["naive_gradients"] or spent is None:
         return None
     if threshold < 0 or (threshold == 0 and not audited):  # a ratio of them says nothing
         return None
     height = statistic / threshold if threshold else (math.inf if statistic > 0 else 0.0)
-    return cost["provider_gradients"] / cost["naive_gradients"], max(0.0, height)
+    return spent / cost["naive_gradients"], max(0.0, height)
 
 
 def _who(record: Record) -> str:

@@ -34,7 +34,7 @@ class VerificationGame(Game):
     headline: ClassVar[str] = "passes"
     units: ClassVar[str] = "games"
     code: ClassVar[tuple[str, ...]] = ("games.verification.play",)
-    slow: ClassVar[frozenset[str]] = frozenset({"released"})
+    slow: ClassVar[frozenset[str]] = frozenset({"released", "reference"})
 
     users: Annotated[int, Field(ge=1), at_most(1_000_000, "each owns records")] = 5
     records: Annotated[int, Field(ge=1), at_most(1_000_000, "all are deleted")] = 20

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data.examples import Data
 from data.randomness import generator
-from defenses.verification.verification import Prepared, Verification, prepared
+from defenses.verification.verification import Prepared, prepared
 from models.named_tensors import digest, tensors_of, victim_of
 from models.training import initialise
 from models.victim import Victim
@@ -31,7 +31,7 @@ def users_of(setup: Setup[VerificationGame], seed: int) -> tuple[Tensor, ...]:
 def handed_in(setup: Setup[VerificationGame], users: tuple[Tensor, ...], seed: int) -> tuple[Prepared, Task, Data]:
     """What the users hand in, with the task and the data that it makes."""
     defense: Any = setup.defense
-    if not isinstance(defense, Verification):
+    if not hasattr(defense, "prepare"):
         return Prepared(setup.data.train), setup.task, setup.data
     found = prepared(defense, setup.data, users, generator(seed, "owners"))
     return found, replace(setup.task, records=found.records), replace(setup.data, train=found.records)

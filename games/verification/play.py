@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from attacks.provider.provider import Demand
+from data.errors import UserError, called
 from data.machine import peak_gpu_memory_mb, peak_memory_mb
 from data.randomness import derive, generator
-from defenses.verification.verification import Case, Prepared, Remember, Verdict, verified
+from defenses.verification.verification import Case, Prepared, Remember, Verdict, challenged, verified
 from games.verification.checks import asks_for_proof
 from games.verification.errors import described_errors
 from games.verification.owners import handed_in, key_of_records, original, users_of
-from games.verification.proving import logged_original, workplace, writer
+from games.verification.proving import LOG, logged_original, workplace, writer
 from games.verification.releasing import Controls, Released, naive, released
 from games.verification.worth import worth
 from models.dropout import dropout_layers
@@ -28,7 +29,9 @@ from models.stepwise import Gradients
 from models.victim import Victim
 from proofs.reader import Proof, open_proof
 from proofs.terms import Terms
+from storage.records import jsonable
 from unlearning.procedure import Request, Task
+from unlearning.provable import drawn
 from unlearning.service import Meter, Predictor
 
 if TYPE_CHECKING:
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 SECONDS = "seconds of making it"
-LOG = "log"  # the folder of the log of the original, in that of a game's proofs
 NO_PROOF = Verdict(
     passed=False, statistic=float("inf"), threshold=0.0, level=None, power=None, reason="No proof was handed over."
 )
@@ -69,12 +71,15 @@ def play_one(setup: Setup[VerificationGame], seed: int) -> dict[str, Any]:
         began = perf_counter()
         scene = _scene(setup, seed, folder)
         learned = perf_counter()
-        answer, proof = _answered(scene, folder)
-        log.info("The provider has answered, with %d gradient evaluations.", answer.gradients)
+        answer, proof, wrong = _answered(scene, folder)
+        log.info("The provider has answered.")
         meter = Meter()
         began_to_verify = perf_counter()
-        missing, saved = asks_for_proof(setup) and proof is None, list[float]()
-        verdict = NO_PROOF if missing else verified(setup.defense, _case(scene, answer.victim, proof, meter, saved))
+        saved: list[float] = []
+        if wrong:
+            verdict = replace(NO_PROOF, reason=wrong)
+        else:
+            verdict = verified(setup.defense, _case(scene, answer.victim, proof, meter, saved))
         seconds = perf_counter() - began_to_verify + sum(saved)
         controls = _controls(scene, answer)
         kept = setup.game.proof.keep and proof is not None
@@ -84,7 +89,7 @@ def play_one(setup: Setup[VerificationGame], seed: int) -> dict[str, Any]:
             "honest": bool(getattr(setup.attack, "honest", False)),
             "users": len(scene.users),
             "deleted": len(scene.deleted),
-            "verdict": _described(verdict),
+            "verdict": _described(verdict, setup.defense),
             "errors": described_errors(verdict.replay, proof, log_of_it, scene.deleted),
             "worth": worth(scene.task, scene.data, scene.deleted, answer.victim, scene.victim, controls),
             "cost": _cost(answer, controls, verdict, meter),
@@ -104,7 +109,7 @@ def _controls(scene: Scene, answer: Released) -> Controls:
     setup, training = scene.setup, scene.task.training
 
     def naive_of(updates: int | None) -> Released:
-        return naive(setup, scene.task, scene.deleted, scene.victim, scene.seed, updates)
+        return naive(setup, scene.task, scene.deleted, scene.seed, updates)
 
     by_recipe = naive_of(None)
     if training.optimizer == "newton":
@@ -120,10 +125,11 @@ def _controls(scene: Scene, answer: Released) -> Controls:
 def _scene(setup: Setup[VerificationGame], seed: int, folder: Path) -> Scene:
     users = users_of(setup, seed)
     handed, task, data = handed_in(setup, users, seed)
-    challenge = getattr(setup.defense, "challenge", None)
-    terms = Terms() if challenge is None else challenge(generator(seed, "challenge"))
+    terms = challenged(setup.defense, generator(seed, "challenge"))
     terms = replace(terms, every=setup.game.proof.every if asks_for_proof(setup) else None)
-    if getattr(setup.attack, "needs_log", False) and dropout_layers(task.build()):  # masks of a log are drawn by step
+    if getattr(setup.attack, "needs_log", False) and dropout_layers(
+        drawn(task, seed).module
+    ):  # masks are drawn by step
         victim = logged_original(setup, task, seed, folder / LOG)
     else:
         victim = original(setup, task, seed)
@@ -136,12 +142,16 @@ def _logged(scene: Scene, folder: Path) -> Proof | None:
         return None
     if not (folder / LOG).exists():
         victim = logged_original(scene.setup, scene.task, scene.seed, folder / LOG)
-        assert torch.equal(victim.flat(), scene.victim.flat()), "The log is of another model than the original."
+        if not torch.equal(victim.flat(), scene.victim.flat()):
+            raise UserError(
+                f"attack={called(scene.setup.attack)} works on a log of how the original was trained, and training it "
+                "again gives another model on this device; use device=cpu."
+            )
     return open_proof(folder / LOG)
 
 
-def _answered(scene: Scene, folder: Path) -> tuple[Released, Proof | None]:
-    """What the provider releases, and the proof that it hands over where one is asked for."""
+def _answered(scene: Scene, folder: Path) -> tuple[Released, Proof | None, str]:
+    """What the provider releases, the proof that it hands over where one is asked for, and what is wrong with that."""
     setup, recorder = scene.setup, None
     if asks_for_proof(setup):
         inputs = bool(getattr(setup.attack, "brings_inputs", False))
@@ -157,8 +167,14 @@ def _answered(scene: Scene, folder: Path) -> tuple[Released, Proof | None]:
     finally:
         if recorder is not None:
             recorder.close()
-    written = recorder is not None and recorder.header is not None
-    return answer, open_proof(folder / "proof") if written else None
+    if recorder is None:
+        return answer, None, ""
+    if recorder.header is None:
+        return answer, None, NO_PROOF.reason
+    try:
+        return answer, open_proof(folder / "proof"), ""
+    except UserError as error:  # what the provider hands over is its own doing
+        return answer, None, str(error)
 
 
 def _case(scene: Scene, model: Victim, proof: Proof | None, meter: Meter, saved: list[float]) -> Case:
@@ -195,9 +211,15 @@ def _remember(scene: Scene, saved: list[float]) -> Remember:
     return remember
 
 
-def _described(verdict: Verdict) -> dict[str, Any]:
+def _described(verdict: Verdict, defense: Any) -> dict[str, Any]:
     names = ("passed", "statistic", "threshold", "level", "power", "p_value", "reason")
-    return {**{name: getattr(verdict, name) for name in names}, "details": dict(verdict.details)}
+    try:
+        details = jsonable(dict(verdict.details))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"defense={called(defense)}: the details of a verdict must be plain numbers ({error})."
+        ) from error
+    return {**{name: getattr(verdict, name) for name in names}, "details": details}
 
 
 def _cost(answer: Released, controls: Controls, verdict: Verdict, meter: Meter) -> dict[str, Any]:

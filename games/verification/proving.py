@@ -6,14 +6,17 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import BaseFileLock
 from torch import Tensor
 
+from data.errors import UserError
 from data.naming import option
+from data.paths import reason
 from models.plan import Plan, follow
 from models.stepwise import Gradients, Opening, Stepwise
 from models.victim import Victim
@@ -21,6 +24,7 @@ from proofs.commitment import digests, root
 from proofs.header import Architecture, Records
 from proofs.terms import Terms
 from proofs.writer import ProofWriter, Subject
+from storage.artifact import PROOFS, STAYS, lock
 from storage.records import canonical_json, sha256
 from unlearning.procedure import Task
 from unlearning.provable import drawn
@@ -31,28 +35,41 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 OURS = "models."
+LOG = "log"  # the folder of the log of the original, in that of a game's proofs
 
 
 @contextmanager
 def workplace(setup: Setup[VerificationGame], seed: int) -> Iterator[Path]:
     """A folder for the proofs of one game, which is removed afterwards, unless they are to be kept.
 
-    What a killed game left in it is removed first.
+    What a killed game left in it is removed first. Another process that plays the same game is waited for; without a
+    store every process has a folder of its own. Raises UserError where it cannot be made.
     """
     settings = setup.game.proof
-    base = Path(settings.folder) if settings.folder else setup.store.folder / "proofs"
-    if settings.folder is None and not setup.store.enabled:
-        base = Path(tempfile.gettempdir()) / "unlearning-games-proofs"
+    guard: AbstractContextManager[Any] = nullcontext()
     name = sha256(canonical_json({**setup.keys.game(), "seed": seed}))[:16]
-    folder = base / f"{option(setup.config, 'attack')}-{option(setup.config, 'defense')}-{seed}-{name}"
-    shutil.rmtree(folder, ignore_errors=True)
+    name = f"{option(setup.config, 'attack')}-{option(setup.config, 'defense')}-{seed}-{name}"
     try:
-        yield folder
-    finally:
-        if settings.keep:
-            shutil.rmtree(folder / "log", ignore_errors=True)
+        if settings.folder is None and not setup.store.enabled:
+            folder = Path(tempfile.mkdtemp(prefix="unlearning-games-")) / name
         else:
-            shutil.rmtree(folder, ignore_errors=True)
+            folder = (Path(settings.folder) if settings.folder else setup.store.folder / PROOFS).resolve() / name
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            guard = lock(folder)
+    except OSError as error:
+        raise UserError(f"Proofs cannot be written ({reason(error)}); set game.proof.folder to another one.") from error
+    with guard:
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder / LOG if settings.keep else folder, ignore_errors=True)
+            if settings.keep and folder.exists():
+                (folder / STAYS).touch()
+            elif isinstance(guard, BaseFileLock):
+                Path(guard.lock_file).unlink(missing_ok=True)
+            else:
+                shutil.rmtree(folder.parent, ignore_errors=True)
 
 
 def writer(

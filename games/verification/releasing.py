@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -30,10 +31,10 @@ CODE = ("games.verification.releasing",)
 
 @dataclass(frozen=True, eq=False)
 class Released:
-    """A model with what it cost: gradient evaluations, updates of the weights, seconds when it was made."""
+    """A model with what it cost: gradient evaluations (None: nobody knows), updates of weights, seconds."""
 
     victim: Victim
-    gradients: int
+    gradients: int | None
     updates: int
     seconds: float
 
@@ -57,7 +58,8 @@ def released(setup: Setup[VerificationGame], demand: Demand, ready: Callable[[],
         complete, began = ready(), perf_counter()
         victim = pretended(setup.attack, complete)
         seconds = perf_counter() - began
-        return Released(victim, demand.gradients.count, demand.gradients.updates, seconds)
+        gradients = demand.gradients
+        return Released(victim, gradients.count if gradients.known else None, gradients.updates, seconds)
 
     if demand.recorder is not None or setup.procedure.irreproducible:
         return made()
@@ -72,7 +74,7 @@ def released(setup: Setup[VerificationGame], demand: Demand, ready: Callable[[],
 
 
 def naive(
-    setup: Setup[VerificationGame], task: Task, deleted: Tensor, like: Victim, seed: int, updates: int | None = None
+    setup: Setup[VerificationGame], task: Task, deleted: Tensor, seed: int, updates: int | None = None
 ) -> Released:
     """Retraining on what is left, from the victim's own initialisation: by the recipe, or for so many `updates`.
 
@@ -102,7 +104,7 @@ def naive(
         **setup.keys.trained(CODE), **key_of_records(setup, task), "seed": seed, "updates": updates,
         "deleted": digest({"deleted": deleted}),
     }  # fmt: skip
-    return _kept(setup, "oracle", key, like, made)
+    return _kept(setup, "oracle", key, drawn(task, seed), made)
 
 
 def _kept(
@@ -110,10 +112,13 @@ def _kept(
 ) -> Released:  # fmt: skip
     def tensors() -> dict[str, Tensor]:
         found = made()
-        cost = torch.tensor([found.gradients, found.updates, found.seconds], dtype=torch.float64)
+        cost = torch.tensor(
+            [math.nan if found.gradients is None else found.gradients, found.updates, found.seconds],
+            dtype=torch.float64,
+        )
         return {**tensors_of(found.victim), "cost": cost}
 
     kept, _ = setup.store.tensors(kind, key, tensors)
     gradients, updates, seconds = kept["cost"].tolist()
     victim = victim_of(kept, like.module, setup.device)
-    return Released(victim, int(gradients), int(updates), seconds)
+    return Released(victim, None if math.isnan(gradients) else int(gradients), int(updates), seconds)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from data.paths import is_folder
 from games.game import metric_of
 from games.metric import number
 from metrics.wording import of_fewer, plus_minus
@@ -47,7 +49,8 @@ def tables(game: Game, records: Sequence[Record]) -> Iterator[RenderableType]:
     yield Text(_notes(records))
     for record in records:
         if record["proof"] is not None and record["proof"]["folder"] is not None:
-            yield Text(f"Proof of seed {record['seed']}: {record['proof']['folder']}")
+            gone = "" if is_folder(Path(record["proof"]["folder"])) else " (removed since)"
+            yield Text(f"Proof of seed {record['seed']}: {record['proof']['folder']}{gone}")
     yield Text("How to read this table: docs/verification.md")
 
 

@@ -38,6 +38,8 @@ def worth(
         "equal_to_original": controls.equal_to_original.victim,
     }  # fmt: skip
     found: dict[str, Any] = {name: _measured(each, parts) for name, each in models.items()}
+    if not original.flat().shape == naive.flat().shape == model.flat().shape:
+        return found  # a committee has no distance to one model
     unit = float((original.flat() - naive.flat()).norm())
     for name, other in (("original", original), ("naive", naive)):
         gap = float((model.flat() - other.flat()).norm())

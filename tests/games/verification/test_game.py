@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import pytest
 from data.errors import UserError
 from games.verification.game import VerificationGame
 from proofs.reader import open_proof
+from storage.artifact import lock
+from storage.inventory import strays
 from tests.experiments.games import run
 from tests.games.verification.small import SMALL, play
 
@@ -109,6 +113,7 @@ def test_fine_tuning_can_be_proved_and_other_procedures_cannot(folder):
         (["game.users=30"], "each own 300 records, and there are 300; lower one of them"),
         (["training=newton", "model=logistic"], "A proof is of minibatch steps"),
         (["training.batch_size=280"], "do not fill a batch of 280"),
+        (["game.proof.every=50"], "game.proof.every=50 is more than the 40 steps there are"),
         (["unlearning=sisa"], "works on the log of plain training"),
         (["defense=influence"], "plays the request game, and this is the verification game"),
     ],
@@ -128,3 +133,156 @@ def test_a_terminal_shows_it(folder):
     assert "kept of the deleted (points)" in done.stdout
     result = json.loads((folder / "shown" / "result.json").read_text(encoding="utf-8"))
     assert result["score"] == 0.0
+
+
+OWN = """
+from data.examples import Examples
+from defenses.verification.verification import Prepared, Verdict, Verification
+from models.stepwise import Opening
+
+
+class Base(Verification):
+    name = "own"
+    sees = "proof"
+
+    def verify(self, case):
+        return Verdict(passed=True, statistic=0.0, threshold=1.0, level=None, power=None, reason="Fine.")
+
+
+class NoPrepared(Base):
+    def prepare(self, data, users, rng):
+        return data.train
+
+
+class BadLabel(Base):
+    def prepare(self, data, users, rng):
+        y = data.train.y.clone()
+        y[users[0][0]] = 99
+        return Prepared(Examples(data.train.x, y))
+
+
+class NoTerms(Base):
+    def challenge(self, rng):
+        return 7
+
+
+class NoNumber(Base):
+    def verify(self, case):
+        return Verdict(passed=False, statistic=None, threshold=1.0, level=None, power=None, reason="What?")
+
+
+class NoPlain(Base):
+    def verify(self, case):
+        kept = {"it": object()}
+        return Verdict(passed=True, statistic=0.0, threshold=1.0, level=None, power=None, reason="Fine.", details=kept)
+
+
+class Secretive:
+    game = "verification"
+
+    def prepare(self, data, users, rng):
+        return Prepared(data.train, secret=3)
+
+    def verify(self, case):
+        assert case.secret == 3
+        return Verdict(passed=True, statistic=0.0, threshold=1.0, level=None, power=None, reason="It knows.")
+
+
+class Hasty:
+    game = "verification"
+
+    def pretend(self, demand):
+        demand.recorder.step(None, 0.1, None)
+
+
+class TooMany:
+    game = "verification"
+
+    def pretend(self, demand):
+        from attacks.provider.honest import forget_honestly
+        from dataclasses import replace
+        kept = demand.recorder
+        begin = kept.begin
+        kept.begin = lambda opening, state: begin(replace(opening, steps=3), state)
+        return forget_honestly(demand)
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "own_verification.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("NoPrepared", r"prepare\(\) must give a Prepared"),
+        ("BadLabel", "hands in a label outside 0 to 9"),
+        ("NoTerms", r"challenge\(\) must give Terms"),
+        ("NoNumber", "the statistic of a verdict is a number"),
+        ("NoPlain", "details of a verdict must be plain numbers"),
+    ],
+)
+def test_own_verifications_are_told_what_they_must_give(own, name, sentence):
+    with pytest.raises(UserError, match=sentence):
+        play(own, "attack=none", "game=verification", "defense=none", f"defense._target_=own_verification.{name}")
+
+
+def test_own_parts_need_not_derive_from_ours(own):
+    words = ("attack=none", "game=verification", "defense=none", "defense._target_=own_verification.Secretive")
+    record = play(own, *words)
+    assert record["verdict"]["reason"] == "It knows."
+
+
+def test_what_a_provider_hands_over_is_its_own_doing(own):
+    """A proof that cannot be read accuses it; to write steps before the beginning is a mistake of its code."""
+    record = play(own, "attack=do_nothing", "attack._target_=own_verification.TooMany")
+    assert record["verdict"]["passed"] is False
+    assert "the header announces 3 steps" in record["verdict"]["reason"]
+    with pytest.raises(UserError, match="A proof begins with begin"):
+        play(own, "attack=do_nothing", "attack._target_=own_verification.Hasty")
+
+
+def test_a_committee_forgets_honestly_or_not_at_all(folder):
+    record = play(folder, "attack=none", "game=verification", "unlearning=sisa", "defense=none")
+    assert "distance_to_naive" not in record["worth"]["released"]
+    assert record["cost"]["provider_gradients"] is None  # nobody counts them
+    with pytest.raises(UserError, match="releases one plain model, and that of unlearning=sisa"):
+        play(folder, "attack=spoofing", "unlearning=sisa")
+
+
+def test_newtons_method_plays_where_no_proof_is_asked_for(folder):
+    small = ("attack=none", "game=verification", "training=newton", "model=logistic")
+    assert play(folder, *small, "defense=none")["verdict"]["passed"] is True
+
+
+def test_the_released_model_of_a_log_depends_on_its_checkpoints(folder):
+    """One kept for another distance of checkpoints would be another model."""
+    one, three = (play(folder, "attack=forging", "defense=none", f"game.proof.every={k}") for k in (1, 3))
+    assert one["worth"]["released"]["distance_to_original"] < three["worth"]["released"]["distance_to_original"]
+
+
+def test_what_killed_games_left_is_pruned_and_what_is_kept_is_not(tmp_path):
+    record = play(tmp_path, "attack=do_nothing", "game.proof.keep=true")
+    left = tmp_path / "store" / "proofs" / "forging-reproducing-0-0123456789abcdef"
+    (left / "proof").mkdir(parents=True)
+    (left / "proof" / "shard-00000.bin").write_bytes(bytes(1000))
+    assert strays(tmp_path / "store", dry_run=True)[1] >= 1000
+    assert left.exists()
+    with lock(left):
+        strays(tmp_path / "store")
+        assert left.exists()  # somebody plays it now
+    strays(tmp_path / "store")
+    assert not left.exists()
+    assert open_proof(Path(record["proof"]["folder"])).complete
+
+
+def test_the_proof_of_a_served_game_may_be_gone(tmp_path):
+    words = ("attack=do_nothing", "game.proof.keep=true", *SMALL, "store.dir=store")
+    first = run(*words, "hydra.run.dir=one", cwd=tmp_path)
+    [place] = re.findall(r"Proof of seed 0: (\S+)", first.stdout)
+    assert Path(place).is_absolute()
+    shutil.rmtree(place)
+    assert "(removed since)" in run(*words, "hydra.run.dir=two", cwd=tmp_path).stdout
