@@ -162,7 +162,7 @@ def _cost(records: Sequence[Record]) -> Figure | None:
     axis.set_xscale("symlog", linthresh=0.1)
     axis.set_yscale("symlog", linthresh=1)
     axis.set(xlabel="gradients over naive retraining", ylabel="statistic over threshold", ylim=(-0.1, 2 * top))
-    axis.set_xlim(left=-0.02)
+    axis.set_xlim(-0.02, 2 * max([1.0, *(x for _, x, _ in points)]))
     axis.legend(frameon=False, fontsize=7, loc="best")
     figure.tight_layout()
     return figure
