@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -61,6 +61,14 @@ class Plan:
             left -= self.per_epoch
             if left <= 0:
                 return
+
+
+def lengthened(training: Training, n: int, steps: int | None) -> Plan:
+    """A plan over `n` records with so many `steps`, in as many epochs as that takes; by the recipe where it is None."""
+    plan = Plan(training, n)
+    if steps is None:
+        return plan
+    return Plan(replace(training, epochs=-(-steps // plan.per_epoch)), n, most=steps)
 
 
 def orders(n: int, seed: int, epochs: int) -> Iterator[Tensor]:

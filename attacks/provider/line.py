@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from models.behaviour import behaviour
-from models.plan import Plan
 from models.stepwise import State
-from models.training import Training
 from models.victim import Tensors, Victim
 from unlearning.provable import drawn
 from unlearning.task import Task
@@ -51,14 +49,6 @@ def line(task: Task, original: Victim, seed: int) -> Line:
 def ended(original: Victim, buffers: Tensors) -> Victim:
     """The original, with the buffers that a line ends with: they differ from its own by a count of batches alone."""
     return replace(original, buffers=original.buffers | buffers) if buffers else original
-
-
-def lengthened(training: Training, n: int, steps: int | None) -> Plan:
-    """A plan over `n` records with so many `steps`, in as many epochs as that takes; by the recipe where it is None."""
-    plan = Plan(training, n)
-    if steps is None:
-        return plan
-    return Plan(replace(training, epochs=-(-steps // plan.per_epoch)), n, most=steps)
 
 
 def evenly(steps: int) -> Tensor:

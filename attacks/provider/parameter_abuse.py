@@ -9,8 +9,9 @@ import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from attacks.provider.line import ended, evenly, lengthened, line
+from attacks.provider.line import ended, evenly, line
 from attacks.provider.provider import Demand
+from models.plan import lengthened
 from models.stepwise import Opening
 from models.victim import Victim
 from unlearning.provable import retained

@@ -11,10 +11,10 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from attacks.provider.line import ended, evenly, lengthened, line
+from attacks.provider.line import ended, evenly, line
 from attacks.provider.provider import Demand
 from data.examples import Examples
-from models.plan import Plan
+from models.plan import Plan, lengthened
 from models.progress import progress
 from models.stepwise import Gradients, Opening, State, Stepwise
 from models.training import Training

@@ -11,10 +11,10 @@ from torch import Tensor
 from data.examples import Data
 from data.randomness import generator
 from defenses.verification.verification import Prepared, prepared
-from models.named_tensors import digest, tensors_of, victim_of
-from models.training import initialise
+from games.victims import learn
+from models.named_tensors import digest
 from models.victim import Victim
-from unlearning.procedure import Task, learned
+from unlearning.procedure import Task
 
 if TYPE_CHECKING:
     from games.game import Setup
@@ -46,12 +46,4 @@ def key_of_records(setup: Setup[Any], task: Task) -> dict[str, Any]:
 
 def original(setup: Setup[VerificationGame], task: Task, seed: int) -> Victim:
     """The model before deletion, that learned everything that was handed in."""
-    changed = key_of_records(setup, task)
-    if not changed:
-        return setup.victim(seed)
-    if setup.procedure.irreproducible:
-        return learned(setup.procedure, task, seed)
-    key = {**setup.keys.victim(), **changed, "seed": seed}
-    tensors, _ = setup.store.tensors("victim", key, lambda: tensors_of(learned(setup.procedure, task, seed)))
-    module = initialise(setup.procedure.architecture(task), seed, task.records.x)[0]
-    return victim_of(tensors, module, setup.device)
+    return learn(setup, seed, task, key_of_records(setup, task))

@@ -127,9 +127,8 @@ def _scene(setup: Setup[VerificationGame], seed: int, folder: Path) -> Scene:
     handed, task, data = handed_in(setup, users, seed)
     terms = challenged(setup.defense, generator(seed, "challenge"))
     terms = replace(terms, every=setup.game.proof.every if asks_for_proof(setup) else None)
-    if getattr(setup.attack, "needs_log", False) and dropout_layers(
-        drawn(task, seed).module
-    ):  # masks are drawn by step
+    logs = getattr(setup.attack, "needs_log", False)
+    if logs and dropout_layers(drawn(task, seed).module):  # whose masks a log draws step by step
         victim = logged_original(setup, task, seed, folder / LOG)
     else:
         victim = original(setup, task, seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,9 +15,9 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.naming import option
-from data.paths import reason
+from data.paths import expanded, reason
 from models.plan import Plan, follow
-from models.stepwise import Gradients, Opening, Stepwise
+from models.stepwise import Opening, Stepwise
 from models.victim import Victim
 from proofs.commitment import digests, root
 from proofs.header import Architecture, Records
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from games.game import Setup
     from games.verification.game import VerificationGame
 
-log = logging.getLogger(__name__)
 OURS = "models."
 LOG = "log"  # the folder of the log of the original, in that of a game's proofs
 
@@ -53,7 +51,8 @@ def workplace(setup: Setup[VerificationGame], seed: int) -> Iterator[Path]:
         if settings.folder is None and not setup.store.enabled:
             folder = Path(tempfile.mkdtemp(prefix="unlearning-games-")) / name
         else:
-            folder = (Path(settings.folder) if settings.folder else setup.store.folder / PROOFS).resolve() / name
+            base = expanded(Path(settings.folder)) if settings.folder else setup.store.folder / PROOFS
+            folder = base.resolve() / name
             folder.parent.mkdir(parents=True, exist_ok=True)
             guard = lock(folder)
     except OSError as error:
@@ -108,7 +107,7 @@ def logged_original(setup: Setup[VerificationGame], task: Task, seed: int, folde
     plan = Plan(task.training, n, ragged=True)
     nobody = torch.empty(0, dtype=torch.long)
     recorder = writer(setup, task, start, folder, nobody, Terms())
-    learner = Stepwise(start, task.training, task.records.x, seed, Gradients())
+    learner = Stepwise(start, task.training, task.records.x, seed)
     opening = Opening(training=task.training, steps=plan.steps, seed=seed)
     batches = plan.batches(torch.arange(n), seed)
     return follow(learner, task.records, plan, batches, opening, recorder, label="training the victim, with a log")

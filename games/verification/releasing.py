@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from attacks.provider.provider import Demand, pretended
 from data.randomness import derive
 from games.verification.owners import key_of_records
 from models.named_tensors import digest, tensors_of, victim_of
-from models.plan import Plan, follow
+from models.plan import follow, lengthened
 from models.stepwise import Gradients, Opening, Stepwise
 from models.training import train
 from models.victim import Victim
@@ -91,10 +91,7 @@ def naive(
             victim = train(task.build, task.records, task.training, [seed], task.total(weights.to(task.records.x)))[0]
             return Released(victim, len(task.records), 0, perf_counter() - began)
         left = retained(task, deleted)
-        plan = Plan(task.training, len(left))
-        if updates is not None:
-            epochs = -(-updates // plan.per_epoch)
-            plan = Plan(replace(task.training, epochs=epochs), len(left), most=updates)
+        plan = lengthened(task.training, len(left), updates)
         learner = Stepwise(drawn(task, seed), task.training, task.records.x, seed, gradients)
         opening, own = Opening(training=plan.training, steps=plan.steps, seed=seed), derive(seed, "naive")
         victim = follow(learner, task.records, plan, plan.batches(left, own), opening, label="naive retraining")

@@ -37,7 +37,8 @@ def worth(
         "released": model, "original": original, "naive": naive, "equal": controls.equal.victim,
         "equal_to_original": controls.equal_to_original.victim,
     }  # fmt: skip
-    found: dict[str, Any] = {name: _measured(each, parts) for name, each in models.items()}
+    measured = {id(each): _measured(each, parts) for each in models.values()}  # controls may be one model
+    found: dict[str, Any] = {name: dict(measured[id(each)]) for name, each in models.items()}
     if not original.flat().shape == naive.flat().shape == model.flat().shape:
         return found  # a committee has no distance to one model
     unit = float((original.flat() - naive.flat()).norm())

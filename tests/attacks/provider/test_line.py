@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from attacks.provider.line import ended, evenly, lengthened, line
-from models.plan import Plan
+from attacks.provider.line import ended, evenly, line
+from models.plan import Plan, lengthened
 from models.training import Training
 from tests.attacks.provider.asked import BATCH_NORM, MLP16, demand_of
 from unlearning.provable import drawn
