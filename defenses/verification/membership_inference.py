@@ -44,7 +44,8 @@ class MembershipInference(Verification):
     models that saw them and models that did not. Shadows are trained as the task says, not by way of the procedure.
     Both decide by a one-sided Mann-Whitney test of D_u against the trusted examples at level `alpha`. Under "forgotten"
     the groups differ in nothing if deleted records and trusted examples are draws from one population, and only then
-    is an honest provider accused at the rate `alpha`; records that were chosen, moved or mislabelled are not.
+    is an honest provider accused at the rate `alpha`. Records that the owners drew and held back are such draws;
+    records that were chosen, moved or mislabelled are not, nor need examples of another file be.
 
     ema (Huang, Li, Li, MICCAI 2021): a calibration model, trained on the retained records, says which correctness,
     p_y and entropy tell members (retained) from non-members (trusted), per class; a deleted record counts as a member
@@ -58,6 +59,7 @@ class MembershipInference(Verification):
     """
 
     name: ClassVar[str] = "membership_inference"
+    holds_back: ClassVar[bool] = True
     test: Literal["loss", "lira", "ema"] = "loss"
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     score: Literal["margin", "loss"] = "margin"
@@ -77,7 +79,7 @@ class MembershipInference(Verification):
         if len(data.trusted) < LEAST:
             raise UserError(
                 f"defense={self.name} needs at least {LEAST} trusted examples, and there are {len(data.trusted)}; "
-                "raise data.trusted."
+                "raise game.held_back, or data.trusted where that is 0."
             )
         if deleted >= len(task.records):
             raise UserError(f"defense={self.name}: all records are deleted, so nothing is left to train on.")

@@ -27,8 +27,9 @@ class ProofOfIgnorance(Verification):
 
     z(x) = (phi_u(x) - mean_k phi_k(x)) / sqrt(var_k phi_k(x) + `variance`), phi = log(p_y / (1 - p_y)),
 
-    of the deleted records D_u with z of held-out examples H, the trusted ones. Verification models are weaker than the
-    model u in question, so z is high for whatever u learned in general; H is as new to all of them as D_u should be.
+    of the deleted records D_u with z of held-out examples H, those that the owners held back. Verification models are
+    weaker than the model u in question, so z is high for whatever u learned in general; H is as new to all of them as
+    D_u should be.
     Ignorant is a model of which all three hold:
 
     * z is not larger on D_u than on H, one-sided Mann-Whitney test at level `alpha`;
@@ -54,6 +55,7 @@ class ProofOfIgnorance(Verification):
     """
 
     name: ClassVar[str] = "proof_of_ignorance"
+    holds_back: ClassVar[bool] = True
     models: Annotated[int, Field(ge=2, le=1000)] = 8
     share: Annotated[float, Field(gt=0, le=1)] = 0.15
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
@@ -67,7 +69,7 @@ class ProofOfIgnorance(Verification):
         deleted = sum(map(len, users))
         for count, what, remedy in (
             (deleted, "deleted records", "let more be deleted"),
-            (len(data.trusted), "trusted examples", "raise data.trusted"),
+            (len(data.trusted), "trusted examples", "raise game.held_back, or data.trusted where that is 0"),
         ):
             if count < LEAST:
                 raise UserError(f"defense={self.name} needs at least {LEAST} {what}, and there are {count}; {remedy}.")

@@ -45,7 +45,8 @@ class Case:
     owner's records, all of which were asked to be forgotten. `before` and `after` are the model's predictions before
     and after, `model` and `model_before` the same models opened, where the verification `sees` more than predictions.
     `proof` is what the provider wrote down, where the verification sees it. `trusted` are examples that no training saw
-    and only the owners hold. `procedure` is what the provider says that it follows. What is drawn comes from `seed`.
+    and only the owners hold: records that they held back, where the verification `holds_back`. `procedure` is what the
+    provider says that it follows. What is drawn comes from `seed`.
 
     `remember(name, make)` gives the tensors of `make()`, which may take long and must follow from the task, the users,
     the secret and the seed alone: they serve every provider.
@@ -123,12 +124,15 @@ class Verifies(Protocol):
 class Verification:
     """A verification: a frozen, validated configuration. A subclass writes `verify`, and what else differs.
 
-    `sees`: the predictions of the model, the opened model too, or also a proof of how it was made.
+    `sees`: the predictions of the model, the opened model too, or also a proof of how it was made. `holds_back`:
+    whether the trusted examples have to be draws from the population of the deleted records; then the owners hold
+    records back, `game.held_back` each, which leave the training set before anybody trains.
     """
 
     game: ClassVar[str] = "verification"
     name: ClassVar[str]
     sees: ClassVar[Sight] = "predictions"
+    holds_back: ClassVar[bool] = False
 
     def check(self, data: Data, users: tuple[Tensor, ...], task: Task) -> None:
         """Raise UserError where the data, the users or the recipe do not suffice; trains nothing."""

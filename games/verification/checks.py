@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from attacks.provider.honest import no_proof
 from data.errors import UserError, called
 from data.naming import option
-from games.verification.owners import users_of
+from games.verification.owners import brought, held_back
 from models.plan import Plan
 from unlearning.identity import learner_of
 from unlearning.procedure import Procedure
@@ -26,11 +27,12 @@ def asks_for_proof(setup: Setup[Any]) -> bool:
 def check(setup: Setup[VerificationGame]) -> None:
     """Raise UserError where the parts cannot play, or the data set is too small."""
     game, n = setup.game, len(setup.data.train)
-    deleted = game.users * game.records
-    if deleted >= n:
+    deleted, held = game.users * game.records, held_back(setup)
+    if deleted + held >= n:
+        back = f" and game.held_back={game.held_back}" if held else ""
         raise UserError(
-            f"game.users={game.users} with game.records={game.records} each own {deleted:,} records, and there are "
-            f"{n:,}; lower one of them."
+            f"game.users={game.users} with game.records={game.records}{back} each own {deleted + held:,} records, and "
+            f"there are {n:,}; lower one of them."
         )
     proves = asks_for_proof(setup)
     logs = proves or getattr(setup.attack, "needs_log", False)
@@ -45,7 +47,7 @@ def check(setup: Setup[VerificationGame]) -> None:
             "another way; use unlearning=retrain."
         )
     if setup.task.training.optimizer != "newton":
-        steps = Plan(setup.task.training, n - deleted).steps
+        steps = Plan(setup.task.training, n - deleted - held).steps
         if proves and game.proof.every > steps:
             raise UserError(
                 f"game.proof.every={game.proof.every} is more than the {steps:,} steps there are; lower it."
@@ -56,7 +58,9 @@ def check(setup: Setup[VerificationGame]) -> None:
             f"attack={called(setup.attack)} releases one plain model, and that of unlearning={name} is made of "
             "several; use unlearning=retrain."
         )
+    data, users = brought(setup, setup.config["seed"])
+    task = replace(setup.task, records=data.train)
     if hasattr(setup.attack, "check"):
-        setup.attack.check(setup.task, deleted, proves)
+        setup.attack.check(task, deleted, proves)
     if hasattr(setup.defense, "check"):
-        setup.defense.check(setup.data, users_of(setup, setup.config["seed"]), setup.task)
+        setup.defense.check(data, users, task)

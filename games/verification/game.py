@@ -27,6 +27,8 @@ class VerificationGame(Game):
     Attributes:
         users: owners who ask for deletion; their records are drawn from the training set.
         records: records of each of them.
+        held_back: further records of each of them that nobody trains on, drawn likewise, where the verification
+            compares deleted records with such; with 0 the trusted examples serve.
         proof: how proofs are written.
     """
 
@@ -38,6 +40,7 @@ class VerificationGame(Game):
 
     users: Annotated[int, Field(ge=1), at_most(1_000_000, "each owns records")] = 5
     records: Annotated[int, Field(ge=1), at_most(1_000_000, "all are deleted")] = 20
+    held_back: Annotated[int, Field(ge=0), at_most(1_000_000, "they leave the training set")] = 20
     proof: ProofSettings = Field(default_factory=ProofSettings)
 
     def roles(self) -> Mapping[str, tuple[str, type]]:

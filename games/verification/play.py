@@ -19,7 +19,7 @@ from data.randomness import derive, generator
 from defenses.verification.verification import Case, Prepared, Remember, Verdict, challenged, verified
 from games.verification.checks import asks_for_proof
 from games.verification.errors import described_errors
-from games.verification.owners import handed_in, key_of_records, original, users_of
+from games.verification.owners import brought, handed_in, held_back, key_of_records, original
 from games.verification.proving import LOG, logged_original, workplace, writer
 from games.verification.releasing import Controls, Released, naive, released
 from games.verification.worth import worth
@@ -89,6 +89,7 @@ def play_one(setup: Setup[VerificationGame], seed: int) -> dict[str, Any]:
             "honest": bool(getattr(setup.attack, "honest", False)),
             "users": len(scene.users),
             "deleted": len(scene.deleted),
+            "held_back": held_back(setup),
             "verdict": _described(verdict, setup.defense),
             "errors": described_errors(verdict.replay, proof, log_of_it, scene.deleted),
             "worth": worth(scene.task, scene.data, scene.deleted, answer.victim, scene.victim, controls),
@@ -123,8 +124,8 @@ def _controls(scene: Scene, answer: Released) -> Controls:
 
 
 def _scene(setup: Setup[VerificationGame], seed: int, folder: Path) -> Scene:
-    users = users_of(setup, seed)
-    handed, task, data = handed_in(setup, users, seed)
+    data, users = brought(setup, seed)
+    handed, task, data = handed_in(setup, data, users, seed)
     terms = challenged(setup.defense, generator(seed, "challenge"))
     terms = replace(terms, every=setup.game.proof.every if asks_for_proof(setup) else None)
     logs = getattr(setup.attack, "needs_log", False)
@@ -199,7 +200,9 @@ def _remember(scene: Scene, saved: list[float]) -> Remember:
     def remember(name: str, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         if setup.procedure.irreproducible:
             return dict(make())
-        place = setup.keys.of("defense", "game.users", "game.records", code=("games.verification.play",))
+        place = setup.keys.of(
+            "defense", "game.users", "game.records", "game.held_back", code=("games.verification.play",)
+        )
         key = {**place, **key_of_records(setup, scene.task), "seed": scene.seed, "name": name}
         found, kept = setup.store.tensors("reference", key, lambda: timed(make))
         spent = float(found.pop(SECONDS))

@@ -101,7 +101,8 @@ def _notes(records: Sequence[Record]) -> str:
     ]
     over = f"; ± and brackets are 95% intervals over {len(records)} seeds" if len(records) > 1 else ""
     said = f" Of itself the verification says that it accuses {', '.join(rates)}." if rates else ""
+    held = f", {first['held_back']:,} held back" if first["held_back"] else ""
     return (
-        f"\n{first['users']} users, {first['deleted']:,} deleted records{over}. Kept: accuracy on deleted records over "
-        f"naive retraining with as many updates as went into the model.{said}"
+        f"\n{first['users']} users, {first['deleted']:,} deleted records{held}{over}. Kept: accuracy on deleted "
+        f"records over naive retraining with as many updates as went into the model.{said}"
     )
