@@ -166,9 +166,10 @@ def test_replay_catches_it_though_it_claims_to_fine_tune(tmp_path):
 
 
 def games(folder: Path, *overrides: str) -> list[dict[str, Any]]:
-    """The records of ten games on digits, with the settings that a user gets."""
+    """The records of ten games on digits, whose trusted images are draws of the population of the training images."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        given = ("figures=false", f"store.dir={folder / 'store'}", "repetitions=10", *overrides)
+        same = ("figures=false", "repetitions=10", "game.held_back=0")
+        given = (*same, f"store.dir={folder / 'store'}", *overrides)
         resolved = OmegaConf.to_container(compose("run", overrides=list(given)), resolve=True)
     assert isinstance(resolved, dict)
     return play_config({str(key): value for key, value in resolved.items()}, folder / "run")["games"]
