@@ -14,6 +14,7 @@ from data.examples import Examples
 from data.untouched import untouched
 from models.victim import Victim
 from unlearning.procedure import Task
+from unlearning.service import Record
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,8 @@ class Context:
     `candidate` is the victim after the whole batch, computed on trial; `trusted` are examples of its own;
     `calibration` are benign batches of about the size of live ones, of records that no live batch names. Which requests
     are malicious is not in it. `threshold` is what `Calibrated.threshold` gave for this calibration, where it was asked
-    before, so that many batches are calibrated once.
+    before, so that many batches are calibrated once. `submitted` (m) are the requested records as they were sent, row
+    by row, where a request brings copies; `record` says whether the provider computes with them.
     """
 
     task: Task
@@ -40,6 +42,14 @@ class Context:
     trusted: Examples
     calibration: Sequence[Calibration] = ()
     threshold: float | None = None
+    submitted: Examples | None = None
+    record: Record = "submitted"
+
+    def unlearned(self, requests: Tensor) -> Examples:
+        """What is unlearned for the records at positions `requests` (m,): as they are stored, or as they were sent."""
+        if self.submitted is None or self.record == "own":
+            return self.task.records[requests]
+        return self.submitted
 
 
 @dataclass(frozen=True, eq=False)

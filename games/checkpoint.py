@@ -18,7 +18,7 @@ from data.examples import Examples
 from models.named_tensors import digest, ensemble_of, tensors_of
 from models.training import Build
 from models.victim import ModelStack, Victim
-from unlearning.procedure import Differentiable, Procedure, Task, unlearned
+from unlearning.procedure import Differentiable, Procedure, TakesCopies, Task, unlearned
 
 if TYPE_CHECKING:
     from storage.store import Store
@@ -106,6 +106,11 @@ class Checkpointed(Procedure):
         procedure: Differentiable = self.procedure  # type: ignore[assignment]
         return procedure.request_vjp(task, victim, models, forget_weights, cotangent, submitted)
 
+    def copies_vjp(self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
+        """As the procedure does, where it can be differentiated in what is submitted."""
+        procedure: TakesCopies = self.procedure  # type: ignore[assignment]
+        return procedure.copies_vjp(task, victim, forget_weights, cotangent, at)
+
     def clear(self) -> None:
         """Remove the runs that were kept or used so far: what they were for is finished."""
         for path in self._kept:
@@ -125,7 +130,8 @@ def _asked(
     if task.forgotten is not None:
         yield "gone", task.forgotten
     if submitted is not None:
-        yield "submitted x", submitted.x
-        yield "submitted y", submitted.y
+        used = forget_weights.any(dim=0)  # copies of records that are not deleted play no part
+        yield "submitted x", submitted.x[used]
+        yield "submitted y", submitted.y[used]
     # the key of the victim names its history too, which may take gigabytes
     yield from ((name, tensor) for name, tensor in tensors_of(victim).items() if not name.startswith("history/"))

@@ -141,6 +141,18 @@ def objective_gradient(victim: Victim, examples: Examples, forget_weights: Tenso
     return weighted_gradient(victim, examples, (1 - forget_weights) / len(examples)) + weight_decay * victim.flat()
 
 
+def weighted_input_gradients(victim: Victim, examples: Examples, weights: Tensor, direction: Tensor) -> Tensor:
+    """c_i grad_x <v, grad_theta l(x_i, y_i; theta)>, shape of `examples.x`, with c (n,) and v = `direction` (p,).
+
+    Examples of weight zero are left out, and their slopes are zero.
+    """
+    slopes, used = torch.zeros_like(examples.x), weights != 0
+    if bool(used.any()):
+        scale = weights[used].reshape(-1, *[1] * (examples.x.dim() - 1))
+        slopes[used] = scale * input_gradients(victim, examples[used], direction)
+    return slopes
+
+
 def input_gradients(victim: Victim, examples: Examples, direction: Tensor) -> Tensor:
     """grad_x <v, grad_theta l(x_i, y_i; theta)> for every example, shape of `examples.x`, with v = `direction` (p,)."""
     tangent = unflatten(victim.pruned(direction), victim.moving)

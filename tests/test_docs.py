@@ -102,9 +102,16 @@ def test_the_page_of_procedures_has_tables_that_compose(folder: Path) -> None:
 
 def test_the_page_of_attacks_has_a_sweep_that_is_played(folder: Path) -> None:
     attacks = options("attack", "request")
-    [line] = commands(ATTACKS)
+    *single, line = commands(ATTACKS)
     printed = run([*small(line), "unlearning=first_order"], folder)  # as printed it takes minutes
-    assert all(f"attack={name}" in printed for name in attacks - {"misclassification"})
+    alone = {word.removeprefix("attack=") for line in single for word in line.split() if word.startswith("attack=")}
+    assert all(f"attack={name}" in printed for name in attacks - alone)
+
+
+def test_the_page_of_attacks_has_games_with_copies_that_are_played(folder: Path) -> None:
+    jointly, burn = (run([*small(line), "attack.copies.steps=2"], folder) for line in commands(ATTACKS)[:-1])
+    assert "white-box misclassification attack against first_order" in jointly
+    assert "white-box burn attack against gradient_ascent" in burn
 
 
 def test_the_boundaries_of_trust_are_named_and_the_commands_run(folder: Path) -> None:

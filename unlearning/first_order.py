@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from data.examples import Examples
-from models.gradients import inner_products_many, input_gradients, weighted_gradient
+from models.gradients import inner_products_many, weighted_gradient, weighted_input_gradients
 from models.victim import ModelStack, Victim
 from unlearning.procedure import Procedure
 from unlearning.task import Task
@@ -50,5 +50,4 @@ class FirstOrder(Procedure):
 
     def copies_vjp(self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
         """dL/dx~_i, shape of `at.x`, for one request: (rate/n) w_i grad_x <q, grad_theta l(x~_i)>; q (p,)."""
-        scale = (self.rate / len(task.records) * forget_weights).reshape(-1, *[1] * (at.x.dim() - 1))
-        return scale * input_gradients(victim, at, cotangent)
+        return weighted_input_gradients(victim, at, self.rate / len(task.records) * forget_weights, cotangent)

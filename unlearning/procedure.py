@@ -22,6 +22,7 @@ __all__ = [
     "Differentiable",
     "Procedure",
     "Request",
+    "TakesCopies",
     "Task",
     "as_weights",
     "forget",
@@ -112,6 +113,15 @@ class Differentiable(Protocol):
 
         `forget_weights` and `submitted` are those that `forget` made the models with.
         """
+        ...
+
+
+@runtime_checkable
+class TakesCopies(Protocol):
+    """A procedure that computes with submitted copies, and whose result can be differentiated in them."""
+
+    def copies_vjp(self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
+        """dL/dx~ (n, *shape) from q = dL/dtheta' (p,), for one request (n,) whose copies stand in `at`."""
         ...
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data.examples import Examples
 from models.bilinear import curvature_between
-from models.gradients import inner_products_many, input_gradients, weighted_gradient
+from models.gradients import inner_products_many, weighted_gradient, weighted_input_gradients
 from models.influence import inverse_curvature
 from models.solver import Solver
 from models.victim import ModelStack, Victim
@@ -78,5 +78,4 @@ class SecondOrder(Procedure):
     def copies_vjp(self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
         """dL/dx~_i, shape of `at.x`, for one request: (1/n) w_i grad_x <v, grad_theta l(x~_i)>; q (p,)."""
         v = self._solve(task, victim, forget_weights[None], cotangent[None])[0]
-        scale = (forget_weights / len(task.records)).reshape(-1, *[1] * (at.x.dim() - 1))
-        return scale * input_gradients(victim, at, v)
+        return weighted_input_gradients(victim, at, forget_weights / len(task.records), v)

@@ -19,6 +19,7 @@ from models.victim import ModelStack, Victim
 from unlearning.procedure import Procedure, Request, Task, as_weights, forget, unlearned
 
 Feedback = Literal["score", "sequential"]
+Record = Literal["own", "submitted"]  # what is unlearned: the stored record of that number, or the copy that was sent
 
 
 class BudgetSpent(UserError):
@@ -36,13 +37,18 @@ class Meter:
 
 @dataclass(frozen=True)
 class OpenService:
-    """White-box access: the provider, opened. Several victims (with their seeds) stand for an ensemble."""
+    """White-box access: the provider, opened. Several victims (with their seeds) stand for an ensemble.
+
+    With `record` own the provider deletes the records that it has stored under the positions of a request, and copies
+    that come with it count for nothing; with submitted it computes with the copies, where its procedure does.
+    """
 
     task: Task
     procedure: Procedure
     victims: tuple[Victim, ...]
     seeds: tuple[int, ...]
     meter: Meter = field(default_factory=Meter)
+    record: Record = "submitted"
 
     def unlearn(self, deleted: Tensor) -> list[ModelStack]:
         """The models after every row of weights `deleted` (m, n), one `ModelStack` of m models per victim."""
@@ -64,6 +70,7 @@ class OpenService:
         return [replace(self, task=self.task.without(request), victims=victims) for request, victims in pairs]
 
     def _carried_out(self, requests: Sequence[Request]) -> list[tuple[Victim, ...]]:
+        requests = [as_carried_out(request, self.record) for request in requests]
         if any(request.examples is not None or not request.indices for request in requests):
             return [tuple(self._forgotten(request)) for request in requests]
         deleted = as_weights(requests, self.task.records)
@@ -82,6 +89,11 @@ class OpenService:
     def _unlearned(self, deleted: Tensor) -> list[ModelStack]:
         pairs = zip(self.victims, self.seeds, strict=True)
         return [unlearned(self.procedure, self.task, victim, deleted, seed) for victim, seed in pairs]
+
+
+def as_carried_out(request: Request, record: Record) -> Request:
+    """The request as a provider with that policy reads it: without its copies where it deletes its own records."""
+    return replace(request, examples=None) if record == "own" else request
 
 
 class Predictor:

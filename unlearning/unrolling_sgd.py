@@ -13,7 +13,7 @@ from torch import Tensor
 from data.errors import UserError
 from data.examples import Examples
 from models.batches import lr_factor
-from models.gradients import inner_products_many, input_gradients, weighted_gradient
+from models.gradients import inner_products_many, weighted_gradient, weighted_input_gradients
 from models.training import initialise
 from models.victim import ModelStack, Victim, unflatten
 from unlearning.learning import plain_learning
@@ -87,8 +87,7 @@ class UnrollingSGD(Procedure):
 
     def copies_vjp(self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
         """dL/dx~_i, shape of `at.x`, for one request: rate w_i grad_x <q, grad_theta l(x~_i; theta_0)>; q (p,)."""
-        scale = (self.step_size(task) * forget_weights).reshape(-1, *[1] * (at.x.dim() - 1))
-        return scale * input_gradients(self._initial(victim), at, cotangent)
+        return weighted_input_gradients(self._initial(victim), at, self.step_size(task) * forget_weights, cotangent)
 
 
 def _buffer_name(name: str) -> str:

@@ -15,7 +15,8 @@ class Criterion(Protocol):
     `change` (T,) is how far the probability of the label predicted at first moved in the wanted direction, `kept` (T,)
     whether that label is still predicted. `attained` (T,) in [-1, 1] is how much of its goal the attack reached under
     its own constraint, by which attacks are ranked; `success` (T,) bool whether that counts. `directed` says whether
-    the direction (over, under) is part of the goal.
+    the direction (over, under) is part of the goal. Where it has a label `toward` that targets are to get, `kept` says
+    instead whether they have another one still, and no target has that label at first.
     """
 
     @property
@@ -60,12 +61,24 @@ class ConfidenceMoved:
 
 @dataclass(frozen=True)
 class LabelFlipped:
-    """The predicted label is no longer that of the victim: attacks that misclassify. attained is 1 or 0."""
+    """The predicted label is no longer that of the victim, or is the label `toward`: attacks that misclassify.
 
+    attained is 1 or 0.
+    """
+
+    toward: int | None = None
     name: ClassVar[str] = "label flipped"
-    goal: ClassVar[str] = "predicted label changed"
-    measure: ClassVar[str] = "1 where the label changed, else 0"
     directed: ClassVar[bool] = False
+
+    @property
+    def goal(self) -> str:
+        """The success in words."""
+        return "predicted label changed" if self.toward is None else f"predicted label became {self.toward}"
+
+    @property
+    def measure(self) -> str:
+        """What is counted, in words."""
+        return f"1 where the label {'changed' if self.toward is None else f'became {self.toward}'}, else 0"
 
     def attained(self, change: Tensor, kept: Tensor) -> Tensor:
         """1 where the label (T,) changed."""

@@ -87,15 +87,44 @@ class UncertaintyObjective:
 
 
 @dataclass(frozen=True)
+class DamageObjective:
+    """L = -R_ref, the mean cross-entropy on the reference examples, which is to rise. Every candidate is feasible."""
+
+    def without_penalties(self) -> DamageObjective:
+        """Itself: it has none."""
+        return self
+
+    def rank(self, candidates: CandidatePredictions) -> Tensor:
+        """The objective itself."""
+        return -_reference_loss(candidates)
+
+    def loss(self, candidates: CandidatePredictions) -> Tensor:
+        """The objective itself."""
+        return self.rank(candidates)
+
+    def feasible(self, candidates: CandidatePredictions) -> Tensor:
+        """Always."""
+        return torch.ones(len(candidates.log_p), dtype=torch.bool, device=candidates.log_p.device)
+
+
+def _reference_loss(candidates: CandidatePredictions) -> Tensor:
+    """The mean cross-entropy (m,) on the reference examples."""
+    truth = candidates.reference_truth[..., None].expand(len(candidates.log_p), -1, 1)
+    return -averaged(candidates.reference).gather(-1, truth)[..., 0].mean(-1)
+
+
+@dataclass(frozen=True)
 class MisclassificationObjective:
     """L = sum_t [m_yhat(x_t) + kappa]_+ + stealth [R_ref - R_ref(victim) - tolerance R_ref(victim)]_+, untargeted.
 
-    R_ref is the mean cross-entropy on the reference examples. Every candidate is feasible. Our formulation.
+    With a label `toward` that every target is to get, sum_t [kappa - m_toward(x_t)]_+ in place of the first sum. R_ref
+    is the mean cross-entropy on the reference examples. Every candidate is feasible. Our formulation.
     """
 
     stealth: float
     kappa: float
     tolerance: float
+    toward: int | None = None
 
     def without_penalties(self) -> MisclassificationObjective:
         """The margins alone."""
@@ -103,14 +132,21 @@ class MisclassificationObjective:
 
     def rank(self, candidates: CandidatePredictions) -> Tensor:
         """The objective itself."""
-        hinge = (margins(averaged(candidates.log_p), candidates.labels) + self.kappa).clamp_min(0).sum(-1)
-        truth = candidates.reference_truth[..., None].expand(len(hinge), -1, 1)
-        loss = -averaged(candidates.reference).gather(-1, truth)[..., 0].mean(-1)
+        labels, sign = candidates.labels, 1
+        if self.toward is not None:
+            labels, sign = torch.full_like(labels, self.toward), -1
+        hinge = (sign * margins(averaged(candidates.log_p), labels) + self.kappa).clamp_min(0).sum(-1)
+        loss = _reference_loss(candidates)
         return hinge + self.stealth * (loss - (1 + self.tolerance) * candidates.reference_loss).clamp_min(0)
 
     def loss(self, candidates: CandidatePredictions) -> Tensor:
         """The objective itself."""
         return self.rank(candidates)
+
+    def reached(self, candidates: CandidatePredictions) -> Tensor:
+        """Whether every target has lost its label, or has the one it is to get, (m,)."""
+        predicted = averaged(candidates.log_p).argmax(-1)
+        return (predicted != candidates.labels if self.toward is None else predicted == self.toward).all(-1)
 
     def feasible(self, candidates: CandidatePredictions) -> Tensor:
         """Always."""

@@ -80,6 +80,10 @@ class WhiteBoxObjective:
         log_p, reference = (torch.cat([batch[k] for batch in batches]) for k in (0, 1))
         return self._candidates(log_p, reference, owner)
 
+    def predicted(self, models: Sequence[ModelStack], owner: Tensor) -> CandidatePredictions:
+        """What m models of every victim predict for the goals `owner` (m,)."""
+        return self._candidates(*self._predicted(models, owner), owner)
+
     def slopes(self, deleted: Tensor, objective: Objective, unlearned: Unlearned) -> Tensor:
         """dL/dw (m, n) of every goal at its own deletion weights, which `unlearned` makes models of.
 
@@ -87,22 +91,41 @@ class WhiteBoxObjective:
         so that the activations of one chunk are all that is held.
         """
         total, every = torch.zeros_like(deleted), torch.arange(len(self.labels), device=self.x.device)
-        procedure: Differentiable = self.service.procedure  # type: ignore[assignment]
         with progress("slopes of the objective", len(deleted)) as tick:
             for rows in every.split(self._pulled_at_once()):
                 models = unlearned(deleted[rows])
-                predicted = [part.requires_grad_() for part in self._predicted(models, rows)]
-                loss = objective.loss(self._candidates(predicted[0], predicted[1], rows)).sum()
-                wanted = torch.autograd.grad(loss, predicted, materialize_grads=True)
-                for k, (victim, each) in enumerate(zip(self.service.victims, models, strict=True)):
-                    mine = slice(k * self.samples, (k + 1) * self.samples)
-                    own, shared = (part[:, mine] for part in wanted)
-                    cotangent = self._pulled(each, self.x[rows], 0, own) + self._pulled(
-                        each, self.reference.x, None, shared
-                    )
-                    total[rows] += procedure.request_vjp(self.service.task, victim, each, deleted[rows], cotangent)
+                total[rows] = self.request_slopes(models, deleted[rows], self.pulled(models, rows, objective)[1])
                 tick(len(rows))
         return total
+
+    def request_slopes(
+        self,
+        models: Sequence[ModelStack],
+        deleted: Tensor,
+        cotangents: Sequence[Tensor],
+        submitted: Examples | None = None,
+    ) -> Tensor:
+        """dL/dw (m, n) at the deletion weights (m, n), and copies, that made the models, from dL/dtheta' of each."""
+        total, task = torch.zeros_like(deleted), self.service.task
+        procedure: Differentiable = self.service.procedure  # type: ignore[assignment]
+        for victim, each, cotangent in zip(self.service.victims, models, cotangents, strict=True):
+            total += procedure.request_vjp(task, victim, each, deleted, cotangent, submitted)
+        return total
+
+    def pulled(
+        self, models: Sequence[ModelStack], owner: Tensor, objective: Objective
+    ) -> tuple[CandidatePredictions, list[Tensor]]:
+        """What m models of every victim predict for the goals `owner` (m,), and dL/dtheta' (m, p) of each victim's."""
+        predicted = [part.requires_grad_() for part in self._predicted(models, owner)]
+        loss = objective.loss(self._candidates(predicted[0], predicted[1], owner)).sum()
+        wanted = torch.autograd.grad(loss, predicted, materialize_grads=True)
+        cotangents = []
+        for k, each in enumerate(models):
+            own, shared = (part[:, k * self.samples : (k + 1) * self.samples] for part in wanted)
+            cotangents.append(
+                self._pulled(each, self.x[owner], 0, own) + self._pulled(each, self.reference.x, None, shared)
+            )
+        return self._candidates(predicted[0].detach(), predicted[1].detach(), owner), cotangents
 
     def _pulled_at_once(self) -> int:
         """Of how many models to take slopes at once: some products of theirs see each of them with every example."""

@@ -56,7 +56,7 @@ class Influence:
 
     def scores(self, context: Context, requests: Tensor) -> Tensor:
         """Suspicion of each record at positions `requests` (m,); inner products with one vector are one jvp."""
-        requested = context.task.records[requests]
+        requested = context.unlearned(requests)
         if self.score == "S1":
             displacement = context.candidate.flat() - context.victim.flat()
             return inner_products(context.candidate, requested, displacement)

@@ -25,6 +25,8 @@ def check(setup: RequestSetup) -> None:
         raise UserError("The MC-dropout functional needs a model with dropout; set model.dropout above 0.")
     if attack.access == "white_box" and getattr(attack, "needs_gradient", True):
         require_gradient(setup.procedure, called(attack))
+    if hasattr(attack, "check"):
+        attack.check(setup.data, setup.procedure, setup.game.service.record)
     check_sizes(attack, stream, n, calibrated=not unfiltered(setup))
     if attack.access == "black_box" and getattr(attack, "feedback", "score") == "score" and hasattr(attack, "search"):
         check_search(attack.search, pool_size(attack, stream, n), attack.queries)

@@ -48,7 +48,8 @@ def craft(
     run = cache(lambda: _play(setup, steps, seed, victims, seeds, chosen))
     if setup.procedure.irreproducible:  # the victim is not kept, so requests made for it fit no other game
         return run()
-    key = {**setup.keys.of("attack", "unlearning", "game.targets", "game.stream.reserved", code=CODE), "seed": seed}
+    places = ("attack", "unlearning", "game.targets", "game.stream.reserved", "game.service")
+    key = {**setup.keys.of(*places, code=CODE), "seed": seed}
     record, _ = setup.store.record("attack", key, lambda: _as_record(run()))
     found = _from_record(record)
     if any(each["copies"] for each in record["requests"]):
@@ -67,7 +68,7 @@ def _play(
     chosen: Targets,
 ) -> CraftingRun:
     began, meter, attack = perf_counter(), Meter(), setup.attack
-    provider = OpenService(setup.task, steps, tuple(victims), tuple(seeds), meter)
+    provider = OpenService(setup.task, steps, tuple(victims), tuple(seeds), meter, setup.game.service.record)
     accesses: list[Access] = [provider]
     if attack.access != "white_box":
         queries: int = getattr(attack, "queries", 1)

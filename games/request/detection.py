@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from data.errors import called
+from data.examples import Examples
 from defenses.defense import Calibrated, Calibration, Context, Verdict, calibrated, reviewed
 from defenses.filters.influence import Influence
 from games.request.evaluation import Look
@@ -17,6 +18,7 @@ from games.request.traffic import Stream
 from metrics.clustered import clustered_auroc, clustered_rate, clustered_tpr
 from metrics.detection import Roc, roc_curve
 from models.victim import ModelStack, Victim
+from unlearning.procedure import Request
 
 if TYPE_CHECKING:
     from games.request.targets import RequestSetup
@@ -29,14 +31,16 @@ STREAM = "stream"  # the group whose records are told apart; of the other groups
 class Review:
     """The filter's work on one batch after the other, so that of the models after them only one is needed at a time.
 
-    `groups` are the batches by name. `calibrate` and `look(name)` are what a judge shows models to: those after the
-    calibration batches come first, and are kept; a threshold is calibrated once. What counts is the filter's verdict.
+    `groups` are the batches by name, `brought` the requests of the streams that bring copies, by their number.
+    `calibrate` and `look(name)` are what a judge shows models to: those after the calibration batches come first, and
+    are kept; a threshold is calibrated once. What counts is the filter's verdict.
     """
 
     def __init__(
-        self, setup: RequestSetup, victim: Victim, batches: Sequence[Tensor], groups: Mapping[str, Any]
-    ) -> None:
-        self.setup, self.victim, self.batches = setup, victim, batches
+        self, setup: RequestSetup, victim: Victim, batches: Sequence[Tensor], groups: Mapping[str, Any],
+        brought: Sequence[Request | None] = (),
+    ) -> None:  # fmt: skip
+        self.setup, self.victim, self.batches, self.brought = setup, victim, batches, brought
         self.groups: Mapping[str, Sequence[Tensor]] = groups
         self.calibration: list[Calibration] = []
         self.threshold: float | None = None
@@ -53,7 +57,11 @@ class Review:
 
         def review(models: Sequence[ModelStack], which: slice, predictions: Tensor) -> None:
             for k, batch in enumerate(self.groups[name][which]):
-                context = self._context(models[0][k])
+                number = which.start + k
+                copies = self.brought[number] if name == STREAM and number < len(self.brought) else None
+                context = self._context(
+                    models[0][k], None if copies is None else sent(copies, batch, self.setup.task.records)
+                )
                 verdict = reviewed(self.setup.defense, context, batch)
                 self.verdicts[name].append(verdict)
                 for score, found in self.beside.items() if name == STREAM else ():
@@ -63,12 +71,12 @@ class Review:
 
         return review
 
-    def _context(self, candidate: Victim) -> Context:
+    def _context(self, candidate: Victim, submitted: Examples | None) -> Context:
         setup = self.setup
         parts = (setup.task, self.victim, candidate, setup.data.filter_trusted, self.calibration)
         if self.threshold is None and isinstance(setup.defense, Calibrated):
             self.threshold = calibrated(setup.defense, Context(*parts))
-        return Context(*parts, self.threshold)
+        return Context(*parts, self.threshold, submitted, setup.game.service.record)
 
     def accepted(self, name: str) -> list[Tensor]:
         """Of every batch of a group the positions that were accepted."""
@@ -103,6 +111,17 @@ class Review:
 
     def _rejected(self, name: str) -> list[float]:
         return [float((~found.accepted).double().mean()) for found in self.verdicts[name]]
+
+
+def sent(request: Request, batch: Tensor, records: Examples) -> Examples:
+    """The records at positions `batch` (m,) as they were sent: those of the request as its copies."""
+    assert request.examples is not None
+    found, row = records[batch], {position: k for k, position in enumerate(request.indices)}
+    x, y = found.x.clone(), found.y.clone()
+    for place, position in enumerate(batch.tolist()):
+        if position in row:
+            x[place], y[place] = request.examples.x[row[position]], request.examples.y[row[position]]
+    return Examples(x, y)
 
 
 def measured(

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from data.naming import option
 from games.game import Drawing, Game, Metric, Part, Record, Setup
-from games.request.settings import STRICT, FreshSeeds, StreamSettings, TargetSettings
+from games.request.settings import STRICT, FreshSeeds, ServiceSettings, StreamSettings, TargetSettings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,6 +26,7 @@ class RequestGame(Game):
     Attributes:
         targets: the test examples whose predictions the attacker wants to move.
         stream: what the provider sees beside the attack.
+        service: how the server carries out what it accepts.
         fresh_seeds: seeds, beside the victim's own, that judge a procedure which draws at random.
     """
 
@@ -37,6 +38,7 @@ class RequestGame(Game):
 
     targets: TargetSettings = Field(default_factory=TargetSettings)
     stream: StreamSettings = Field(default_factory=StreamSettings)
+    service: ServiceSettings = Field(default_factory=ServiceSettings)
     fresh_seeds: FreshSeeds = 3
 
     def roles(self) -> Mapping[str, tuple[str, type]]:

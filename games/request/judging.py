@@ -35,12 +35,17 @@ class Scene:
     seeds: Sequence[int]
     judge: Judge
     observer: Observer
-    brought: Sequence[Request | None]  # the requests that bring copies, by their number
+    sent: Sequence[Request | None]  # the requests that bring copies, by their number
 
     @property
     def chosen(self) -> Targets:
         """The targets."""
         return self.observer.chosen
+
+    @property
+    def brought(self) -> Sequence[Request | None]:
+        """The requests whose copies the server computes with, by their number."""
+        return [None] * len(self.sent) if self.setup.game.service.record == "own" else self.sent
 
 
 Accepted = Mapping[str, Sequence[Tensor]]  # what the filter accepted of the streams of the requests and of the controls
@@ -53,7 +58,7 @@ def judge_with_own_seed(
     judge, observer, kinds = scene.judge, scene.observer, list(asked.benign)
     positions = {"stream": _positions(asked.streams), "stream_random": _positions(asked.random_streams)}
     benign = {f"benign_{kind}": batches for kind, batches in asked.benign.items()}
-    review = Review(scene.setup, scene.victims[0], asked.calibration, {**positions, **benign})
+    review = Review(scene.setup, scene.victims[0], asked.calibration, {**positions, **benign}, scene.sent)
     groups: dict[str, Sequence[Tensor]] = {
         "calibration": asked.calibration, "after": asked.requests, "random": asked.random, "nearest": asked.nearest,
         **positions, **benign,

@@ -41,13 +41,14 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
     judge = Judge(setup.task, steps, setup.data)
     start = judge.predict([victim.copies(1) for victim in victims])[0]
     criterion = criterion_of(setup.attack)
-    chosen = choose_targets(setup.game.targets, start[: len(setup.data.test)], setup.data.test.x, seed)
+    toward: int | None = getattr(criterion, "toward", None)
+    chosen = choose_targets(setup.game.targets, start[: len(setup.data.test)], setup.data.test.x, seed, toward)
     learned = perf_counter()
     run = craft(setup, seed, victims, seeds, chosen)
     log.info("Crafted %d requests with %d runs of the procedure.", len(run.crafted), run.meter.operator_calls)
     attacked = perf_counter()
-    brought = [each.request if each.request.examples is not None else None for each in run.crafted]
-    scene = Scene(setup, seed, victims, seeds, judge, Observer(judge, chosen, criterion, start), brought)
+    sent = [each.request if each.request.examples is not None else None for each in run.crafted]
+    scene = Scene(setup, seed, victims, seeds, judge, Observer(judge, chosen, criterion, start), sent)
     requests = [torch.tensor(each.request.indices, dtype=torch.long) for each in run.crafted]
     asked = traffic(setup, seed, chosen, requests, victims)
     objective = AttackedObjective(getattr(setup.attack, "functional", None), setup.data, chosen, seed)

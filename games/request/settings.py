@@ -55,6 +55,17 @@ class StreamSettings:
     reserved: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ServiceSettings:
+    """How the server carries out what it accepts; see conf/game/request.yaml.
+
+    With `record` own it deletes the records that it has stored itself, whatever copies a request brings; with submitted
+    it computes with the copies, where the procedure does so.
+    """
+
+    record: Literal["own", "submitted"] = "submitted"
+
+
 def reserved_count(stream: StreamSettings, n: int) -> int:
     """How many of n training records are reserved for calibration."""
     return round(stream.reserved * n)

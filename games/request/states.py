@@ -46,7 +46,16 @@ class Observer:
         chosen = self.chosen
         models = torch.arange(len(chosen.goals)) if model_of_aim is None else torch.tensor(model_of_aim)
         rows = models[chosen.goal_of.cpu()].to(probabilities.device)
-        return self._judged(on_targets(probabilities[rows], chosen.positions, chosen.labels))
+        found = on_targets(probabilities[rows], chosen.positions, chosen.labels)
+        return self._judged(found, self._short_of_goal(probabilities[rows], found["kept"]))
+
+    def _short_of_goal(self, probabilities: Tensor, kept: list[float]) -> Tensor:
+        """Whether a target still has its label, or has not got the one that it is to get, (T,)."""
+        toward = getattr(self.criterion, "toward", None)
+        if toward is None:
+            return torch.tensor(kept, dtype=torch.float64)
+        each = torch.arange(len(probabilities), device=probabilities.device)
+        return (probabilities[each, self.chosen.positions].argmax(-1) != toward).double().cpu()
 
     def averaged(self, probabilities: Tensor) -> dict[str, Any]:
         """The state under models (m, ...) that belong to no goal: every target under each of them, averaged."""
@@ -63,10 +72,9 @@ class Observer:
         found = on_targets(self.start.expand(len(chosen.labels), *self.start.shape), chosen.positions, chosen.labels)
         return torch.tensor(found["confidence"], dtype=torch.float64)
 
-    def _judged(self, found: dict[str, list[float]]) -> dict[str, list[float]]:
+    def _judged(self, found: dict[str, list[float]], kept: Tensor) -> dict[str, list[float]]:
         change = torch.tensor(found["confidence"], dtype=torch.float64) - self._first
         wanted = change * torch.tensor([SIGN[each] for each in self.chosen.directions], dtype=torch.float64)
-        kept = torch.tensor(found["kept"], dtype=torch.float64)
         attained, success = self.criterion.attained(wanted, kept), self.criterion.success(wanted, kept)
         return {**found, "attained": attained.tolist(), "success": success.double().tolist()}
 

@@ -53,12 +53,17 @@ def member_seeds(setup: RequestSetup, seed: int) -> list[int]:
     return [seed, *(derive(seed, "member", i) for i in range(1, members))]
 
 
-def choose_targets(targets: TargetSettings, probabilities: Tensor, x: Tensor, seed: int) -> Targets:
+def choose_targets(
+    targets: TargetSettings, probabilities: Tensor, x: Tensor, seed: int, toward: int | None = None
+) -> Targets:
     """Draw targets whose confidence lies in the band of their direction, from the test set; p (n, K), x (n, ...).
 
-    Where a band holds fewer than `count`, all of them are taken and that is said. Raises UserError where it holds none.
+    None has the label `toward` that targets are to get. Where a band holds fewer than `count`, all of them are taken
+    and that is said. Raises UserError where it holds none.
     """
     top, predicted = confidence(probabilities).to(probabilities.device), probabilities.argmax(-1)
+    if toward is not None:
+        top = top.masked_fill((predicted == toward).to(top.device), -1.0)  # outside of every band
     drawn = {direction: _in_band(targets, direction, top, seed) for direction in targets.directions}
     if targets.mode == "set":  # the goals of one attack are evaluated together, so they have equally many targets
         fewest = min(map(len, drawn.values()))

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from attacks.crafting.attack import AttackResult
+from attacks.crafting.copies import Copies
 from attacks.crafting.functionals import LogitGap, margins
 from attacks.crafting.objective import MisclassificationObjective
 from attacks.crafting.white_box import WhiteBoxObjective
@@ -15,8 +16,10 @@ from attacks.requester.misclassification import Misclassification
 from attacks.requester.one_shot_influence import OneShotInfluence
 from attacks.requester.random import Random
 from data.randomness import generator
-from tests.attacks.checks import bed, crafted, labels, on_goals, opened, unlearned
-from unlearning.procedure import as_weights
+from models.victim import Victim
+from tests.attacks.checks import bed, closed, crafted, labels, on_goals, opened, unlearned
+from unlearning.first_order import FirstOrder
+from unlearning.procedure import Request, as_weights, forget
 
 COUNT, SEEDS = 7, range(3)
 
@@ -91,3 +94,104 @@ def test_reported_objective_is_that_of_the_rounded_request() -> None:
 def test_norm_cap_needs_white_box_access() -> None:
     with pytest.raises(ValidationError, match="white_box"):
         Misclassification(access="black_box", norm_cap=0.5)
+
+
+def after_each(of, requests: list[AttackResult], procedure) -> list[Victim]:
+    """The model after each request with its copies, by the true procedure."""
+    return [forget(procedure, of.task, of.victim, each.request, of.seed) for each in requests]
+
+
+STEP = FirstOrder(rate=8.0)
+
+
+def test_targets_get_the_label_that_is_wanted() -> None:
+    """Targeted: the runner-up of each of these, at 10% deletions, in most cases; no other label counts."""
+    rates = []
+    for seed in SEEDS:
+        of = bed(seed)
+        goals = of.goals(of.targets(COUNT))
+        second = torch.cat([of.victim.logits(goal.x).topk(2).indices[:, 1] for goal in goals])
+        for toward in range(3):
+            mine = [goal for goal, other in zip(goals, second.tolist(), strict=True) if other == toward]
+            if mine:
+                found = crafted(Misclassification(budget=30, toward=toward), of, mine)
+                rates += (on_goals(unlearned(of, found), mine).argmax(1) == toward).tolist()
+    print("targeted ASR", sum(rates) / len(rates), "of", len(rates))
+    assert sum(rates) >= 0.8 * len(rates)
+
+
+def test_copies_add_to_selection_and_rounds_to_both() -> None:
+    """Objectives fall from selection alone to that with copies, and never rise with rounds; all by the procedure."""
+    of = bed(0)
+    goals, attacker = of.goals(of.targets(COUNT)), of.attacker()
+    found = {}
+    for name, settings in {
+        "records": {}, "copies": {"copies": Copies(radius=0.3, steps=10)},
+        "rounds": {"copies": Copies(radius=0.3, steps=10), "rounds": 3},
+        "random": {"records": "random", "copies": Copies(radius=0.3, steps=10)},
+    }.items():  # fmt: skip
+        attack = Misclassification(budget=6, kappa=5.0, stealth=0.0, access="white_box", **settings)
+        results = attack.craft([opened(of, STEP)], goals, attacker, generator(0, "attack"))
+        models = after_each(of, results, STEP)
+        p = torch.cat([model.probabilities(goal.x) for model, goal in zip(models, goals, strict=True)])
+        found[name] = margins(p.log(), labels(goals)) + 5.0
+        said = torch.tensor([each.objective for each in results], dtype=torch.float64)
+        torch.testing.assert_close(said, found[name].clamp_min(0), rtol=1e-9, atol=1e-9)
+    print({name: float(values.mean()) for name, values in found.items()})
+    assert bool((found["copies"] < found["records"]).all())
+    assert bool((found["rounds"] <= found["copies"] + 1e-12).all())
+    assert float(found["copies"].mean()) < float(found["random"].mean())
+
+
+def test_a_minimal_request_still_flips_and_none_shorter_by_one_does() -> None:
+    """Against every shorter prefix, where success grows with the prefix."""
+    of = bed(0)
+    goals = of.goals(of.targets(COUNT))
+    whole = crafted(Misclassification(budget=30), of, goals)
+    least = crafted(Misclassification(budget=30, minimal=True), of, goals)
+    shorter = 0
+    for goal, long, short in zip(goals, whole, least, strict=True):
+        k = len(short.request)
+        assert short.request.indices == long.request.indices[:k]
+        prefixes = [AttackResult(Request(long.request.indices[:j]), 0.0) for j in range(1, k + 1)]
+        flips = on_goals(unlearned(of, prefixes), [goal] * k).argmax(1) != goal.labels
+        assert bool(flips[-1]) or k == len(long.request)
+        shorter += k < len(long.request)
+        assert int(flips[:-1].sum()) == 0
+    assert shorter > COUNT / 2
+
+
+def test_a_black_box_searches_copies_of_random_records() -> None:
+    of = bed(0)
+    goals = of.goals(of.targets(2))
+    attack = Misclassification(
+        budget=6,
+        access="black_box",
+        records="random",
+        queries=300,
+        kappa=5.0,
+        stealth=0.0,
+        copies=Copies(radius=0.5, step=0.1),
+    )
+    services = [closed(of, STEP, 300)[0] for _ in goals]
+    results = attack.craft(services, goals, of.attacker(), generator(0, "attack"))
+    plain = [AttackResult(Request(each.request.indices), 0.0) for each in results]
+
+    def on(requests):
+        models = after_each(of, requests, STEP)
+        return torch.cat([margins(m.probabilities(g.x).log(), g.labels) for m, g in zip(models, goals, strict=True)])
+
+    assert bool((on(results) < on(plain) - 0.1).all())
+    assert all(len(each.request.examples) == 6 for each in results)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"access": "black_box", "minimal": True}, "need attack.access=white_box"),
+        ({"access": "black_box", "copies": Copies(radius=0.1)}, "set attack.records=random"),
+    ],
+)
+def test_what_does_not_go_together_is_said(settings, sentence) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        Misclassification(**settings)

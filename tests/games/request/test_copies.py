@@ -102,3 +102,14 @@ def test_games_with_another_defense_share_the_copies(folder: Path, with_copies: 
     assert len(list((folder / "store" / "copies").rglob("*.safetensors"))) == 1
     assert other["victim_seed"]["after"]["confidence"] == with_copies["victim_seed"]["after"]["confidence"]
     assert other["requests"] == with_copies["requests"]
+
+
+def test_a_server_that_deletes_its_own_records_is_immune(folder: Path, with_copies: dict[str, Any]) -> None:
+    """Bit by bit, in every state and in what its filter finds; with copies that count, that sees the copies."""
+    own = play(folder, "unlearning=first_order", "defense=influence", "game.service.record=own")
+    without = play(folder, "unlearning=first_order", "defense=influence", bring=False)
+    assert own["victim_seed"] == without["victim_seed"]
+    assert own["detection"] == without["detection"]
+    assert [each["copies"] for each in own["requests"]] == [each["copies"] for each in with_copies["requests"]]
+    scores = [each["detection"]["under"]["S8"]["auroc"]["value"] for each in (with_copies, without)]
+    assert scores[0] != scores[1]
