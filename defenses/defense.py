@@ -56,12 +56,15 @@ class Context:
 class Verdict:
     """`scores` (m,), higher = more suspicious; `accepted` (m,) bool; the `threshold` that a score may not exceed.
 
-    Requests that are not accepted are quarantined, never refused: they are processed later by exact retraining.
+    Requests that are not accepted are quarantined, never refused: they are processed later by exact retraining. A
+    filter that does not trust what was submitted may say which stored record is deleted `instead` (m,), as a position,
+    or -1 where the request is carried out as it was sent.
     """
 
     scores: Tensor
     accepted: Tensor
     threshold: float
+    instead: Tensor | None = None
 
 
 class Filter(Protocol):
@@ -88,7 +91,8 @@ class Calibrated(Protocol):
 def reviewed(defense: Filter, context: Context, requests: Tensor) -> Verdict:
     """The verdict of a filter on one batch of requested records (m,), checked.
 
-    Raises UserError where it is no verdict on m records: `accepted` bool (m,), `scores` finite numbers (m,).
+    Raises UserError where it is no verdict on m records: `accepted` bool (m,), `scores` finite numbers (m,), `instead`
+    None or positions (m,).
     """
     lent = {"task.records.x": context.task.records.x, "task.records.y": context.task.records.y, "requests": requests}
     name = called(defense)
@@ -103,9 +107,17 @@ def reviewed(defense: Filter, context: Context, requests: Tensor) -> Verdict:
         wrong = f"accepted {tuple(verdict.accepted.shape)} {verdict.accepted.dtype} instead of bool ({len(requests)},)"
     elif verdict.scores.shape != requests.shape or not bool(torch.isfinite(verdict.scores).all()):
         wrong = f"gave scores that are not {len(requests)} finite numbers"
+    elif verdict.instead is not None and not _positions(verdict.instead, len(requests), len(context.task.records)):
+        wrong = f"gave as instead no {len(requests)} positions of records, or -1"
     if wrong:
         raise UserError(f"defense={name}: review() of {len(requests)} requested records {wrong}.")
     return verdict
+
+
+def _positions(instead: object, count: int, records: int) -> bool:
+    if not isinstance(instead, Tensor) or instead.shape != (count,) or instead.dtype != torch.long:
+        return False
+    return bool(((instead >= -1) & (instead < records)).all())
 
 
 def calibrated(defense: Calibrated, context: Context) -> float:

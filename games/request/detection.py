@@ -79,8 +79,29 @@ class Review:
         return Context(*parts, self.threshold, submitted, setup.game.service.record)
 
     def accepted(self, name: str) -> list[Tensor]:
-        """Of every batch of a group the positions that were accepted."""
-        return [batch[found.accepted] for batch, found in zip(self.groups[name], self.verdicts[name], strict=True)]
+        """Of every batch of a group the positions that are deleted: those accepted, or others instead."""
+        found = []
+        for batch, verdict in zip(self.groups[name], self.verdicts[name], strict=True):
+            deleted = batch if verdict.instead is None else torch.where(verdict.instead < 0, batch, verdict.instead)
+            kept = deleted[verdict.accepted]
+            found.append(kept if verdict.instead is None else kept.unique())
+        return found
+
+    def copies_left(self, brought: Sequence[Request | None]) -> list[Request | None]:
+        """Of the requests that bring copies, by their number, the parts that are carried out as they were sent."""
+        left: list[Request | None] = []
+        for request, batch, verdict in zip(brought, self.groups[STREAM], self.verdicts[STREAM], strict=True):
+            if request is None or verdict.instead is None:
+                left.append(request)
+                continue
+            sent = set(batch[verdict.instead < 0].tolist())
+            kept = [k for k, position in enumerate(request.indices) if position in sent]
+            assert request.examples is not None
+            part = Request(
+                tuple(request.indices[k] for k in kept), request.examples[torch.tensor(kept, dtype=torch.long)]
+            )
+            left.append(part if kept else None)
+        return left
 
     def report(self, chosen: Targets, streams: Sequence[Stream], benign: Mapping[str, str]) -> dict[str, Any]:
         """What the filter did: by direction over its streams, and on benign batches, whose groups are given by kind."""

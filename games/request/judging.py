@@ -48,7 +48,17 @@ class Scene:
         return [None] * len(self.sent) if self.setup.game.service.record == "own" else self.sent
 
 
-Accepted = Mapping[str, Sequence[Tensor]]  # what the filter accepted of the streams of the requests and of the controls
+@dataclass(frozen=True, eq=False)
+class Accepted:
+    """What the filter let through of the streams of the requests (`defended`) and of the controls (`defended_random`).
+
+    `positions` are what is deleted, by stream, `brought` the parts of the requests whose copies count, and `held` which
+    streams have something in quarantine.
+    """
+
+    positions: Mapping[str, Sequence[Tensor]]
+    brought: Sequence[Request | None]
+    held: Sequence[bool]
 
 
 def judge_with_own_seed(
@@ -74,9 +84,11 @@ def judge_with_own_seed(
     label = "judging with the victim's seed"
     brought = dict.fromkeys(("after", "stream"), scene.brought)
     found = judge.after(scene.victims, scene.seeds, groups, looks, label, unseen=("calibration",), brought=brought)
-    accepted = {"defended": review.accepted("stream"), "defended_random": review.accepted("stream_random")}
+    through = {"defended": review.accepted("stream"), "defended_random": review.accepted("stream_random")}
+    held = [not bool(verdict.accepted.all()) for verdict in review.verdicts["stream"]]
+    accepted = Accepted(through, review.copies_left(scene.brought), held)
     found |= _defended(scene, objective, positions, accepted, found)
-    found["processed"] = processed(scene, asked.streams, accepted["defended"], found["stream"])
+    found["processed"] = processed(scene, asked.streams, held, found)
     outcome: dict[str, Any] = {"before": observer.before()}
     whole = ("after", "random", "nearest", "stream", "defended", "processed")
     outcome |= {name: observer.state(found[name]) for name in whole}
@@ -128,16 +140,18 @@ def _defended(
     """Predictions after what was accepted; a stream that was accepted whole is not unlearned once more."""
     whole = {"defended": "stream", "defended_random": "stream_random"}
     left = {
-        name: [i for i, each in enumerate(parts) if len(each) < len(streams[whole[name]][i])]
-        for name, parts in accepted.items()
+        name: [i for i, each in enumerate(parts) if not _same(each, streams[whole[name]][i])]
+        for name, parts in accepted.positions.items()
     }
-    groups = {name: [accepted[name][i] for i in rows] for name, rows in left.items()}
+    replaced = {i for i, each in enumerate(accepted.brought) if each is not scene.brought[i]}
+    left["defended"] = sorted({*left["defended"], *replaced})
+    groups = {name: [accepted.positions[name][i] for i in rows] for name, rows in left.items()}
     looks: dict[str, Look] = {}
     if objective.measured:
         for name in groups:
             objective.values[name] = list(objective.values[whole[name]])
         looks = {name: objective.look(name, rows) for name, rows in left.items()}
-    brought = {"defended": [scene.brought[i] for i in left["defended"]]}
+    brought = {"defended": [accepted.brought[i] for i in left["defended"]]}
     judged = scene.judge.after(scene.victims, scene.seeds, groups, looks, "judging the defense", brought=brought)
     result = {}
     for name, rows in left.items():
@@ -146,17 +160,26 @@ def _defended(
     return result
 
 
-def processed(scene: Scene, streams: Sequence[Stream], accepted: Sequence[Tensor], undefended: Tensor) -> Tensor:
+def _same(some: Tensor, others: Tensor) -> bool:
+    """Whether these are the same positions, in whatever order."""
+    return len(some) == len(others) and torch.equal(some.sort().values, others.sort().values)
+
+
+def processed(scene: Scene, streams: Sequence[Stream], held: Sequence[bool], found: Mapping[str, Tensor]) -> Tensor:
     """Predictions after the quarantined requests were processed too: exact retraining without the whole stream.
 
-    A stream of which nothing was quarantined stays as it is, and with an exact procedure every one.
+    A stream of which nothing was quarantined stays as the filter left it; with an exact procedure, the whole stream is
+    what it was without a filter.
     """
-    held = [i for i, stream in enumerate(streams) if len(accepted[i]) < len(stream.positions)]
-    if scene.setup.procedure.exact or not held:
-        return undefended
-    exact, result = Judge(scene.setup.task, Retrain(), scene.setup.data), undefended.clone()
-    groups = {"processed": [streams[i].positions for i in held]}
-    result[held] = exact.after(scene.victims, scene.seeds, groups, label="processing the quarantine")["processed"]
+    rows, result = [i for i, each in enumerate(held) if each], found["defended"].clone()
+    if not rows:
+        return result
+    if scene.setup.procedure.exact:
+        result[rows] = found["stream"][rows]
+        return result
+    exact = Judge(scene.setup.task, Retrain(), scene.setup.data)
+    groups = {"processed": [streams[i].positions for i in rows]}
+    result[rows] = exact.after(scene.victims, scene.seeds, groups, label="processing the quarantine")["processed"]
     return result
 
 
@@ -172,9 +195,10 @@ def judge_with_fresh_seeds(scene: Scene, asked: Traffic, accepted: Accepted) -> 
         return None
     fresh = [derive(scene.seed, "fresh", i) for i in range(setup.game.fresh_seeds)]
     groups: dict[str, Sequence[Tensor]] = {
-        "nothing": [torch.empty(0, dtype=torch.long)], "after": asked.requests, "random": asked.random, **accepted
+        "nothing": [torch.empty(0, dtype=torch.long)], "after": asked.requests, "random": asked.random,
+        **accepted.positions,
     }  # fmt: skip
-    brought = dict.fromkeys(("after", "defended"), scene.brought)
+    brought = {"after": scene.brought, "defended": accepted.brought}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in groups}
     for number, each in enumerate(fresh, 1):
         label, seeds = f"judging with fresh seed {number} of {len(fresh)}", member_seeds(setup, each)

@@ -13,7 +13,9 @@ from pydantic.dataclasses import dataclass
 
 from attacks.crafting.access import Access
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
+from data.errors import UserError
 from data.examples import Examples
+from defenses.defense import Context, Verdict, reviewed
 from experiments.play.play import cached
 from experiments.play.setup import prepare
 from games.request.evaluation import Judge, submitted
@@ -113,3 +115,46 @@ def test_a_server_that_deletes_its_own_records_is_immune(folder: Path, with_copi
     assert [each["copies"] for each in own["requests"]] == [each["copies"] for each in with_copies["requests"]]
     scores = [each["detection"]["under"]["S8"]["auroc"]["value"] for each in (with_copies, without)]
     assert scores[0] != scores[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """Deletes, in place of whatever is submitted, the record that is stored `ahead` places on."""
+
+    game: ClassVar[str] = "request"
+    name: ClassVar[str] = "stored"
+    ahead: int = 0
+
+    def review(self, context: Context, requests: torch.Tensor) -> Verdict:
+        instead = (requests + self.ahead) % len(context.task.records)
+        everything = torch.ones_like(requests, dtype=torch.bool)
+        return Verdict(torch.zeros(len(requests)), everything, 0.0, instead)
+
+
+def test_a_filter_may_delete_stored_records_instead(folder: Path) -> None:
+    """Of what was submitted nothing is left then; what is deleted is what it says."""
+    chosen = {**config(folder, "attack=random", "unlearning=first_order"), "attack": {"_target_": f"{__name__}.Copies"}}
+    states = {}
+    for ahead in (0, 1):
+        defense = {"_target_": f"{__name__}.Stored", "ahead": ahead}
+        states[ahead] = cached(prepare({**chosen, "defense": defense}), 0)[0]["victim_seed"]
+    without = play(folder, "unlearning=first_order", "defense=none", bring=False)["victim_seed"]
+    assert states[0]["defended"]["confidence"] == pytest.approx(without["stream"]["confidence"], abs=1e-6)
+    assert states[0]["processed"]["confidence"] == states[0]["defended"]["confidence"]
+    assert states[0]["stream"]["confidence"] != without["stream"]["confidence"]
+    assert states[1]["defended"]["confidence"] != states[0]["defended"]["confidence"]
+
+
+@pytest.mark.parametrize("instead", [torch.zeros(3), torch.zeros(2, dtype=torch.long), torch.tensor([0, 1, 300])])
+def test_what_is_deleted_instead_must_be_records(folder: Path, instead: torch.Tensor) -> None:
+    class Strange:
+        name = "strange"
+
+        def review(self, context: Context, requests: torch.Tensor) -> Verdict:
+            return Verdict(torch.zeros(3), torch.ones(3, dtype=torch.bool), 0.0, instead)
+
+    setup = prepare(config(folder, "attack=random", "unlearning=first_order"))
+    victim = setup.victim(0)
+    context = Context(setup.task, victim, victim, setup.data.trusted)
+    with pytest.raises(UserError, match="gave as instead no 3 positions"):
+        reviewed(Strange(), context, torch.tensor([4, 5, 6]))
