@@ -17,6 +17,7 @@ FORMAT = 1  # part of every digest: raise it when the layout of the files change
 KINDS = {  # every kind of artifact that the toolkit keeps, in words
     "victim": "trained models",
     "attack": "crafted requests",
+    "contribution": "training records that attackers handed in",
     "reference": "what verifications compare with",
     "released": "models that providers released",
     "copies": "copies of records that requests bring",

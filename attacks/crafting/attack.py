@@ -19,12 +19,14 @@ class AttackGoal:
     """Targets that one request is meant to move, all together.
 
     `x` (T, *shape); `labels` (T,) as predicted by the victim, which an uncertainty attack keeps; `direction` +1 raises
-    uncertainty (under-confidence), -1 lowers it (over-confidence).
+    uncertainty (under-confidence), -1 lowers it (over-confidence). `contributed` are the positions in the training set
+    that an attack which contributed to it said that it would ask for.
     """
 
     x: Tensor
     labels: Tensor
     direction: int
+    contributed: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

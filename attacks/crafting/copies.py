@@ -74,11 +74,13 @@ class Around:
     @classmethod
     def of(cls, copies: Copies, origin: Tensor, attacker: Attacker) -> Around:
         """Around these records, within the least and the largest value of any of the attacker's, by channel."""
-        others = [0, *range(2, origin.dim())]
-        values = attacker.owned.x
-        return cls(
-            origin, values.amin(others, keepdim=True), values.amax(others, keepdim=True), copies.norm, copies.radius
-        )
+        return cls(origin, *cls.box(attacker.owned.x), copies.norm, copies.radius)
+
+    @staticmethod
+    def box(values: Tensor) -> tuple[Tensor, Tensor]:
+        """The least and the largest of `values` (n, *shape), by channel (or feature), (1, channels, 1, ...)."""
+        others = [0, *range(2, values.dim())]
+        return values.amin(others, keepdim=True), values.amax(others, keepdim=True)
 
     def project(self, x: Tensor) -> Tensor:
         """The nearest allowed copies to `x`; the box holds the records, so that clipping to it brings none farther."""

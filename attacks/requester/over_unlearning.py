@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
+from attacks.crafting.copies import Around
 from attacks.crafting.criterion import Criterion, LabelFlipped
 from attacks.crafting.requester import OPTIONS, Requester
 from data.bounds import at_most
@@ -68,8 +69,7 @@ class OverUnlearning(Requester):
 
     def _pushed(self, model: Predictor, x: Tensor, values: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Points (k, *shape) from `x` (k, *shape) just before, or after, the boundary; which of them got there (k,)."""
-        others = [0, *range(2, x.dim())]
-        low, high = values.amin(others, keepdim=True), values.amax(others, keepdim=True)
+        low, high = Around.box(values)
         label, there = model.predict(x).argmax(-1), x.clone()
         crossed = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for _ in range(self.steps):

@@ -131,7 +131,7 @@ def _words(artifact: Artifact) -> tuple[str, str, str, str]:
         "attack": f"requests of {attack} against {procedure}, {model}", "margins": f"margins of {model}",
         "copies": f"copies that requests of {attack} against {procedure}, {model}, bring",
         "game": f"{attack} against {procedure}, defense {_option(key, 'defense')}, {model} ({game} game)",
-        "step": f"a step of an unfinished game: {procedure}, {model}",
+        "step": f"a step of an unfinished game: {procedure}, {model}", "contribution": f"records of {attack}, {model}",
     }.get(artifact.kind, "of another kind")  # fmt: skip
     data = str(victim.get("data", UNKNOWN)).rpartition(" ")[0] or UNKNOWN  # a name, and a hash
     return artifact.kind, what, data, str(key.get("seed", UNKNOWN))

@@ -29,6 +29,12 @@ class Judge:
     task: Task
     procedure: Procedure
     data: Data
+    shown: Tensor | None = None  # further inputs (T, *shape), predicted after the others
+
+    @property
+    def examples(self) -> int:
+        """How many test and conformal calibration examples are predicted, before what is shown besides."""
+        return len(self.data.test) + len(self.data.conformal_trusted)
 
     def after(
         self, victims: Sequence[Victim], seeds: Sequence[int], groups: Mapping[str, Sequence[Tensor]],
@@ -47,9 +53,8 @@ class Judge:
         """
         requests = [(name, i) for name, group in groups.items() for i in range(len(group))]
         found: dict[str, list[Tensor]] = {name: [] for name in groups}
-        nothing = self.data.test.x.new_zeros(
-            0, len(self.data.test) + len(self.data.conformal_trusted), len(self.data.classes)
-        )
+        besides = 0 if self.shown is None else len(self.shown)
+        nothing = self.data.test.x.new_zeros(0, self.examples + besides, len(self.data.classes))
         with progress(label, len(requests)) as tick:
             for batch in _batches(requests, models_at_once(victims[0])):
                 rows = self.rows([groups[name][i] for name, i in batch])
@@ -108,8 +113,11 @@ class Judge:
         return results
 
     def predict(self, models: Sequence[ModelStack]) -> Tensor:
-        """Mean probabilities (m, n_test + n_conformal, K) on the test and conformal calibration examples."""
-        inputs = self.data.test.x, self.data.conformal_trusted.x
+        """Mean probabilities (m, n_test + n_conformal, K) on the test and conformal calibration examples.
+
+        What is `shown` besides follows after them.
+        """
+        inputs = [self.data.test.x, self.data.conformal_trusted.x, *([] if self.shown is None else [self.shown])]
         total: Tensor | float = 0.0
         for each in models:
             total = total + torch.cat([each.probabilities(x) for x in inputs], dim=1)
@@ -120,7 +128,7 @@ class Judge:
         if not len(probabilities):
             return {}
         test, trusted = self.data.test, self.data.conformal_trusted
-        p, calibration = probabilities.split([len(test), len(trusted)], dim=1)
+        p, calibration = probabilities[:, : self.examples].split([len(test), len(trusted)], dim=1)
         return stacked(p, test.y, calibration, trusted.y, ALPHA) | {
             "mean_confidence": [float(confidence(each).mean()) for each in p],
             "mean_entropy": [float(entropy(each).mean()) for each in p],

@@ -177,7 +177,7 @@ def processed(scene: Scene, streams: Sequence[Stream], held: Sequence[bool], fou
     if scene.setup.procedure.exact:
         result[rows] = found["stream"][rows]
         return result
-    exact = Judge(scene.setup.task, Retrain(), scene.setup.data)
+    exact = Judge(scene.setup.task, Retrain(), scene.setup.data, scene.judge.shown)
     groups = {"processed": [streams[i].positions for i in rows]}
     result[rows] = exact.after(scene.victims, scene.seeds, groups, label="processing the quarantine")["processed"]
     return result

@@ -27,7 +27,8 @@ class AttackedObjective:
     def __init__(self, functional: Functional | None, data: Data, chosen: Targets, seed: int) -> None:
         self.functional, self.chosen, self.seed = functional, chosen, seed
         self.measured = functional is not None and not isinstance(functional, Confidence)
-        self.x = torch.cat([data.test.x[chosen.positions], data.conformal_trusted.x])
+        targets = data.test.x[chosen.positions] if chosen.shown is None else chosen.shown
+        self.x = torch.cat([targets, data.conformal_trusted.x])
         self.truth = data.conformal_trusted.y
         self.values: dict[str, list[float]] = {}
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from attacks.crafting.contribution import Contributes
 from attacks.crafting.criterion import criterion_of, described
 from data.machine import peak_gpu_memory_mb, peak_memory_mb
 from data.randomness import generator
 from games.checkpoint import SLOW, Checkpointed
 from games.oracles import oracles
+from games.request.contributing import on_what_was_handed_in
 from games.request.crafting import CraftingRun, craft
 from games.request.evaluation import Judge
 from games.request.forgetting import Forgetting
@@ -37,12 +39,18 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
     began = perf_counter()
     seeds = member_seeds(setup, seed)
     victims = [setup.victim(each) for each in seeds]
+    criterion = criterion_of(setup.attack)
+    toward: int | None = getattr(criterion, "toward", None)
     steps = Checkpointed(setup.procedure, setup.store, setup.keys.of("unlearning"))
     judge = Judge(setup.task, steps, setup.data)
     start = judge.predict([victim.copies(1) for victim in victims])[0]
-    criterion = criterion_of(setup.attack)
-    toward: int | None = getattr(criterion, "toward", None)
     chosen = choose_targets(setup.game.targets, start[: len(setup.data.test)], setup.data.test.x, seed, toward)
+    if isinstance(setup.attack, Contributes):
+        setup, chosen = on_what_was_handed_in(setup, seed, chosen)
+        victims = [setup.victim(each) for each in seeds]
+        steps = Checkpointed(setup.procedure, setup.store, setup.keys.of("unlearning"))
+        judge = Judge(setup.task, steps, setup.data, chosen.shown)
+        start = judge.predict([victim.copies(1) for victim in victims])[0]
     learned = perf_counter()
     run = craft(setup, seed, victims, seeds, chosen)
     log.info("Crafted %d requests with %d runs of the procedure.", len(run.crafted), run.meter.operator_calls)

@@ -46,7 +46,7 @@ class Observer:
         chosen = self.chosen
         models = torch.arange(len(chosen.goals)) if model_of_aim is None else torch.tensor(model_of_aim)
         rows = models[chosen.goal_of.cpu()].to(probabilities.device)
-        found = on_targets(probabilities[rows], chosen.positions, chosen.labels)
+        found = on_targets(probabilities[rows], self._places, chosen.labels)
         return self._judged(found, self._short_of_goal(probabilities[rows], found["kept"]))
 
     def _short_of_goal(self, probabilities: Tensor, kept: list[float]) -> Tensor:
@@ -55,7 +55,7 @@ class Observer:
         if toward is None:
             return torch.tensor(kept, dtype=torch.float64)
         each = torch.arange(len(probabilities), device=probabilities.device)
-        return (probabilities[each, self.chosen.positions].argmax(-1) != toward).double().cpu()
+        return (probabilities[each, self._places].argmax(-1) != toward).double().cpu()
 
     def averaged(self, probabilities: Tensor) -> dict[str, Any]:
         """The state under models (m, ...) that belong to no goal: every target under each of them, averaged."""
@@ -66,10 +66,14 @@ class Observer:
         return {**mean, "models": self.judge.model_levels(probabilities)}
 
     @cached_property
+    def _places(self) -> Tensor:
+        return self.chosen.judged_at(self.judge.examples)
+
+    @cached_property
     def _first(self) -> Tensor:
         """The confidence of every target before anything was deleted (T,)."""
         chosen = self.chosen
-        found = on_targets(self.start.expand(len(chosen.labels), *self.start.shape), chosen.positions, chosen.labels)
+        found = on_targets(self.start.expand(len(chosen.labels), *self.start.shape), self._places, chosen.labels)
         return torch.tensor(found["confidence"], dtype=torch.float64)
 
     def _judged(self, found: dict[str, list[float]], kept: Tensor) -> dict[str, list[float]]:

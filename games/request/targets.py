@@ -27,7 +27,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """The targets of a game: test positions (T,), predicted labels (T,), directions, and the goal of each."""
+    """The targets of a game: test positions (T,), predicted labels (T,), directions, and the goal of each.
+
+    `shown` (T, *shape) are the inputs that they are judged at, where these are others than the test examples.
+    """
 
     positions: Tensor
     labels: Tensor
@@ -35,6 +38,13 @@ class Targets:
     goal_of: Tensor
     goals: tuple[AttackGoal, ...]
     goal_directions: tuple[str, ...]
+    shown: Tensor | None = None
+
+    def judged_at(self, before: int) -> Tensor:
+        """Where predictions have the targets (T,): among the test examples, or after `before` others where shown."""
+        if self.shown is None:
+            return self.positions
+        return before + torch.arange(len(self.positions), device=self.positions.device)
 
 
 def accepts_all(defense: Any) -> bool:

@@ -1,0 +1,127 @@
+"""Camouflaged poisoning: poison in the training set that does nothing until its camouflage is deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
+from attacks.crafting.contribution import Contribution
+from attacks.crafting.copies import Around
+from attacks.crafting.criterion import Criterion, LabelFlipped
+from attacks.crafting.matching import Matching, matched
+from attacks.crafting.requester import OPTIONS, Requester
+from data.errors import UserError
+from data.examples import Data, Examples
+from models.training import train
+from models.victim import Victim
+from unlearning.procedure import Procedure, Request, Task
+from unlearning.service import Record, Service
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class Camouflage(Requester):
+    """For every target x_t with the label y_t, before training: `poisons` records that teach the label c, and `budget`
+    camouflages that teach y_t. The model predicts y_t; the request deletes the camouflage, and the poison is left.
+
+    c is `toward`, or for every target the class that comes second. Rows of the attacker's own are handed in changed.
+    near (dirty labels): both are x_t + `spread` N(0, I), within the values that records take, poisons with the label c,
+    camouflages, of which there are more, with y_t. matching (clean labels; Geiping et al., ICLR 2021): poisons
+    are records of class c, camouflages of class y_t, with x moved by at most `matching.radius` so that the gradient of
+    their loss points along that of the target's loss with the label c (y_t), at a model that the attacker trains itself
+    on all records, for the camouflage on these with the poison. Which labels the victim predicts it knows; the model
+    itself, and how it is drawn, not.
+    Several targets (goals of `game.targets.mode=single`) share one training set.
+    Source: Di et al., arXiv 2212.10717; near is our small-scale variant.
+    """
+
+    name: ClassVar[str] = "camouflage"
+    budget: Annotated[int, Field(ge=1)] = 24
+    toward: Annotated[int, Field(ge=0)] | None = None
+    method: Literal["near", "matching"] = "near"
+    poisons: Annotated[int, Field(ge=1)] = 12
+    spread: Annotated[float, Field(gt=0)] = 0.5
+    matching: Matching = Field(default_factory=Matching)
+
+    @property
+    def criterion(self) -> Criterion:  # type: ignore[override]
+        """A label that changed, or became the one that is wanted."""
+        return LabelFlipped(self.toward)
+
+    def check(self, data: Data, procedure: Procedure, record: Record) -> None:
+        """Raise UserError for a label that is none."""
+        if self.toward is not None and self.toward >= len(data.classes):
+            raise UserError(f"attack.toward={self.toward} is no label; labels are 0 to {len(data.classes) - 1}.")
+
+    def contribute(
+        self, task: Task, data: Data, goals: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator
+    ) -> Contribution:
+        """The training set with poison and camouflage for every goal.
+
+        Raises UserError where a goal has several targets, or the pool lacks records.
+        """
+        if any(len(goal.labels) != 1 for goal in goals):
+            raise UserError("attack=camouflage works on one target at a time; set game.targets.mode=single.")
+        number = int(torch.randint(2**62, (1,), generator=rng))
+        model = _trained(task, task.records, number)
+        own = [int(goal.labels[0]) for goal in goals]
+        other = [self._other(model, goal, label) for goal, label in zip(goals, own, strict=True)]
+        free = attacker.pool[torch.randperm(len(attacker.pool), generator=rng).to(attacker.pool.device)].tolist()
+        poison = [self._taken(free, task.records.y, label, self.poisons) for label in other]
+        camouflage = [self._taken(free, task.records.y, label, self.budget) for label in own]
+        records = task.records
+        for rows, labels in ((poison, other), (camouflage, own)):
+            if rows is camouflage and self.method == "matching":
+                model = _trained(task, records, number)
+            x, y = records.x.clone(), records.y.clone()
+            for goal, mine, label in zip(goals, rows, labels, strict=True):
+                made = self._made(model, goal.x[0], label, records[mine], attacker, rng)
+                x[mine], y[mine] = made.x, made.y
+            records = Examples(x, y)
+        return Contribution(records, camouflage)
+
+    def _other(self, model: Victim, goal: AttackGoal, label: int) -> int:
+        """The label that the target is to get."""
+        if self.toward is not None:
+            return self.toward
+        return next(found for found in model.logits(goal.x)[0].argsort(descending=True).tolist() if found != label)
+
+    def _taken(self, free: list[int], y: Tensor, label: int, count: int) -> Tensor:
+        """Positions (count,) of the pool, taken from those that are `free`; for matching, of records with the label."""
+        fits = [position for position in free if self.method == "near" or int(y[position]) == label][:count]
+        if len(fits) < count:
+            raise UserError(
+                f"attack=camouflage needs {count} records more of the attacker's for a target, and {len(fits)} are "
+                "left; lower attack.poisons, attack.budget or game.targets.count, or raise attack.owned."
+            )
+        for position in fits:
+            free.remove(position)
+        return torch.tensor(fits, dtype=torch.long, device=y.device)
+
+    def _made(
+        self, model: Victim, target: Tensor, label: int, base: Examples, attacker: Attacker, rng: torch.Generator
+    ) -> Examples:
+        """Records (k) that teach the label for the target, in place of `base` (k)."""
+        if self.method == "matching":
+            return matched(model, base, target, label, attacker, self.matching, rng)[0]
+        noise = torch.randn(base.x.shape, generator=rng, dtype=base.x.dtype).to(base.x)
+        low, high = Around.box(attacker.owned.x)
+        x = target + self.spread * noise
+        return Examples(torch.minimum(torch.maximum(x, low), high), torch.full_like(base.y, label))
+
+    def search_black_box(
+        self, service: Service, goal: AttackGoal, attacker: Attacker, rng: torch.Generator
+    ) -> AttackResult:
+        """The camouflage; nothing is asked."""
+        assert goal.contributed is not None  # a game shows goals what was contributed
+        return AttackResult(Request(tuple(goal.contributed.tolist())), float("nan"))
+
+
+def _trained(task: Task, records: Examples, seed: int) -> Victim:
+    """A model of the attacker's own."""
+    return train(task.build, records, task.training, [seed], label="training the attacker's model")[0]

@@ -1,0 +1,85 @@
+"""The game of an attacker that contributed to the training set: the same game, on what everybody handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from attacks.crafting.contribution import Contributes, Contribution, contributed, with_contribution
+from data.examples import Examples
+from data.randomness import generator
+from games.request.targets import Targets, choose_attacker
+from models.named_tensors import digest
+
+if TYPE_CHECKING:
+    from games.game import Keys
+    from games.request.targets import RequestSetup
+
+CODE = ("games.request.contributing",)
+PLACES = ("attack", "unlearning", "game.targets", "game.stream.reserved")
+
+
+@dataclass(frozen=True)
+class HandedIn:
+    """Keys of models and games on records that are named by their hash, beside the data set that they come from."""
+
+    keys: Keys
+    records: str
+
+    def victim(self) -> dict[str, Any]:
+        """Of a trained victim."""
+        return self._named(self.keys.victim())
+
+    def trained(self, code: Sequence[str] = ()) -> dict[str, Any]:
+        """Of models that are trained plainly."""
+        return self._named(self.keys.trained(code))
+
+    def game(self) -> dict[str, Any]:
+        """Of the record of a game."""
+        return self._named(self.keys.game())
+
+    def of(self, *places: str, code: Sequence[str] = ()) -> dict[str, Any]:
+        """Of what follows from a victim, its procedure, and the settings at `places`."""
+        return self._named(self.keys.of(*places, code=code))
+
+    def _named(self, key: Mapping[str, Any]) -> dict[str, Any]:
+        return {**key, "records": self.records}
+
+
+def on_what_was_handed_in(setup: RequestSetup, seed: int, chosen: Targets) -> tuple[RequestSetup, Targets]:
+    """The setup on the records that the attacker's are part of, and the targets with what was contributed for them.
+
+    What it contributes comes from the store where it is there.
+    """
+    given = _stored(setup, seed, chosen)
+    task = replace(setup.task, records=given.records)
+    data = replace(setup.data, train=given.records)
+    keys = HandedIn(setup.keys, digest({"x": given.records.x, "y": given.records.y}))
+    goals = tuple(with_contribution(chosen.goals, given))
+    shown = torch.cat([goal.x for goal in goals]) if given.shown is not None else None
+    return replace(setup, task=task, data=data, keys=keys), replace(chosen, goals=goals, shown=shown)
+
+
+def _stored(setup: RequestSetup, seed: int, chosen: Targets) -> Contribution:
+    attacker, rng = choose_attacker(setup, seed), generator(seed, "contribution")
+    pool = attacker.pool
+
+    def made() -> dict[str, Tensor]:
+        assert isinstance(setup.attack, Contributes)
+        given = contributed(setup.attack, setup.task, setup.data, chosen.goals, attacker, rng)
+        found = {"x": given.records.x[pool], "y": given.records.y[pool]}
+        found |= {f"{i}/requested": each for i, each in enumerate(given.requested)}
+        return found | {f"{i}/shown": each for i, each in enumerate(given.shown or ())}
+
+    key = {**setup.keys.of(*PLACES, code=CODE), "seed": seed}
+    tensors, _ = setup.store.tensors("contribution", key, made)
+    here = {name: value.to(setup.device) for name, value in tensors.items()}
+    x, y = setup.task.records.x.clone(), setup.task.records.y.clone()
+    x[pool], y[pool] = here["x"], here["y"]
+    goals = range(len(chosen.goals))
+    shown = [here[f"{i}/shown"] for i in goals] if "0/shown" in here else None
+    return Contribution(Examples(x, y), [here[f"{i}/requested"].cpu() for i in goals], shown)
