@@ -39,8 +39,8 @@ def kept(store: Store) -> list[Path]:
     [
         (
             ["prune", "--kind", ""],
-            "There is no kind of artifact ''; the kinds are attack, copies, game, margins, oracle, reference, "
-            "released, step, victim.",
+            "There is no kind of artifact ''; the kinds are attack, contribution, copies, game, margins, oracle, "
+            "reference, released, step, victim.",
         ),
         (["prune", "--kind", "/etc"], "There is no kind of artifact '/etc'"),
         (["prune", "--kind", "**"], "There is no kind of artifact '**'"),
