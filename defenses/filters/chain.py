@@ -8,7 +8,7 @@ from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 import torch
-from pydantic import Field, SkipValidation
+from pydantic import ConfigDict, Field, SkipValidation
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -17,12 +17,11 @@ from data.examples import Examples
 from defenses.defense import Calibrated, Calibration, Context, Filter, Verdict, calibrated, reviewed
 from defenses.filters.influence import Influence
 from defenses.filters.membership_check import MembershipCheck
-from defenses.filters.scored import STRICT
 
 _thresholds: WeakKeyDictionary[Calibration, list[tuple[Calibrated, int, float]]] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
 class Chain:
     """The verdicts of `filters` on the whole batch, in their order.
 

@@ -42,7 +42,8 @@ class MembershipCheck:
     model, then rounded to `levels` values between the least and the largest of any record, by channel (or feature).
     `action`: quarantine, or replace: of a copy that is flagged nothing is used, and the nearest stored record in
     `space`, whatever its label, is deleted in its place; everything is accepted then. With exact that removes every
-    perturbation. A server that deletes its own records by their number has nothing to replace.
+    perturbation; a copy that lies nearer to another record deletes that one. A server that deletes its own records by
+    their number has nothing to replace.
     Source: the checks that Huang et al., arXiv 2410.09591, ask whether they stop their attack; the loss is the
     membership test of Yeom et al., CSF 2018. Calibration on re-encoded records is ours.
     """
