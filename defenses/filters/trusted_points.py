@@ -31,7 +31,7 @@ from models.gradients import gradients_at_once, inner_products_many
 from models.passes import models_at_once
 from models.solver import Solver
 
-NUMBERS = 2**24  # effects that are held at once
+NUMBERS = 2**22  # effects that are held at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,24 +82,25 @@ def null_of(context: Context, points: Examples, size: int, sets: int, kind: Prec
     """
     labels = predicted(context.victim, points)
     n = len(context.task.records) if context.task.forgotten is None else int((context.task.forgotten == 0).sum())
-    drawn, maxima = None, torch.zeros(sets, dtype=torch.float64, device=labels.device)
+    maxima = torch.zeros(sets, dtype=torch.float64, device=labels.device)
     means, deviations = [], []
     for _, found in record_effects(context, points, labels, kind, solver):
         effects = found.double()
-        if drawn is None:
-            drawn = _random_sets(n, size, sets).to(effects.device)
         mean = size * effects.mean(1)
         deviation = (size * (1 - size / n)) ** 0.5 * effects.std(1)
         some = Null(labels, mean, deviation, maxima)
-        for rows in torch.arange(sets).split(max(1, NUMBERS // (len(effects) * size))):
-            totals = effects[:, drawn[rows]].sum(-1).T  # (sets, points)
+        for rows, drawn in _random_sets(n, size, sets, max(1, NUMBERS // (len(effects) * size))):
+            totals = effects[:, drawn.to(effects.device)].sum(-1).T  # (sets, points)
             maxima[rows] = torch.maximum(maxima[rows], some.standardised(totals).abs().amax(1))
         means.append(mean)
         deviations.append(deviation)
     return Null(labels, torch.cat(means), torch.cat(deviations), maxima)
 
 
-def _random_sets(n: int, size: int, sets: int) -> Tensor:
-    """`sets` simple random samples of `size` of n records, as positions (sets, size)."""
+def _random_sets(n: int, size: int, sets: int, at_once: int) -> Iterator[tuple[slice, Tensor]]:
+    """`sets` simple random samples of `size` of n records, always the same: which they are, and positions (k, size)."""
     rng = generator(0, "random sets")
-    return torch.stack([torch.randperm(n, generator=rng)[:size] for _ in range(sets)])
+    for first in range(0, sets, at_once):
+        rows = slice(first, min(first + at_once, sets))
+        # clones: a view would keep the whole permutation
+        yield rows, torch.stack([torch.randperm(n, generator=rng)[:size].clone() for _ in range(rows.start, rows.stop)])

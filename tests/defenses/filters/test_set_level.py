@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from math import ceil
 
 import pytest
@@ -11,18 +11,25 @@ import torch
 from torch import Tensor
 
 from data.errors import UserError
+from data.examples import Examples
 from data.randomness import generator
 from defenses.defense import Context, reviewed
+from defenses.filters.effects import margins, summed_gradient
+from defenses.filters.influence import Influence
 from defenses.filters.set_level import SetLevel
-from defenses.filters.trusted_points import record_effects
+from defenses.filters.trusted_points import batch_effects, null_of, record_effects
 from metrics.cusum import cusum, first_alarm
 from metrics.detection import auroc, calibrated_threshold, tpr_at_fpr
 from models.gradients import per_example_gradients
+from models.small_cnn import SmallCNN
 from models.solver import Solver
+from models.training import Training, initialise
+from models.victim import Victim
 from tests.attacks.checks import bed
 from tests.defenses.filters.batches import ALPHA, SIZE, attacked, benign, curvature, rows
 from tests.defenses.filters.test_influence import trusted_margin_gradients
 from tests.testbed import LAMBDA, TRAINING, TRUSTED
+from unlearning.procedure import Task
 
 FILTER = SetLevel(solver=Solver(method="auto", tolerance=1e-10))
 
@@ -125,6 +132,61 @@ def test_attacked_batches_are_told_from_random_ones_and_two_stages_disarm_them()
     assert float(torch.cat(mixed).double().mean()) > 0.6
     assert after <= 0.25
     assert rejected <= 0.1
+
+
+def test_an_attack_that_caps_its_norms_is_harder_to_tell() -> None:
+    """Only records below the 70% quantile of gradient norms: AUROC of the batch, and label flips before and after."""
+    bad: dict[float | None, list[Tensor]] = {None: [], 0.7: []}
+    good, mixed, left = [], [], []
+    for seed in range(3):
+        for cap, values in bad.items():
+            values += [FILTER.standardised(seen(seed), batch).abs().max() for batch in attacked(seed, cap).batches]
+        good += [FILTER.standardised(seen(seed), batch).abs().max() for batch in benign(seed, "live", 100)]
+        capped = attacked(seed, 0.7)
+        verdicts = [FILTER.review(capped.context(i), batch) for i, batch in enumerate(capped.batches)]
+        mixed.append(capped.flipped(capped.batches))
+        left.append(capped.flipped([b[v.accepted] for b, v in zip(capped.batches, verdicts, strict=True)]))
+    found = {
+        cap: auroc(torch.stack([*values, *good]), torch.arange(len(values) + len(good)) < len(values)).value
+        for cap, values in bad.items()
+    }
+    flipped = [float(torch.cat(each).double().mean()) for each in (mixed, left)]
+    print(f"Zmax AUROC by cap {found}; capped: ASR {flipped[0]:.2f}, after two stages {flipped[1]:.2f}")
+    assert found[0.7] < found[None] - 0.1
+    assert flipped[1] <= flipped[0] < 0.7
+
+
+def test_memory_is_bounded_and_results_do_not_depend_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = replace(FILTER, points=50)
+    null = few.null(seen(0), SIZE)
+    monkeypatch.setattr("defenses.filters.trusted_points.NUMBERS", 7 * TRAINING)  # seven points, five sets at once
+    parts = null_of(seen(0), bed(0).trusted[:50], SIZE, few.sets, "inverse_curvature", few.solver)
+    assert (parts.mean - null.mean).abs().max() < 1e-10
+    assert (parts.deviation - null.deviation).abs().max() < 1e-10
+    assert (parts.maxima - null.maxima).abs().max() < 1e-8
+
+
+def test_it_works_with_convolutions_in_single_precision() -> None:
+    """Effects of records add up to those of their batch, which move margins as they say: against small steps."""
+    rng = generator(0, "images")
+    records = Examples(torch.randn(60, 1, 8, 8, generator=rng), torch.arange(60) % 3)
+    build = partial(SmallCNN, shape=(1, 8, 8), classes=3, widths=(4, 8))
+    victim = Victim(*initialise(build, 0, records.x))
+    context = Context(Task(records, build, Training()), victim, victim, records[:20])
+    plain, batch = SetLevel(preconditioner="identity", sets=100), torch.arange(12)
+    null = plain.null(context, 12)
+    parts = record_effects(context, records[:20], null.labels, "identity", plain.solver)
+    singles = torch.cat([found for _, found in parts]).T[batch].sum(0)
+    whole = batch_effects(context, records[:20], null.labels, records[batch], "identity", plain.solver)
+    assert (singles - whole).abs().max() < 1e-5 * whole.abs().max()
+    step = summed_gradient(victim, records[batch])[None] / 60
+    apart = torch.stack([victim.moved(s * step)[0].logits(records.x[:20]) for s in (1e-2, -1e-2)])
+    moved = margins(apart[0], null.labels) - margins(apart[1], null.labels)
+    assert (moved / 2e-2 - whole).abs().max() < 2e-2 * whole.abs().max()
+    for score in ("S4", "S7"):
+        influence = Influence(score=score, solver=Solver(damping=0.1))  # type: ignore[arg-type]
+        assert bool(influence.scores(context, batch).isfinite().all())
+    assert len(plain.review(context, batch).accepted) == 12
 
 
 def test_what_is_quarantined_is_the_part_ranked_highest() -> None:
