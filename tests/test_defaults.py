@@ -78,6 +78,11 @@ def differences(written: Mapping[str, Any], expected: Mapping[str, Any], where: 
                 found += differences(value, {each: getattr(default, each) for each in defaults(kind)}, f"{where}{key}.")
         elif dataclasses.is_dataclass(default):  # settings of a component, in groups
             found += differences(value, {each: getattr(default, each) for each in defaults(type(default))}, f"{key}.")
+        elif isinstance(value, list) and any(isinstance(each, dict) for each in value):  # a row of components
+            made = [
+                get_object(each["_target_"])(**{k: v for k, v in each.items() if k != "_target_"}) for each in value
+            ]
+            found += [] if made == list(default) else [f"{where}{key} is {made!r}, and by default {default!r}"]
         elif default is REQUIRED:
             found += [] if value == "???" else [f"{where}{key} has no default in the class"]
         elif value != (list(default) if isinstance(default, tuple) else default):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.func import grad
 
-from data.errors import UserError
 from data.examples import Examples
-from defenses.defense import Context, Verdict
-from metrics.conformal import rank
-from metrics.detection import calibrated_threshold, robust_threshold
+from defenses.defense import Context
+from defenses.filters.class_gradients import from_class_mean
+from defenses.filters.effects import Preconditioner, on_most_moved, preconditioned, summed_gradient
+from defenses.filters.scored import STRICT, Scored
 from models.gradients import (
     CHUNK,
     gradient_norms,
@@ -23,100 +23,85 @@ from models.gradients import (
     per_example_gradients,
     weighted_gradient,
 )
-from models.influence import inverse_curvature
 from models.passes import rows_at_once
 from models.solver import Solver
 from models.victim import Tensors, Victim, flatten, forward
 
-Score = Literal["S1", "S1'", "S2", "S3", "S5", "S6", "S8"]
+Score = Literal["S1", "S1'", "S2", "S3", "S4", "S5", "S6", "S7", "S8"]
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-class Influence:
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Influence(Scored):
     """Scores of a request i, with d = theta' - theta, g_i = grad l_i(theta) and B a preconditioner:
 
     S1 displacement <grad l_i(theta'), d> (default; on the unlearned model); S1' loss gap l_i(theta') - l_i(theta); S2
-    <g_i, B sum_j g_j>; S3 |<B grad L_val, g_i>| on the trusted examples (`signed` drops the modulus); S5 <B grad mean
-    entropy, g_i> in nats, likewise; S6 1 - cos(g_i, mean gradient of class y_i without the request); S8 ||g_i||.
-    `preconditioner`: inverse_curvature (solved by `solver`) or identity (tau = 1/n).
-    Decision: flag iff score > threshold. `rule` calibrated takes the ceil((n_c+1)(1-rate))-th smallest benign
-    calibration score; robust_z takes median + z 1.4826 MAD of them.
+    <g_i, B sum_j g_j>; S3 |<B grad L_val, g_i>| on the trusted examples (`signed` drops the modulus); S4 the share of i
+    in the largest first-order move of a trusted example's margin (`defenses.filters.effects.on_most_moved`); S5
+    <B grad mean entropy, g_i> in nats, as S3; S6 1 - cos(g_i, mean gradient of class y_i without the request); S7
+    coherence, the cosine of B^{1/2} g_i with B^{1/2} sum_{j != i} g_j; S8 ||g_i||. Where copies of records are what is
+    unlearned, l_i is the loss of the copy.
+    `preconditioner`: inverse_curvature (solved by `solver`; S7 takes a solve for every request) or identity (B = 1/n).
+    Decision: flag iff score > threshold, from benign calibration batches by `rule` (`defenses.filters.scored.Scored`).
     Source: Qian et al., KDD 2023 (filtering by gradient influence); scores and rules are our formulations of it.
     """
 
-    game: ClassVar[str] = "request"
     name: ClassVar[str] = "influence"
     score: Score = "S1"
-    rule: Literal["calibrated", "robust_z"] = "calibrated"
-    rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    z: Annotated[float, Field(gt=0)] = 3.5
     signed: bool = False
-    preconditioner: Literal["inverse_curvature", "identity"] = "inverse_curvature"
+    preconditioner: Preconditioner = "inverse_curvature"
     solver: Solver = Field(default_factory=Solver)
 
     def scores(self, context: Context, requests: Tensor) -> Tensor:
         """Suspicion of each record at positions `requests` (m,); inner products with one vector are one jvp."""
-        requested = context.unlearned(requests)
-        if self.score == "S1":
-            displacement = context.candidate.flat() - context.victim.flat()
-            return inner_products(context.candidate, requested, displacement)
-        if self.score == "S1'":
-            return _loss(context.candidate, requested) - _loss(context.victim, requested)
-        if self.score == "S6":
-            return _class_dissimilarity(context, requests)
-        if self.score == "S8":
-            return gradient_norms(context.victim, requested)
-        scores = inner_products(context.victim, requested, self._direction(context, requested))
+        requested, victim = context.unlearned(requests), context.victim
+        match self.score:
+            case "S1":
+                return inner_products(context.candidate, requested, context.candidate.flat() - victim.flat())
+            case "S1'":
+                return _loss(context.candidate, requested) - _loss(victim, requested)
+            case "S4":
+                return on_most_moved(context, requested, self.preconditioner, self.solver)
+            case "S6":
+                return from_class_mean(context, requests)
+            case "S7":
+                return self._coherence(context, requested)
+            case "S8":
+                return gradient_norms(victim, requested)
+        direction = self._preconditioned(context, self._slope(context, requested)[None])[0]
+        scores = inner_products(victim, requested, direction)
         return scores if self.signed or self.score == "S2" else scores.abs()
 
-    def review(self, context: Context, requests: Tensor) -> Verdict:
-        """Accept or quarantine each requested record (m,) of one batch."""
-        scores = self.scores(context, requests)
-        threshold = self.threshold(context) if context.threshold is None else context.threshold
-        return Verdict(scores, ~(scores > threshold), threshold)
+    def _preconditioned(self, context: Context, vectors: Tensor) -> Tensor:
+        return preconditioned(context, vectors, self.preconditioner, self.solver)
 
-    def threshold(self, context: Context) -> float:
-        """The threshold from the calibration batches; raises UserError when there are too few benign scores for it."""
-        found = [self._calibration_scores(context, i) for i in range(len(context.calibration))]
-        self.check_calibration(sum(map(len, found)))
-        benign = torch.cat(found)
-        if self.rule == "calibrated":
-            return float(calibrated_threshold(benign, self.rate))
-        try:
-            return robust_threshold(benign, self.z)
-        except ValueError as error:
-            raise UserError(f"{error} Raise game.stream.calibration_batches or use defense.rule=calibrated.") from error
-
-    def check_calibration(self, scores: int) -> None:
-        """Raise UserError where a threshold cannot be had from so many benign scores."""
-        calibrated = self.rule == "calibrated"
-        if scores == 0 or (calibrated and rank(scores, self.rate) > scores):
-            wanted = f"defense.rate={self.rate}" if calibrated else "defense.rule=robust_z"
-            raise UserError(
-                f"{wanted} cannot be calibrated with {scores} benign scores; raise game.stream.calibration_batches."
-            )
-
-    def _calibration_scores(self, context: Context, batch: int) -> Tensor:
-        calibration = context.calibration[batch]
-        benign = Context(context.task, context.victim, calibration.candidate, context.trusted)
-        return self.scores(benign, calibration.indices)
-
-    def _direction(self, context: Context, requested: Examples) -> Tensor:
-        """B grad psi (p,) for the functional psi of S2, S3 or S5."""
-        victim, task = context.victim, context.task
+    def _slope(self, context: Context, requested: Examples) -> Tensor:
+        """grad psi (p,) for the functional psi of S2, S3 or S5."""
         if self.score == "S2":
-            slope = weighted_gradient(victim, requested, requested.x.new_ones(1, len(requested)))[0]
-        elif self.score == "S3":
-            share = requested.x.new_full((1, len(context.trusted)), 1 / len(context.trusted))
-            slope = weighted_gradient(victim, context.trusted, share)[0]
-        else:
-            slope = _entropy_gradient(victim, context.trusted)
-        if self.preconditioner == "identity":
-            return slope / len(task.records)
-        models, kept = victim.copies(1), task.total(slope.new_zeros(1, len(task.records)))
-        decay = task.training.weight_decay
-        solved = inverse_curvature(self.solver, models, task.records, kept, decay, slope[None], base=victim)
-        return solved.x[0] / len(task.records)
+            return summed_gradient(context.victim, requested)
+        if self.score == "S5":
+            return _entropy_gradient(context.victim, context.trusted)
+        share = requested.x.new_full((1, len(context.trusted)), 1 / len(context.trusted))
+        return weighted_gradient(context.victim, context.trusted, share)[0]
+
+    def _coherence(self, context: Context, requested: Examples) -> Tensor:
+        """<g_i, B s_i> / sqrt(<g_i, B g_i> <s_i, B s_i>) with s_i = sum_{j != i} g_j (m,); of a single request 0.
+
+        No root of B is needed, and s_i is a difference of vectors, not of their squares, which would cancel where one
+        gradient is much longer than the others.
+        """
+        victim = context.victim
+        if len(requested) < 2:
+            return requested.x.new_zeros(len(requested))
+        total = summed_gradient(victim, requested)
+        moved = self._preconditioned(context, total[None])[0]
+        size, scores = gradients_at_once(victim, requested.x), []
+        for first in range(0, len(requested), size):
+            own = per_example_gradients(victim, requested[slice(first, first + size)])
+            solved = self._preconditioned(context, own)
+            inner, others = (own * (moved - solved)).sum(1), ((total - own) * (moved - solved)).sum(1)
+            lengths = ((own * solved).sum(1).clamp_min(0) * others.clamp_min(0)).sqrt()
+            scores.append(inner / lengths.clamp_min(torch.finfo(lengths.dtype).tiny))
+        return torch.cat(scores)
 
 
 def _loss(victim: Victim, examples: Examples) -> Tensor:
@@ -132,22 +117,3 @@ def _entropy_gradient(victim: Victim, examples: Examples) -> Tensor:
     for x in examples.x.split(rows_at_once(victim, examples.x, CHUNK)):
         total += flatten(grad(entropy)(victim.moving, x)).detach()
     return (total / len(examples)).to(examples.x)
-
-
-def _class_dissimilarity(context: Context, requests: Tensor) -> Tensor:
-    """1 - cos(g_i, mean gradient of class y_i over the records outside the request), (m,)."""
-    records = context.task.records
-    outside = torch.ones(len(records), dtype=torch.bool, device=records.y.device)
-    if context.task.forgotten is not None:
-        outside &= context.task.forgotten.to(outside.device) == 0
-    outside[requests] = False
-    present = records.y[requests].unique()
-    rows = torch.stack([(outside & (records.y == label)).to(records.x.dtype) for label in present])
-    means = weighted_gradient(context.victim, records, rows / rows.sum(1, keepdim=True).clamp_min(1))
-    row_of = torch.searchsorted(present, records.y[requests])
-    chunk = gradients_at_once(context.victim, records.x)
-    scores = []
-    for part, row in zip(requests.split(chunk), row_of.split(chunk), strict=True):
-        gradients = per_example_gradients(context.victim, records[part])
-        scores.append(1 - torch.nn.functional.cosine_similarity(gradients, means[row], dim=1))
-    return torch.cat(scores)

@@ -8,7 +8,6 @@ from attacks.crafting.access import require_gradient
 from attacks.crafting.black_box import check_search
 from data.errors import UserError, called
 from data.randomness import seeded
-from defenses.filters.influence import Influence
 from games.request.settings import check_sizes, pool_size, stream_size
 from games.request.targets import unfiltered
 from models.dropout import dropout_layers
@@ -30,7 +29,7 @@ def check(setup: RequestSetup) -> None:
     check_sizes(attack, stream, n, calibrated=not unfiltered(setup))
     if attack.access == "black_box" and getattr(attack, "feedback", "score") == "score" and hasattr(attack, "search"):
         check_search(attack.search, pool_size(attack, stream, n), attack.queries)
-    if isinstance(setup.defense, Influence):
+    if hasattr(setup.defense, "check_calibration"):
         setup.defense.check_calibration(stream.calibration_batches * stream_size(attack, stream))
 
 

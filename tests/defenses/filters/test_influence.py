@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
 
@@ -11,55 +10,18 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from attacks.crafting.functionals import LogitGap, margins
-from attacks.requester.one_shot_influence import OneShotInfluence
 from data.digits import Digits
 from data.errors import UserError
-from data.randomness import generator
+from data.examples import Examples
 from defenses.defense import Calibration, Context
 from defenses.filters.influence import Influence
 from metrics.detection import auroc, robust_threshold
-from models.curvature import dense, gauss_newton
 from models.gradients import gradient_norms, per_example_gradients
 from models.influence import inverse_curvature
-from models.solver import Solver
 from models.victim import Victim, flatten
-from tests.attacks.checks import bed, crafted, labels, on_goals
+from tests.attacks.checks import bed
+from tests.defenses.filters.batches import ALPHA, EXACT, attacked, benign, calibrated, context, curvature, rows
 from tests.testbed import LAMBDA, TRAINING, Testbed
-from unlearning.retrain import Retrain
-
-EXACT = Solver(tolerance=1e-13)
-ALPHA, SIZE = 0.05, 60  # false-positive rate, and requests in a batch
-
-
-def rows(batches: Sequence[Tensor]) -> Tensor:
-    weights = torch.zeros(len(batches), TRAINING, dtype=torch.float64)
-    for row, batch in zip(weights, batches, strict=True):
-        row[batch] = 1
-    return weights
-
-
-def benign(seed: int, name: str, count: int, size: int = SIZE) -> list[Tensor]:
-    rng = generator(seed, name)
-    return [torch.randperm(TRAINING, generator=rng)[:size] for _ in range(count)]
-
-
-def context(of: Testbed, batch: Tensor, calibration: Sequence[Calibration] = ()) -> Context:
-    candidate = Retrain().forget(of.task, of.victim, rows([batch]), of.seed)[0]
-    return Context(of.task, of.victim, candidate, of.trusted, calibration)
-
-
-def calibrated(of: Testbed, batches: Sequence[Tensor]) -> list[Calibration]:
-    models = Retrain().forget(of.task, of.victim, rows(batches), of.seed)
-    return [Calibration(batch, models[i]) for i, batch in enumerate(batches)]
-
-
-def curvature(of: Testbed) -> Tensor:
-    """H of the sum-form objective, sum_i H_i + Lambda I, as a matrix."""
-    kept = torch.zeros(33, TRAINING, dtype=torch.float64)
-    start = of.victim.moved(torch.zeros(33, 33, dtype=torch.float64))
-    product = gauss_newton(start, of.task.records, kept, LAMBDA / TRAINING)
-    return TRAINING * dense(lambda block: product(block)[: len(block)], 33, of.victim.flat())
 
 
 def trusted_loss_gradient(of: Testbed) -> Tensor:
@@ -141,6 +103,68 @@ def test_class_dissimilarity_leaves_out_the_request_and_what_is_gone() -> None:
         assert (Influence(score="S6").scores(seen, batch) - expected).abs().max() < 1e-10
 
 
+def trusted_margin_gradients(of: Testbed) -> Tensor:
+    """grad m_j (500, 33), in closed form: the input with a 1 behind it in the row of the label, minus in the next."""
+    logits = of.victim.logits(of.trusted.x)
+    first, second = logits.topk(2).indices.T
+    extended = torch.cat([of.trusted.x, torch.ones(len(of.trusted), 1, dtype=torch.float64)], dim=1)
+    signs = torch.nn.functional.one_hot(first, 3).double() - torch.nn.functional.one_hot(second, 3).double()
+    weight, bias = signs[:, :, None] * extended[:, None, :-1], signs
+    assert list(of.victim.moving) == ["linear.weight", "linear.bias"]
+    return torch.cat([weight.flatten(1), bias], dim=1)
+
+
+@pytest.mark.parametrize("preconditioner", ["inverse_curvature", "identity"])
+def test_the_most_moved_trusted_point_against_dense_algebra(preconditioner: str) -> None:
+    """S4: of all effects <grad m_j, B g_i> those on the point whose margin moves most, in the direction of its move."""
+    of, batch = bed(0), benign(0, "scores", 1, 15)[0]
+    g, slopes = per_example_gradients(of.victim, of.task.records[batch]), trusted_margin_gradients(of)
+    solved = torch.linalg.solve(curvature(of), g.T) if preconditioner == "inverse_curvature" else g.T / TRAINING
+    effects = slopes @ solved  # (500, 15)
+    most = effects.sum(1).abs().argmax()
+    expected = effects[most] * effects[most].sum().sign()
+    score = Influence(score="S4", preconditioner=preconditioner, solver=EXACT)
+    found = score.scores(context(of, batch), batch)
+    assert (found - expected).abs().max() < 1e-10
+    assert found.sum() > 0
+    with pytest.raises(UserError, match="looks at trusted examples, and there are none"):
+        score.scores(replace(context(of, batch), trusted=of.trusted[:0]), batch)
+
+
+@pytest.mark.parametrize("preconditioner", ["inverse_curvature", "identity"])
+def test_coherence_is_a_cosine(preconditioner: str) -> None:
+    """S7 against the cosine of vectors after the symmetric root of B; one request alone has none, and scores 0."""
+    of, batch = bed(0), benign(0, "scores", 1, 15)[0]
+    g, root = per_example_gradients(of.victim, of.task.records[batch]), torch.eye(33, dtype=torch.float64)
+    if preconditioner == "inverse_curvature":
+        values, vectors = torch.linalg.eigh(curvature(of))
+        root = vectors @ torch.diag(values.rsqrt()) @ vectors.T
+    own = g @ root
+    expected = torch.nn.functional.cosine_similarity(own, own.sum(0) - own, dim=1)
+    score = Influence(score="S7", preconditioner=preconditioner, solver=EXACT)
+    assert (score.scores(context(of, batch), batch) - expected).abs().max() < 1e-10
+    assert score.scores(context(of, batch), batch[:1]).tolist() == [0.0]
+
+
+def test_scores_are_those_of_the_copies_that_are_unlearned() -> None:
+    """Of every score that looks at requested records: S6 too compares a copy, under the label that it was sent with."""
+    of, batch = bed(0), benign(0, "scores", 1, 15)[0]
+    stored = of.task.records[batch]
+    copies = Examples(stored.x + 0.5, (stored.y + 1) % 3)
+    seen = replace(context(of, batch), submitted=copies)
+    g, y = per_example_gradients(of.victim, of.task.records), of.task.records.y
+    outside = ~rows([batch])[0].bool()
+    means = torch.stack([g[(y == k) & outside].mean(0) for k in range(3)])
+    own = per_example_gradients(of.victim, copies)
+    expected = 1 - torch.nn.functional.cosine_similarity(own, means[copies.y], dim=1)
+    assert (Influence(score="S6").scores(seen, batch) - expected).abs().max() < 1e-10
+    for name in ("S1", "S1'", "S2", "S3", "S4", "S5", "S6", "S7", "S8"):
+        score = Influence(score=name, solver=EXACT)
+        plain, sent = score.scores(replace(seen, submitted=None), batch), score.scores(seen, batch)
+        assert not torch.allclose(plain, sent), name
+        assert torch.equal(score.scores(replace(seen, record="own"), batch), plain), name
+
+
 def test_stationarity_identity() -> None:
     """sum_i <B grad psi, g_i> = -Lambda <B grad psi, theta_o> at an optimum, B = H^{-1}, < 1e-8."""
     of = bed(0)
@@ -153,47 +177,26 @@ def test_stationarity_identity() -> None:
         assert abs(float(influences.sum() + LAMBDA * direction @ of.victim.flat())) < 1e-8
 
 
-def attacked(seed: int, cap: float | None, targets: int = 8) -> dict[str, object]:
-    """Streams of 15 one-shot margin requests + 45 random ones: scores, truth and label flips before and after S1."""
-    of = bed(seed)
-    goals = of.goals(of.targets(targets), 1)
-    requests = crafted(OneShotInfluence(budget=15, functional=LogitGap(), norm_cap=cap), of, goals)
-    rng, streams, truth = generator(seed, "cover"), [], []
-    for each in requests:
-        malicious = torch.tensor(each.request.indices)
-        others = torch.randperm(TRAINING, generator=rng)
-        others = others[~torch.isin(others, malicious)][:45]
-        streams.append(torch.cat([malicious, others]))
-        truth.append(torch.arange(60) < 15)
-    mixed = Retrain().forget(of.task, of.victim, rows(streams), seed)
-    calibration = calibrated(of, benign(seed, "calibration", 8))
-    verdicts, scores = [], {"S1": [], "S8": []}  # type: ignore[var-annotated]
-    for i, stream in enumerate(streams):
-        seen = Context(of.task, of.victim, mixed[i], of.trusted, calibration)
-        verdicts.append(Influence(score="S1", rate=ALPHA).review(seen, stream))
-        scores["S1"].append(verdicts[-1].scores)
-        scores["S8"].append(Influence(score="S8").scores(seen, stream))
+def outcome(seed: int, cap: float | None) -> dict[str, Tensor | list[tuple[int, ...]]]:
+    """Scores, truth and label flips before and after S1."""
+    found = attacked(seed, cap)
+    streams, mixed = found.batches, range(len(found.batches))
+    verdicts = [Influence(score="S1", rate=ALPHA).review(found.context(i), streams[i]) for i in mixed]
     left = [stream[verdict.accepted] for stream, verdict in zip(streams, verdicts, strict=True)]
-    after = Retrain().forget(of.task, of.victim, rows(left), seed)
-
-    def flipped(models) -> Tensor:  # type: ignore[no-untyped-def]
-        return margins(on_goals(models, goals).log(), labels(goals)) < 0
-
-    alone = Retrain().forget(of.task, of.victim, rows([torch.tensor(r.request.indices) for r in requests]), seed)
     return {
-        "S1": torch.cat(scores["S1"]),
-        "S8": torch.cat(scores["S8"]),
-        "truth": torch.cat(truth),
-        "alone": flipped(alone),
-        "mixed": flipped(mixed),
-        "filtered": flipped(after),
-        "indices": [each.request.indices for each in requests],
+        "S1": torch.cat([verdict.scores for verdict in verdicts]),
+        "S8": torch.cat([Influence(score="S8").scores(found.context(i), streams[i]) for i in mixed]),
+        "truth": found.malicious.repeat(len(streams)),
+        "alone": found.flipped([torch.tensor(each.request.indices) for each in found.requests]),
+        "mixed": found.flipped(streams),
+        "filtered": found.flipped(left),
+        "indices": [each.request.indices for each in found.requests],
         "flagged": torch.cat([~verdict.accepted for verdict in verdicts]),
     }
 
 
-def pooled(cap: float | None) -> tuple[dict[str, float], list[dict[str, object]]]:
-    runs = [attacked(seed, cap) for seed in range(3)]
+def pooled(cap: float | None) -> tuple[dict[str, float], list[dict[str, Tensor | list[tuple[int, ...]]]]]:
+    runs = [outcome(seed, cap) for seed in range(3)]
 
     def joined(name: str) -> Tensor:
         return torch.cat([run[name] for run in runs])  # type: ignore[misc]
