@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from data.randomness import generator
 from games.checkpoint import SLOW, Checkpointed
 from games.oracles import oracles
 from games.request.crafting import CraftingRun, craft
-from games.request.evaluation import Judge
+from games.request.evaluation import Judge, Probe
 from games.request.forgetting import Forgetting
 from games.request.judging import Scene, judge_with_fresh_seeds, judge_with_own_seed
 from games.request.objective import AttackedObjective
@@ -43,6 +44,10 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
     criterion = criterion_of(setup.attack)
     toward: int | None = getattr(criterion, "toward", None)
     chosen = choose_targets(setup.game.targets, start[: len(setup.data.test)], setup.data.test.x, seed, toward)
+    if (perturbation := getattr(criterion, "perturbation", None)) is not None:
+        nearby = perturbation.within(setup.task.records.x)
+        judge = replace(judge, probe=Probe(nearby, setup.data.test.x[chosen.positions], chosen.labels))
+        start = judge.predict([victim.copies(1) for victim in victims])[0]
     learned = perf_counter()
     run = craft(setup, seed, victims, seeds, chosen)
     log.info("Crafted %d requests with %d runs of the procedure.", len(run.crafted), run.meter.operator_calls)
