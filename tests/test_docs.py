@@ -108,17 +108,19 @@ def test_the_page_of_attacks_has_a_sweep_that_is_played(folder: Path) -> None:
     assert all(f"attack={name}" in printed for name in attacks - alone)
 
 
-def test_the_page_of_attacks_has_games_with_copies_and_contributions_that_are_played(folder: Path) -> None:
+def test_the_page_of_attacks_has_games_that_are_played(folder: Path) -> None:
     fewer = ["attack.poisons=6"]  # of few records
     lines = [small(line) + fewer * ("camouflage" in line or "backdoor" in line) for line in commands(ATTACKS)[:-1]]
     lines = [[w for w in line if "newton" not in str(line) or not w.startswith("training.epochs")] for line in lines]
-    hidden, triggered, slow, jointly, over, burn = (run(line, folder) for line in lines)
+    hidden, triggered, slow, jointly, over, burn, flexible, robust = (run(line, folder) for line in lines)
     assert "backdoor attack against retrain" in triggered
     assert "slow_down attack against certified_removal" in slow
     assert "camouflage attack against retrain" in hidden
     assert "over_unlearning attack against first_order" in over
     assert "white-box misclassification attack against first_order" in jointly
     assert "white-box burn attack against gradient_ascent" in burn
+    assert "flexible attack against second_order" in flexible
+    assert "adversarial_robustness attack against second_order" in robust
 
 
 def test_the_boundaries_of_trust_are_named_and_the_commands_run(folder: Path) -> None:
@@ -154,10 +156,11 @@ def test_the_page_of_verification_says_what_the_commands_play(folder: Path) -> N
 
 def test_the_page_of_games_has_the_numbers_of_the_code() -> None:
     """Its criteria, controls and settings are those that the code has."""
-    from attacks.crafting.criterion import ConfidenceMoved, LabelFlipped
+    from attacks.crafting.criterion import ConfidenceMoved, LabelFlipped, LabelLostNearby
+    from attacks.crafting.perturbation import Perturbation
     from games.request.game import RequestGame
 
-    for criterion in (ConfidenceMoved(), LabelFlipped()):
+    for criterion in (ConfidenceMoved(), LabelFlipped(), LabelLostNearby(Perturbation())):
         assert f"| {criterion.name} |" in GAMES
     assert f"g >= {ConfidenceMoved().least:g}" in GAMES
     settings = set(re.findall(r"`game\.([a-z_.]+)", GAMES))

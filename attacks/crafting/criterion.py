@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from attacks.crafting.perturbation import Perturbation
 
 
 class Criterion(Protocol):
@@ -16,7 +19,8 @@ class Criterion(Protocol):
     whether that label is still predicted. `attained` (T,) in [-1, 1] is how much of its goal the attack reached under
     its own constraint, by which attacks are ranked; `success` (T,) bool whether that counts. `directed` says whether
     the direction (over, under) is part of the goal. Where it has a label `toward` that targets are to get, `kept` says
-    instead whether they have another one still, and no target has that label at first.
+    instead whether they have another one still, and no target has that label at first. Where it has a `perturbation`,
+    `kept` says whether the label is predicted for the worst input near the target, too.
     """
 
     @property
@@ -86,6 +90,40 @@ class LabelFlipped:
 
     def success(self, change: Tensor, kept: Tensor) -> Tensor:
         """Whether the label (T,) changed."""
+        return ~kept.bool()
+
+
+@dataclass(frozen=True)
+class LabelLostNearby:
+    """Some input within the `perturbation` of the target is predicted to have another label: attacks on robustness.
+
+    attained is 1 or 0, and 1 before anything is deleted where the label is lost nearby already: what the attack adds to
+    that is its effect over the control. 1 less the mean is robust accuracy on targets, as far as the search for the
+    worst input goes.
+    """
+
+    perturbation: Perturbation
+    name: ClassVar[str] = "label lost nearby"
+    directed: ClassVar[bool] = False
+
+    @property
+    def goal(self) -> str:
+        """The success in words."""
+        how = self.perturbation
+        search = f"{how.steps} steps of ascent to each of {how.rivals} labels" if how.rivals else f"{how.steps} steps"
+        return f"another label within {how.radius:g} of the target in {how.norm} ({search})"
+
+    @property
+    def measure(self) -> str:
+        """What is counted, in words."""
+        return "1 where an input near the target has another label, else 0"
+
+    def attained(self, change: Tensor, kept: Tensor) -> Tensor:
+        """1 where the label (T,) is lost nearby."""
+        return 1 - kept.to(change.dtype)
+
+    def success(self, change: Tensor, kept: Tensor) -> Tensor:
+        """Whether the label (T,) is lost nearby."""
         return ~kept.bool()
 
 

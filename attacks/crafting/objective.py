@@ -151,3 +151,29 @@ class MisclassificationObjective:
     def feasible(self, candidates: CandidatePredictions) -> Tensor:
         """Always."""
         return torch.ones(len(candidates.log_p), dtype=torch.bool, device=candidates.log_p.device)
+
+
+@dataclass(frozen=True)
+class RobustnessObjective:
+    """L = -sum_t l(x_t + e_t; theta'), the cross-entropy of the labels at the perturbed targets, which is to rise.
+
+    That candidates are shown the worst inputs near the targets is up to who predicts. Every candidate is feasible. Our
+    formulation.
+    """
+
+    def without_penalties(self) -> RobustnessObjective:
+        """Itself: it has none."""
+        return self
+
+    def rank(self, candidates: CandidatePredictions) -> Tensor:
+        """The objective itself."""
+        labels = candidates.labels[..., None]
+        return averaged(candidates.log_p).gather(-1, labels)[..., 0].sum(-1)
+
+    def loss(self, candidates: CandidatePredictions) -> Tensor:
+        """The objective itself."""
+        return self.rank(candidates)
+
+    def feasible(self, candidates: CandidatePredictions) -> Tensor:
+        """Always."""
+        return torch.ones(len(candidates.log_p), dtype=torch.bool, device=candidates.log_p.device)

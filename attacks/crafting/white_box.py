@@ -21,21 +21,25 @@ from unlearning.procedure import Differentiable
 from unlearning.service import OpenService
 
 Unlearned = Callable[[Tensor], Sequence[ModelStack]]  # rows of deletion weights (m, n) -> m models of every victim
+# m models of every victim, their own targets (m, T, *shape) and labels (m, T) -> what each is shown in place of them
+Shown = Callable[[Sequence[ModelStack], Tensor, Tensor], Tensor]
 EXAMPLES = 64  # at least so many with every model, in a pass of products with many models
 
 
 class WhiteBoxObjective:
     """The goals of one attack, as an opened service shows them.
 
-    `samples` > 1 draws that many dropout masks once, so that every candidate goes through the same ones.
+    `samples` > 1 draws that many dropout masks once, so that every candidate goes through the same ones. With `shown`
+    every candidate sees other inputs than the targets, its own worst ones near them say; slopes hold them fixed.
     """
 
     def __init__(
-        self, service: OpenService, goals: Sequence[AttackGoal], reference: Examples, rng: torch.Generator, samples: int
-    ) -> None:
+        self, service: OpenService, goals: Sequence[AttackGoal], reference: Examples, rng: torch.Generator,
+        samples: int, shown: Shown | None = None,
+    ) -> None:  # fmt: skip
         if len({len(goal.labels) for goal in goals}) != 1:
             raise UserError("The goals of one attack need equally many targets each.")
-        self.service, self.reference = service, reference
+        self.service, self.reference, self.shown = service, reference, shown
         self.x = torch.stack([goal.x for goal in goals])
         self.labels = torch.stack([goal.labels for goal in goals])
         self.dtype, device = self.x.dtype, self.x.device
@@ -62,7 +66,8 @@ class WhiteBoxObjective:
         one = [victim.copies(1) for victim in self.service.victims]
         every = torch.arange(len(self.labels), device=self.x.device)
         with torch.no_grad():
-            log_p = torch.cat([self._log_p(each, self.x.flatten(0, 1), None)[0] for each in one])
+            x = self._shown(one, self.x.flatten(0, 1)[None], self.labels.flatten()[None])[0]
+            log_p = torch.cat([self._log_p(each, x, None)[0] for each in one])
         mine = log_p.unflatten(1, self.labels.shape).transpose(0, 1)
         return self._candidates(mine, self._of_victims.expand(len(every), -1, -1, -1), every)
 
@@ -116,15 +121,14 @@ class WhiteBoxObjective:
         self, models: Sequence[ModelStack], owner: Tensor, objective: Objective
     ) -> tuple[CandidatePredictions, list[Tensor]]:
         """What m models of every victim predict for the goals `owner` (m,), and dL/dtheta' (m, p) of each victim's."""
-        predicted = [part.requires_grad_() for part in self._predicted(models, owner)]
+        x = self._shown(models, self.x[owner], self.labels[owner])
+        predicted = [part.requires_grad_() for part in self._predicted_at(models, x)]
         loss = objective.loss(self._candidates(predicted[0], predicted[1], owner)).sum()
         wanted = torch.autograd.grad(loss, predicted, materialize_grads=True)
         cotangents = []
         for k, each in enumerate(models):
             own, shared = (part[:, k * self.samples : (k + 1) * self.samples] for part in wanted)
-            cotangents.append(
-                self._pulled(each, self.x[owner], 0, own) + self._pulled(each, self.reference.x, None, shared)
-            )
+            cotangents.append(self._pulled(each, x, 0, own) + self._pulled(each, self.reference.x, None, shared))
         return self._candidates(predicted[0].detach(), predicted[1].detach(), owner), cotangents
 
     def _pulled_at_once(self) -> int:
@@ -145,8 +149,15 @@ class WhiteBoxObjective:
 
     def _predicted(self, models: Sequence[ModelStack], owner: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of M candidates on the targets of the goals `owner`, and on the reference examples."""
+        return self._predicted_at(models, self._shown(models, self.x[owner], self.labels[owner]))
+
+    def _shown(self, models: Sequence[ModelStack], x: Tensor, labels: Tensor) -> Tensor:
+        return x if self.shown is None else self.shown(models, x, labels)
+
+    def _predicted_at(self, models: Sequence[ModelStack], x: Tensor) -> tuple[Tensor, Tensor]:
+        """The same on inputs of their own (M, T, *shape) in place of the targets."""
         with torch.no_grad():
-            own = torch.cat([self._log_p(each, self.x[owner], 0) for each in models], dim=1)
+            own = torch.cat([self._log_p(each, x, 0) for each in models], dim=1)
             return own, torch.cat([self._log_p(each, self.reference.x, None) for each in models], dim=1)
 
     def _log_p(self, models: ModelStack, x: Tensor, dim: int | None) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attacks.crafting.perturbation import Nearby
 from data.examples import Data, Examples
 from metrics.stacked import stacked
 from metrics.uncertainty import confidence, entropy, reliability
@@ -23,18 +24,27 @@ Look = Callable[[Sequence[ModelStack], slice, Tensor], None]
 
 
 @dataclass(frozen=True, eq=False)
+class Probe:
+    """Targets `x` (T, *shape) with the `labels` (T,) that were predicted at first, and what may come near them."""
+
+    nearby: Nearby
+    x: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Judge:
-    """Runs the deployed procedure on rounded requests and measures; independent of what an attack claims."""
+    """Runs the deployed procedure on rounded requests and measures; independent of what an attack claims.
+
+    What is `shown` (T, *shape) is predicted after the test and conformal examples, and with a `probe` every model
+    predicts the worst inputs near the targets, after all others.
+    """
 
     task: Task
     procedure: Procedure
     data: Data
-    shown: Tensor | None = None  # further inputs (T, *shape), predicted after the others
-
-    @property
-    def examples(self) -> int:
-        """How many test and conformal calibration examples are predicted, before what is shown besides."""
-        return len(self.data.test) + len(self.data.conformal_trusted)
+    shown: Tensor | None = None
+    probe: Probe | None = None
 
     def after(
         self, victims: Sequence[Victim], seeds: Sequence[int], groups: Mapping[str, Sequence[Tensor]],
@@ -43,6 +53,7 @@ class Judge:
     ) -> dict[str, Tensor]:  # fmt: skip
         """Mean probabilities (m, n_test + n_conformal, K) after each of the m requests of every group, by its name.
 
+        With a probe those at its T targets follow, (m, n_test + n_conformal + T, K).
         A request is the positions of its records. All are carried out in their order, in batches of `models_at_once`,
         so that memory does not grow with their number; nothing of a batch is held on to. What is to be measured on the
         models themselves, the `looks` of a group measure; what they keep should be numbers. A request of nothing leaves
@@ -53,8 +64,7 @@ class Judge:
         """
         requests = [(name, i) for name, group in groups.items() for i in range(len(group))]
         found: dict[str, list[Tensor]] = {name: [] for name in groups}
-        besides = 0 if self.shown is None else len(self.shown)
-        nothing = self.data.test.x.new_zeros(0, self.examples + besides, len(self.data.classes))
+        nothing = self.data.test.x.new_zeros(0, self.first_probed + self.probed, len(self.data.classes))
         with progress(label, len(requests)) as tick:
             for batch in _batches(requests, models_at_once(victims[0])):
                 rows = self.rows([groups[name][i] for name, i in batch])
@@ -71,6 +81,21 @@ class Judge:
                 del models, own  # before the next batch is made
                 tick(len(batch))
         return {name: torch.cat([nothing, *parts]) for name, parts in found.items()}
+
+    @property
+    def clean(self) -> int:
+        """How many test and conformal calibration examples are predicted."""
+        return len(self.data.test) + len(self.data.conformal_trusted)
+
+    @property
+    def first_probed(self) -> int:
+        """Where predictions have the worst inputs near targets."""
+        return self.clean + (0 if self.shown is None else len(self.shown))
+
+    @property
+    def probed(self) -> int:
+        """How many targets are predicted in their worst form."""
+        return 0 if self.probe is None else len(self.probe.labels)
 
     def rows(self, requests: Sequence[Tensor]) -> Tensor:
         """Positions as rows of 0/1 deletion weights (m, n)."""
@@ -115,20 +140,23 @@ class Judge:
     def predict(self, models: Sequence[ModelStack]) -> Tensor:
         """Mean probabilities (m, n_test + n_conformal, K) on the test and conformal calibration examples.
 
-        What is `shown` besides follows after them.
+        What is `shown` besides follows after them, then the worst inputs near targets.
         """
         inputs = [self.data.test.x, self.data.conformal_trusted.x, *([] if self.shown is None else [self.shown])]
         total: Tensor | float = 0.0
         for each in models:
             total = total + torch.cat([each.probabilities(x) for x in inputs], dim=1)
-        return torch.as_tensor(total) / len(models)
+        clean = torch.as_tensor(total) / len(models)
+        if self.probe is None:
+            return clean
+        return torch.cat([clean, self.probe.nearby.probabilities(models, self.probe.x, self.probe.labels)], dim=1)
 
     def model_levels(self, probabilities: Tensor) -> dict[str, list[float]]:
-        """The metrics of models (m, n_test + n_conformal, K) on the test set: for each metric its m values."""
+        """The metrics of models (m, n_test + n_conformal + T, K) on the test set: for each metric its m values."""
         if not len(probabilities):
             return {}
         test, trusted = self.data.test, self.data.conformal_trusted
-        p, calibration = probabilities[:, : self.examples].split([len(test), len(trusted)], dim=1)
+        p, calibration = probabilities[:, : self.clean].split([len(test), len(trusted)], dim=1)
         return stacked(p, test.y, calibration, trusted.y, ALPHA) | {
             "mean_confidence": [float(confidence(each).mean()) for each in p],
             "mean_entropy": [float(entropy(each).mean()) for each in p],

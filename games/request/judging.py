@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -177,7 +177,7 @@ def processed(scene: Scene, streams: Sequence[Stream], held: Sequence[bool], fou
     if scene.setup.procedure.exact:
         result[rows] = found["stream"][rows]
         return result
-    exact = Judge(scene.setup.task, Retrain(), scene.setup.data, scene.judge.shown)
+    exact = replace(scene.judge, procedure=Retrain())
     groups = {"processed": [streams[i].positions for i in rows]}
     result[rows] = exact.after(scene.victims, scene.seeds, groups, label="processing the quarantine")["processed"]
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from games.checkpoint import SLOW, Checkpointed
 from games.oracles import oracles
 from games.request.contributing import on_what_was_handed_in
 from games.request.crafting import CraftingRun, craft
-from games.request.evaluation import Judge
+from games.request.evaluation import Judge, Probe
 from games.request.forgetting import Forgetting
 from games.request.judging import Scene, judge_with_fresh_seeds, judge_with_own_seed
 from games.request.objective import AttackedObjective
@@ -50,6 +51,10 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
         victims = [setup.victim(each) for each in seeds]
         steps = Checkpointed(setup.procedure, setup.store, setup.keys.of("unlearning"))
         judge = Judge(setup.task, steps, setup.data, chosen.shown)
+        start = judge.predict([victim.copies(1) for victim in victims])[0]
+    if (perturbation := getattr(criterion, "perturbation", None)) is not None:
+        nearby = perturbation.within(setup.task.records.x)
+        judge = replace(judge, probe=Probe(nearby, setup.data.test.x[chosen.positions], chosen.labels))
         start = judge.predict([victim.copies(1) for victim in victims])[0]
     learned = perf_counter()
     run = craft(setup, seed, victims, seeds, chosen)

@@ -31,7 +31,7 @@ class Observer:
     start: Tensor
 
     def before(self) -> dict[str, Any]:
-        """The state before anything was deleted; nothing is attained in it."""
+        """The state before anything was deleted; nothing is attained in it, unless labels are lost nearby already."""
         return self.state(self.start[None], [0] * len(self.chosen.goals))
 
     def state(self, probabilities: Tensor, model_of_aim: Sequence[int] | None = None) -> dict[str, Any]:
@@ -50,8 +50,12 @@ class Observer:
         return self._judged(found, self._short_of_goal(probabilities[rows], found["kept"]))
 
     def _short_of_goal(self, probabilities: Tensor, kept: list[float]) -> Tensor:
-        """Whether a target still has its label, or has not got the one that it is to get, (T,)."""
+        """Whether a target still has its label, also nearby, or has not got the one that it is to get, (T,)."""
         toward = getattr(self.criterion, "toward", None)
+        if self.judge.probed:
+            each = torch.arange(len(probabilities), device=probabilities.device)
+            nearby = probabilities[each, self.judge.first_probed + each].argmax(-1) == self.chosen.labels
+            return nearby.double().cpu()
         if toward is None:
             return torch.tensor(kept, dtype=torch.float64)
         each = torch.arange(len(probabilities), device=probabilities.device)
@@ -67,7 +71,7 @@ class Observer:
 
     @cached_property
     def _places(self) -> Tensor:
-        return self.chosen.judged_at(self.judge.examples)
+        return self.chosen.judged_at(self.judge.clean)
 
     @cached_property
     def _first(self) -> Tensor:
