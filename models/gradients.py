@@ -91,9 +91,11 @@ def gradients_at_once(victim: Victim, x: Tensor) -> int:
 
 def gradient_norms(victim: Victim, examples: Examples, chunk: int | None = None) -> Tensor:
     """||grad l_i(theta)|| for every example, shape (n,); `chunk` gradients are held at once (default: what fits)."""
-    size = chunk or gradients_at_once(victim, examples.x)
-    parts = range(0, len(examples), size)
-    return torch.cat([per_example_gradients(victim, examples[slice(i, i + size)]).norm(dim=1) for i in parts])
+    size, found = chunk or gradients_at_once(victim, examples.x), victim.flat().new_empty(len(examples))
+    for first in range(0, len(examples), size):  # into one tensor: see `models.passes.joined`
+        part = slice(first, first + size)
+        found[part] = per_example_gradients(victim, examples[part]).norm(dim=1)
+    return found
 
 
 def weighted_gradient(victim: Victim, examples: Examples, weights: Tensor, chunk: int = CHUNK) -> Tensor:
