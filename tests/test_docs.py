@@ -108,8 +108,9 @@ def test_the_page_of_attacks_has_a_sweep_that_is_played(folder: Path) -> None:
     assert all(f"attack={name}" in printed for name in attacks - alone)
 
 
-def test_the_page_of_attacks_has_games_with_copies_that_are_played(folder: Path) -> None:
-    jointly, over, burn = (run(small(line), folder) for line in commands(ATTACKS)[:-1])
+def test_the_page_of_attacks_has_single_games_that_are_played(folder: Path) -> None:
+    stages, jointly, over, burn = (run(small(line), folder) for line in commands(ATTACKS)[:-1])
+    assert "white-box sequential attack against first_order" in stages
     assert "over_unlearning attack against first_order" in over
     assert "white-box misclassification attack against first_order" in jointly
     assert "white-box burn attack against gradient_ascent" in burn
