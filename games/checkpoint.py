@@ -18,7 +18,7 @@ from data.examples import Examples
 from models.named_tensors import digest, ensemble_of, tensors_of
 from models.training import Build
 from models.victim import ModelStack, Victim
-from unlearning.procedure import Differentiable, Procedure, TakesCopies, Task, unlearned
+from unlearning.procedure import Differentiable, Procedure, StateDifferentiable, TakesCopies, Task, unlearned
 
 if TYPE_CHECKING:
     from storage.store import Store
@@ -110,6 +110,11 @@ class Checkpointed(Procedure):
         """As the procedure does, where it can be differentiated in what is submitted."""
         procedure: TakesCopies = self.procedure  # type: ignore[assignment]
         return procedure.copies_vjp(task, victim, forget_weights, cotangent, at)
+
+    def victim_vjp(self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor) -> Tensor:
+        """As the procedure does, where it can be differentiated in the model that it starts from."""
+        procedure: StateDifferentiable = self.procedure  # type: ignore[assignment]
+        return procedure.victim_vjp(task, victim, forget_weights, cotangent)
 
     def clear(self) -> None:
         """Remove the runs that were kept or used so far: what they were for is finished."""

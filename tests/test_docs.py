@@ -112,10 +112,11 @@ def test_the_page_of_attacks_has_games_that_are_played(folder: Path) -> None:
     fewer = ["attack.poisons=6"]  # of few records
     lines = [small(line) + fewer * ("camouflage" in line or "backdoor" in line) for line in commands(ATTACKS)[:-1]]
     lines = [[w for w in line if "newton" not in str(line) or not w.startswith("training.epochs")] for line in lines]
-    hidden, triggered, slow, jointly, over, burn, flexible, robust = (run(line, folder) for line in lines)
+    hidden, triggered, slow, stages, jointly, over, burn, flexible, robust = (run(line, folder) for line in lines)
     assert "backdoor attack against retrain" in triggered
     assert "slow_down attack against certified_removal" in slow
     assert "camouflage attack against retrain" in hidden
+    assert "white-box sequential attack against first_order" in stages
     assert "over_unlearning attack against first_order" in over
     assert "white-box misclassification attack against first_order" in jointly
     assert "white-box burn attack against gradient_ascent" in burn

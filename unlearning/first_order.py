@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from data.examples import Examples
+from models.curvature import hessian
 from models.gradients import inner_products_many, weighted_gradient, weighted_input_gradients
 from models.victim import ModelStack, Victim
 from unlearning.procedure import Procedure
@@ -51,3 +52,12 @@ class FirstOrder(Procedure):
     def copies_vjp(self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
         """dL/dx~_i, shape of `at.x`, for one request: (rate/n) w_i grad_x <q, grad_theta l(x~_i)>; q (p,)."""
         return weighted_input_gradients(victim, at, self.rate / len(task.records) * forget_weights, cotangent)
+
+    def victim_vjp(self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor) -> Tensor:
+        """dL/dtheta (m, p) = q + (rate/n) sum_i w_i H_i q, one Hessian-vector product for every row."""
+        used = (forget_weights != 0).any(dim=0)
+        if not bool(used.any()):
+            return cotangent
+        records, weights = task.records[used], forget_weights[:, used]
+        product = hessian(victim.copies(1), records, 1 - weights, shift=0.0)
+        return cotangent + self.rate * len(records) / len(task.records) * product(cotangent)

@@ -22,6 +22,7 @@ __all__ = [
     "Differentiable",
     "Procedure",
     "Request",
+    "StateDifferentiable",
     "TakesCopies",
     "Task",
     "as_weights",
@@ -122,6 +123,18 @@ class TakesCopies(Protocol):
 
     def copies_vjp(self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
         """dL/dx~ (n, *shape) from q = dL/dtheta' (p,), for one request (n,) whose copies stand in `at`."""
+        ...
+
+
+@runtime_checkable
+class StateDifferentiable(Protocol):
+    """A procedure whose result can be differentiated in the model that it starts from, so that requests can be chained.
+
+    What it gives depends on earlier requests through that model alone.
+    """
+
+    def victim_vjp(self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor) -> Tensor:
+        """dL/dtheta (m, p) from q = dL/dtheta' (m, p), at deletion weights (m, n) of stored records."""
         ...
 
 

@@ -111,19 +111,23 @@ class BlackBoxObjective:
         return AttackResult(self.request, self.value, tuple(self.curve))
 
 
-def search_scores(black_box: BlackBoxObjective, search: ScoreSearch, budget: int, rng: torch.Generator) -> AttackResult:
-    """Spend the service's query budget on requests of exactly `budget` records; returns the best feasible one.
+def search_scores(
+    black_box: BlackBoxObjective, search: ScoreSearch, budget: int, rng: torch.Generator, queries: int | None = None
+) -> AttackResult:
+    """Spend `queries`, by default the service's query budget, on requests of exactly `budget` records.
 
-    `zeroth_order` asks for whole gradient estimates, so fewer queries than one estimate takes may be left over.
+    Returns the best feasible one. `zeroth_order` asks for whole gradient estimates, so fewer queries than one estimate
+    takes may be left over.
     """
-    with progress("asking the service", black_box.service.queries_left()) as tick:
+    queries = black_box.service.queries_left() if queries is None else queries
+    with progress("asking the service", queries) as tick:
 
         def asked(masks: Tensor) -> Tensor:
             found = black_box.losses(masks)
             tick(len(masks))
             return found
 
-        _search(black_box, search, budget, rng, asked)
+        _search(black_box, search, budget, rng, asked, queries)
     return black_box.result()
 
 
@@ -133,8 +137,9 @@ def _search(
     budget: int,
     rng: torch.Generator,
     asked: Callable[[Tensor], Tensor],
+    queries: int,
 ) -> None:
-    size, queries = len(black_box.attacker.pool), black_box.service.queries_left()
+    size, kept_back = len(black_box.attacker.pool), black_box.service.queries_left() - queries
     check_search(search, size, queries)
     if search.method == "evolution":
         workers = min(search.workers, queries)
@@ -147,8 +152,8 @@ def _search(
     def objective(points: Tensor) -> Tensor:
         return asked(zeroth_order.decode_top(points, budget)).cpu()
 
-    while black_box.service.queries_left() >= per_step:
+    while black_box.service.queries_left() - kept_back >= per_step:
         gradient, _, _ = zeroth_order.estimate(search.estimator, objective, scores, rng)
         scores, state = UPDATES[search.update](scores, gradient, state, search.lr, lambda s: s.clamp(-3, 3))
-        if black_box.service.queries_left() > 0:
+        if black_box.service.queries_left() > kept_back:
             asked(zeroth_order.decode_top(scores[None], budget))

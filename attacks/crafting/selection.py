@@ -13,8 +13,11 @@ from attacks.crafting.white_box import WhiteBoxObjective
 from unlearning.procedure import Request
 
 
-def project(weights: Tensor, budget: float, iterations: int = 60) -> Tensor:
-    """Projection of rows onto the capped simplex {0 <= w <= 1, sum w <= budget}: clip(w - mu, 0, 1) by bisection."""
+def project(weights: Tensor, budget: float | Tensor, iterations: int = 60) -> Tensor:
+    """Projection of rows onto the capped simplex {0 <= w <= 1, sum w <= budget}: clip(w - mu, 0, 1) by bisection.
+
+    `budget` is one for all rows, or (m, 1).
+    """
     low = torch.zeros_like(weights[:, :1])
     high = weights.amax(dim=1, keepdim=True).clamp_min(0)
     for _ in range(iterations):

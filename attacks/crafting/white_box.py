@@ -97,7 +97,7 @@ class WhiteBoxObjective:
         """
         total, every = torch.zeros_like(deleted), torch.arange(len(self.labels), device=self.x.device)
         with progress("slopes of the objective", len(deleted)) as tick:
-            for rows in every.split(self._pulled_at_once()):
+            for rows in every.split(self.pulled_at_once()):
                 models = unlearned(deleted[rows])
                 total[rows] = self.request_slopes(models, deleted[rows], self.pulled(models, rows, objective)[1])
                 tick(len(rows))
@@ -109,12 +109,16 @@ class WhiteBoxObjective:
         deleted: Tensor,
         cotangents: Sequence[Tensor],
         submitted: Examples | None = None,
+        service: OpenService | None = None,
     ) -> Tensor:
-        """dL/dw (m, n) at the deletion weights (m, n), and copies, that made the models, from dL/dtheta' of each."""
-        total, task = torch.zeros_like(deleted), self.service.task
-        procedure: Differentiable = self.service.procedure  # type: ignore[assignment]
-        for victim, each, cotangent in zip(self.service.victims, models, cotangents, strict=True):
-            total += procedure.request_vjp(task, victim, each, deleted, cotangent, submitted)
+        """dL/dw (m, n) at the deletion weights (m, n), and copies, that made the models, from dL/dtheta' of each.
+
+        They were made by `service`, where that is another than the one that is attacked: the provider later on.
+        """
+        made_by, total = service or self.service, torch.zeros_like(deleted)
+        procedure: Differentiable = made_by.procedure  # type: ignore[assignment]
+        for victim, each, cotangent in zip(made_by.victims, models, cotangents, strict=True):
+            total += procedure.request_vjp(made_by.task, victim, each, deleted, cotangent, submitted)
         return total
 
     def pulled(
@@ -131,7 +135,7 @@ class WhiteBoxObjective:
             cotangents.append(self._pulled(each, x, 0, own) + self._pulled(each, self.reference.x, None, shared))
         return self._candidates(predicted[0].detach(), predicted[1].detach(), owner), cotangents
 
-    def _pulled_at_once(self) -> int:
+    def pulled_at_once(self) -> int:
         """Of how many models to take slopes at once: some products of theirs see each of them with every example."""
         victim, x = self.service.victims[0], self.service.task.records.x
         return min(models_at_once(victim), rows_at_once(victim, x, room(x.device), EXAMPLES))

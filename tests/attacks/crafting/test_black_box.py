@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from attacks.crafting.attack import AttackGoal, AttackResult
-from attacks.crafting.black_box import BlackBoxObjective, ScoreSearch
+from attacks.crafting.black_box import BlackBoxObjective, ScoreSearch, search_scores
 from attacks.crafting.functionals import Confidence
-from attacks.crafting.objective import UncertaintyObjective
+from attacks.crafting.objective import MisclassificationObjective, UncertaintyObjective
 from attacks.crafting.zeroth_order import Estimator
 from attacks.requester.misclassification import Misclassification
 from attacks.requester.uncertainty import Uncertainty
@@ -18,6 +18,7 @@ from data.errors import UserError
 from data.randomness import generator
 from models.solver import Solver
 from tests.attacks.checks import bed, closed, labels, opened, unlearned
+from unlearning.first_order import FirstOrder
 from unlearning.procedure import Request
 from unlearning.second_order import SecondOrder
 from unlearning.service import Meter
@@ -123,3 +124,14 @@ def test_what_a_black_box_attacker_computes_is_the_true_objective() -> None:
     assert float(loss[0]) >= effect - 1e-9
     assert (black_box.reference_labels == of.victim.logits(of.attacker().reference.x).argmax(1)).all()
     assert black_box.curve[-1] == pytest.approx(min(black_box.curve[0], effect), abs=1e-9)
+
+
+def test_a_search_may_leave_queries_for_later() -> None:
+    """It stops at its own number of queries, by either method."""
+    for method in ("zeroth_order", "evolution"):
+        service, meter = closed(bed(0), FirstOrder(rate=5.0), 200)
+        objective = MisclassificationObjective(stealth=0.0, kappa=5.0, tolerance=0.0)
+        black_box = BlackBoxObjective(service, the_goal(), bed(0).attacker(pool()), objective)
+        search_scores(black_box, ScoreSearch(method=method), BUDGET, generator(0, "search"), queries=82)
+        assert 81 <= meter.queries <= 82
+        assert service.queries_left() == 200 - meter.queries
