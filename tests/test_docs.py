@@ -87,7 +87,7 @@ def options(group: str, *games: str) -> set[str]:
     [
         (PROCEDURES, options("unlearning")),
         (ATTACKS, options("attack", "request", "any")),
-        (GAMES, options("game") | options("experiment") | options("defense", "request", "any")),
+        (GAMES, options("game") | options("experiment") | options("defense", "request", "undeleted", "any")),
         (VERIFICATION, options("attack", "verification", "any") | options("defense", "verification", "any")),
     ],
     ids=["procedures", "attacks", "games", "verification"],
@@ -160,12 +160,13 @@ def test_the_page_of_games_has_the_numbers_of_the_code() -> None:
     from attacks.crafting.criterion import ConfidenceMoved, LabelFlipped, LabelLostNearby
     from attacks.crafting.perturbation import Perturbation
     from games.request.game import RequestGame
+    from games.undeleted.game import UndeletedGame
 
     for criterion in (ConfidenceMoved(), LabelFlipped(), LabelLostNearby(Perturbation())):
         assert f"| {criterion.name} |" in GAMES
     assert f"g >= {ConfidenceMoved().least:g}" in GAMES
     settings = set(re.findall(r"`game\.([a-z_.]+)", GAMES))
-    known = set(RequestGame.__dataclass_fields__)
+    known = set(RequestGame.__dataclass_fields__) | set(UndeletedGame.__dataclass_fields__)
     known |= {f"{name}.{key}" for name in ("targets", "stream") for key in vars(getattr(RequestGame(), name))}
     assert settings <= known
 

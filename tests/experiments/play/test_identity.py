@@ -133,7 +133,7 @@ EDITS = {  # which keys an edit changes: of the victim, of crafted requests, of 
     "the table": ("games/request/table.py", "from __future__ import annotations\n", "X = 1\n", ""),
     "the figures": ("games/request/figures.py", "from __future__ import annotations\n", "X = 1\n", ""),
     "the traffic": ("games/request/traffic.py", "default=0)", "default=1)", "game"),
-    "the filter": ("defenses/filters/influence.py", "= 0.05", "= 0.06", "game"),
+    "the filter": ("defenses/filters/scored.py", "= 0.05", "= 0.06", "game"),
     "the crafting": ("games/request/crafting.py", 'generator(seed, "attack")', 'generator(seed, "b")', "requests game"),
     "the attack": ("attacks/requester/uncertainty.py", "from __future__", "X = 1\nfrom __future__", "requests game"),
     "the training": ("models/training.py", "from __future__", "X = 1\nfrom __future__", "victim requests game"),

@@ -41,7 +41,7 @@ def test_attack_and_defense_play_the_game() -> None:
     for attack in (requester, anything):
         for defense in (influence, nothing):
             check_pairing(request, {"attack": attack, "defense": defense})
-        said = r"plays the verification game, and this is the request game; choose .*: defense=influence or none\.$"
+        said = r"plays the verification game, and this is the request game; choose .*: defense=chain or .*similarity\.$"
         with pytest.raises(UserError, match=said):
             check_pairing(request, {"attack": attack, "defense": other})
     check_pairing(Verification(), {"attack": anything, "defense": other})

@@ -1,0 +1,1 @@
+"""What a provider publishes of its results, and how exactly."""
