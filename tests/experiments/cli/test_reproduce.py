@@ -49,10 +49,14 @@ def test_the_command_leads_back(typed_line: tuple[str, ...]) -> None:
 def test_every_attack_leads_back(attack: str) -> None:
     """Whatever an attack brings is not repeated, and what it would bring is written where it was not played."""
     game = ["game=request"] if attack == "none" else []
-    provider = ["game.users=3", "game.proof.every=2", "judge=quick"]
-    requester = ["game.targets.count=3", "attack.budget=7", "judge=quick"]
+    options = {
+        "verification": ["game.users=3", "game.proof.every=2", "judge=quick"],
+        "request": ["game.targets.count=3", "attack.budget=7", "judge=quick"],
+        "undeleted": ["judge=quick"],
+    }
     plays = getattr(get_object(OmegaConf.load(CONF / f"attack/{attack}.yaml")["_target_"]), "game", "request")
-    for more in ([], ["defense=none"], provider if plays == "verification" else requester):
+    without = [] if plays == "undeleted" else ["defense=none"]  # there it is the default
+    for more in ([], without, options.get(plays, options["request"])):
         line = [f"attack={attack}", *game, *more]
         [cell] = expand(line)
         found = list(overrides(typed({"config": cell.config, AUTOMATIC: cell.config.get(AUTOMATIC, [])})))
