@@ -14,7 +14,6 @@ from attacks.crafting.objective import CandidatePredictions, MisclassificationOb
 from attacks.crafting.selection import most_useful, prefix_lengths
 from attacks.crafting.stages import Policy, State, of_others
 from attacks.crafting.white_box import WhiteBoxObjective
-from models.passes import models_at_once
 from models.progress import progress
 
 PREFIXES = 8  # lengths of a stage's request that are tried where a target must not flip yet
@@ -89,25 +88,24 @@ def closed_loop(objective: MisclassificationObjective, early: float, allowed: Te
         if early == 0 or stage == len(sizes) - 1:
             return ranked
         cost = BeforeLast(objective, early, aims=True)
-        return [_cheapest_prefix(state, goal, each, cost) for goal, each in enumerate(ranked)]
+        return _cheapest_prefixes(state, ranked, cost)
 
     return policy
 
 
-def _cheapest_prefix(state: State, goal: int, ranked: Tensor, cost: Objective) -> Tensor:
-    """The prefix, of no records too, after which the goal's model costs least."""
-    if len(ranked) == 0:
-        return ranked
-    provider, white_box = state.providers[goal], state.white_box
-    lengths = prefix_lengths(len(ranked), PREFIXES)
-    rows = provider.task.records.x.new_zeros(len(lengths), len(provider.task.records))
-    for row, length in zip(rows, lengths, strict=True):
-        row[ranked[:length]] = 1
-    owner = torch.tensor([goal], device=white_box.x.device)
-    values = [cost.rank(white_box.predicted([victim.copies(1) for victim in provider.victims], owner))]
-    for part in rows.split(models_at_once(provider.victims[0])):
-        values.append(cost.rank(white_box.predicted(provider.unlearn(part), owner.expand(len(part)))))
-    return ranked[: [0, *lengths][int(torch.cat(values).argmin())]]
+def _cheapest_prefixes(state: State, ranked: Sequence[Tensor], cost: Objective) -> list[Tensor]:
+    """By goal the prefix, of no records too, after which its model costs least."""
+    lengths = [prefix_lengths(len(each), PREFIXES) if len(each) else [] for each in ranked]
+    pairs = [(goal, length) for goal, mine in enumerate(lengths) for length in mine]
+    owner = torch.tensor([goal for goal, _ in pairs], dtype=torch.long, device=state.white_box.x.device)
+    rows = torch.zeros_like(state.gone())[owner]
+    for row, (goal, length) in zip(rows, pairs, strict=True):
+        row[ranked[goal][:length]] = 1
+    tried, chosen = state.costs(cost, rows, owner), []
+    for goal, now in enumerate(cost.rank(state.predictions())):
+        values = torch.cat([now[None], tried[owner == goal]])
+        chosen.append(ranked[goal][: [0, *lengths[goal]][int(values.argmin())]])
+    return chosen
 
 
 @dataclass(frozen=True, eq=False)

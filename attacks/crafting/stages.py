@@ -88,6 +88,17 @@ class State:
             providers[goal] = replace(providers[goal], task=task)
         return State(self.white_box, tuple(providers))
 
+    def costs(self, objective: Objective, rows: Tensor, owner: Tensor) -> Tensor:
+        """What is lost (m,) where rows (m, n) of records that are left are deleted next for the goals `owner` (m,)."""
+        root, values = self.white_box.service, rows.new_zeros(len(rows))
+        if root.procedure.exact and len(rows):
+            return objective.loss(self.white_box.after(self.gone()[owner] + rows, owner))
+        for goal in owner.unique().tolist():
+            for mine in (owner == goal).nonzero()[:, 0].split(models_at_once(root.victims[0])):
+                models = self.providers[goal].unlearn(rows[mine])
+                values[mine] = objective.loss(self.white_box.predicted(models, owner[mine]))
+        return values
+
     def slopes(self, objective: Objective) -> Tensor:
         """dL/dw (G, n) at w = 0 in what is deleted next, at the models of this stage."""
         if self.white_box.service.procedure.exact:

@@ -156,7 +156,7 @@ def cost_of(course: Course, attack: Sequential) -> float:
 def test_planning_pays_where_the_path_matters() -> None:
     """First order, with a deferred trigger: plans count what others may do, which the greedy loop does not."""
     found = {}
-    settings = {"budget": 12, "stages": 3, "stealth": 0.0, "early": 20.0, "scenarios": 3, "steps": 3}
+    settings = {"budget": 12, "stages": 3, "stealth": 0.0, "early": 20.0, "scenarios": 2, "steps": 2}
     for solver in ("closed_loop", "adjoint", "mpc"):
         attack = Sequential(solver=solver, access="white_box", **settings)
         found[solver] = torch.tensor(
