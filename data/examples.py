@@ -76,3 +76,9 @@ class Data:
         parts = {part: getattr(self, part).to(device, dtype) for part in ("train", "test", "trusted", "auxiliary")}
         scale = {part: getattr(self, part).to(device=device, dtype=dtype) for part in ("mean", "std")}
         return replace(self, **parts, **scale)
+
+
+def bounds(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the largest value of any input x (n, *shape), by channel (or feature), (1, channels, 1, ...)."""
+    others = [0, *range(2, x.dim())]
+    return x.amin(others, keepdim=True), x.amax(others, keepdim=True)

@@ -67,7 +67,9 @@ class Attack(Protocol):
     What an attack may carry besides: a `name` for messages; a `criterion` (`attacks.crafting.criterion.Criterion`), by
     which every table and figure judges it, where its goal is another than moving confidence while the label stays;
     `needs_gradient = False` where it opens the model but does not differentiate the procedure; as a black box
-    `queries`, how many requests it may try for each goal (1), its `feedback` (`score`); and the `game` it plays.
+    `queries`, how many requests it may try for each goal (1), its `feedback` (`score`); the `game` it plays;
+    `check(data, procedure, record)`, which raises UserError before anything is trained where the attack cannot play;
+    and `contribute` (`attacks.crafting.contribution.Contributes`), where it hands in records before training.
     """
 
     @property
@@ -88,6 +90,12 @@ class Attack(Protocol):
         `Service` with its own query budget for each goal.
         """
         ...
+
+
+def random_request(attacker: Attacker, count: int, rng: torch.Generator) -> Request:
+    """At most `count` records of the pool, drawn uniformly without replacement."""
+    drawn = torch.randperm(len(attacker.pool), generator=rng)[:count]
+    return Request(tuple(attacker.pool[drawn.to(attacker.pool.device)].tolist()))
 
 
 def requests_from(masks: Tensor, attacker: Attacker) -> list[Request]:

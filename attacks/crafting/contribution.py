@@ -9,11 +9,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from attacks.crafting.attack import Attacker, AttackGoal
+from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
 from data.errors import UserError, called
 from data.examples import Data, Examples
 from data.untouched import untouched
-from unlearning.task import Task
+from unlearning.procedure import Request, Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +73,12 @@ def contributed(
         if not bool(own[requested.to(own.device)].all()):
             raise UserError(f"{name} will ask for a record that is not in attacker.pool.")
     return given
+
+
+def asked_back(goal: AttackGoal) -> AttackResult:
+    """The request for what was contributed for a goal; nothing is asked to find it."""
+    assert goal.contributed is not None  # a game shows goals what was contributed
+    return AttackResult(Request(tuple(goal.contributed.tolist())), float("nan"))
 
 
 def with_contribution(goals: Sequence[AttackGoal], given: Contribution) -> list[AttackGoal]:

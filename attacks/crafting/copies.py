@@ -19,9 +19,8 @@ from attacks.crafting.objective import Objective
 from attacks.crafting.white_box import WhiteBoxObjective
 from data.bounds import at_most
 from data.errors import UserError
-from data.examples import Examples
+from data.examples import Examples, bounds
 from models.progress import progress
-from models.victim import ModelStack, Victim
 from unlearning.procedure import Procedure, Request, TakesCopies, as_weights, submitted_copies
 
 Norm = Literal["linf", "l2"]
@@ -74,13 +73,7 @@ class Around:
     @classmethod
     def of(cls, copies: Copies, origin: Tensor, attacker: Attacker) -> Around:
         """Around these records, within the least and the largest value of any of the attacker's, by channel."""
-        return cls(origin, *cls.box(attacker.owned.x), copies.norm, copies.radius)
-
-    @staticmethod
-    def box(values: Tensor) -> tuple[Tensor, Tensor]:
-        """The least and the largest of `values` (n, *shape), by channel (or feature), (1, channels, 1, ...)."""
-        others = [0, *range(2, values.dim())]
-        return values.amin(others, keepdim=True), values.amax(others, keepdim=True)
+        return cls(origin, *bounds(attacker.owned.x), copies.norm, copies.radius)
 
     def project(self, x: Tensor) -> Tensor:
         """The nearest allowed copies to `x`; the box holds the records, so that clipping to it brings none farther."""
@@ -150,7 +143,7 @@ def slopes_of_copies(
 ) -> tuple[float, Tensor]:
     """The objective's rank after a request with copies (infinite where it is not feasible), and dL/dx~ (k, *shape)."""
     service, owner = white_box.service, torch.tensor([goal], device=white_box.x.device)
-    predictions, cotangents = white_box.pulled(_alone(service.forget(request).victims), owner, objective)
+    predictions, cotangents = white_box.pulled(white_box.models_after(request), owner, objective)
     at = submitted_copies(request, service.task.records)
     assert at is not None  # the request has copies
     deleted, positions = as_weights([request], service.task.records)[0], list(request.indices)
@@ -161,10 +154,6 @@ def slopes_of_copies(
     ]
     feasible = bool(objective.feasible(predictions)[0])
     return float(objective.rank(predictions)[0]) if feasible else float("inf"), torch.stack(slopes).sum(0)
-
-
-def _alone(victims: Sequence[Victim]) -> list[ModelStack]:
-    return [victim.copies(1) for victim in victims]
 
 
 def search_copies(

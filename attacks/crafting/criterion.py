@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from data.errors import UserError
+
 if TYPE_CHECKING:
     from attacks.crafting.perturbation import Perturbation
+    from data.examples import Data
 
 
 class Criterion(Protocol):
@@ -125,6 +128,12 @@ class LabelLostNearby:
     def success(self, change: Tensor, kept: Tensor) -> Tensor:
         """Whether the label (T,) is lost nearby."""
         return ~kept.bool()
+
+
+def check_label(toward: int | None, data: Data) -> None:
+    """Raise UserError where the label that targets are to get is none of the data set's."""
+    if toward is not None and toward >= len(data.classes):
+        raise UserError(f"attack.toward={toward} is no label; labels are 0 to {len(data.classes) - 1}.")
 
 
 def criterion_of(attack: object) -> Criterion:

@@ -49,7 +49,7 @@ def _reselected(
             found.append(result)
             continue
         owner = torch.tensor([goal], device=white_box.x.device)
-        models = [victim.copies(1) for victim in white_box.service.forget(request).victims]
+        models = white_box.models_after(request)
         cotangents = white_box.pulled(models, owner, objective)[1]
         slopes = white_box.request_slopes(models, deleted, cotangents, sent)
         chosen = most_useful(slopes, allowed, count)[0]
@@ -63,8 +63,7 @@ def predicted_after(white_box: WhiteBoxObjective, goal: int, request: Request) -
     owner = torch.tensor([goal], device=white_box.x.device)
     if not request.indices:
         return white_box.after(white_box.x.new_zeros(1, len(white_box.service.task.records)), owner)
-    victims = white_box.service.forget(request).victims
-    return white_box.predicted([victim.copies(1) for victim in victims], owner)
+    return white_box.predicted(white_box.models_after(request), owner)
 
 
 def shortest(

@@ -13,7 +13,7 @@ from torch import Tensor
 from attacks.crafting.attack import Attacker
 from attacks.crafting.copies import Around
 from data.bounds import at_most
-from data.examples import Examples
+from data.examples import Examples, bounds
 from models.victim import Tensors, Victim, forward
 
 
@@ -40,7 +40,7 @@ def matched(
 
     `target` is x_t (*shape). Returns them, labels unchanged, with that mean: 0 is a perfect match, 1 none.
     """
-    around = Around(examples.x, *Around.box(attacker.owned.x), norm="linf", radius=matching.radius)
+    around = Around(examples.x, *bounds(attacker.owned.x), norm="linf", radius=matching.radius)
     parameters = {name: value.detach().requires_grad_() for name, value in model.moving.items()}
     wanted = _slope(model, parameters, target[None], torch.tensor([label], device=target.device), graph=False)
     best, least = examples.x, float("inf")

@@ -15,6 +15,7 @@ from torch.func import vmap
 from attacks.crafting.copies import Around, Norm
 from attacks.crafting.functionals import averaged, margins
 from data.bounds import at_most
+from data.examples import bounds
 from models.passes import INFERENCE_ROWS, joined, passes
 from models.victim import ModelStack, forward
 
@@ -39,8 +40,7 @@ class Perturbation:
 
     def within(self, records: Tensor) -> Nearby:
         """The same, within the least and the largest value of any of the records (n, *shape), by channel."""
-        others = [0, *range(2, records.dim())]
-        return Nearby(self, records.amin(others, keepdim=True), records.amax(others, keepdim=True))
+        return Nearby(self, *bounds(records))
 
 
 @plain_dataclass(frozen=True, eq=False)

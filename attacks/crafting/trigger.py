@@ -9,9 +9,9 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from attacks.crafting.copies import Around
 from data.bounds import at_most
 from data.errors import UserError
+from data.examples import bounds
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -32,7 +32,7 @@ class Patch:
 
     def on(self, x: Tensor, values: Tensor) -> Tensor:
         """Inputs (n, *shape) with the trigger; its value is the largest of `values` (m, *shape)."""
-        high = Around.box(values)[1].expand_as(x)
+        high = bounds(values)[1].expand_as(x)
         mask = torch.zeros_like(x, dtype=torch.bool)
         mask[..., -self.size :] = True
         if x.dim() == 4:

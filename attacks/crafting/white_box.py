@@ -17,7 +17,7 @@ from models.dropout import dropout_layers, sample_masks
 from models.passes import INFERENCE_ROWS, joined, models_at_once, passes, room, rows_at_once
 from models.progress import progress
 from models.victim import ModelStack, Tensors, forward
-from unlearning.procedure import Differentiable
+from unlearning.procedure import Differentiable, Request
 from unlearning.service import OpenService
 
 Unlearned = Callable[[Tensor], Sequence[ModelStack]]  # rows of deletion weights (m, n) -> m models of every victim
@@ -84,6 +84,10 @@ class WhiteBoxObjective:
                 tick(len(rows))
         log_p, reference = (torch.cat([batch[k] for batch in batches]) for k in (0, 1))
         return self._candidates(log_p, reference, owner)
+
+    def models_after(self, request: Request) -> list[ModelStack]:
+        """One model of every victim after a request, with the copies that it brings."""
+        return [victim.copies(1) for victim in self.service.forget(request).victims]
 
     def predicted(self, models: Sequence[ModelStack], owner: Tensor) -> CandidatePredictions:
         """What m models of every victim predict for the goals `owner` (m,)."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attacks.provider.line import ended, evenly, line
 from attacks.provider.provider import Demand
-from data.examples import Examples
+from data.examples import Examples, bounds
 from models.plan import Plan, lengthened
 from models.progress import progress
 from models.stepwise import Gradients, Opening, State, Stepwise
@@ -61,7 +61,7 @@ class Spoofing:
         left = retained(task, torch.tensor(demand.request.indices, dtype=torch.long))
         plan = lengthened(task.training, len(left), self.steps)
         path, shares = line(task, demand.original, demand.seed), self._shares(plan).tolist()
-        low, high = bounds(task.records)
+        low, high = bounds(task.records.x)
         spent = Gradients()  # its updates are none of the released model's
         learner = Traced(demand.original, task.training, task.records.x, demand.seed, spent)
         here = path.at(0, 0)
@@ -168,12 +168,6 @@ def descended_by(objective: Callable[[Tensor], Tensor], batch: Batch, iterations
     search.step(closure)
     found = shift.detach()
     return found if bool(found.isfinite().all()) else torch.zeros_like(x)
-
-
-def bounds(records: Examples) -> tuple[Tensor, Tensor]:
-    """The least and the largest value of any record, by channel (or feature): (1, channels, 1, ...)."""
-    others = [0, *range(2, records.x.dim())]
-    return records.x.amin(others, keepdim=True), records.x.amax(others, keepdim=True)
 
 
 def _with(state: State, own: State) -> State:

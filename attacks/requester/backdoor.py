@@ -10,8 +10,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
-from attacks.crafting.contribution import Contribution
-from attacks.crafting.criterion import Criterion, LabelFlipped
+from attacks.crafting.contribution import Contribution, asked_back
+from attacks.crafting.criterion import Criterion, LabelFlipped, check_label
 from attacks.crafting.objective import MisclassificationObjective
 from attacks.crafting.requester import OPTIONS, NormCap, Requester
 from attacks.crafting.selection import Search, select
@@ -20,7 +20,7 @@ from attacks.crafting.white_box import WhiteBoxObjective
 from data.bounds import at_most
 from data.errors import UserError
 from data.examples import Data, Examples
-from unlearning.procedure import Procedure, Request, Task
+from unlearning.procedure import Procedure, Task
 from unlearning.service import OpenService, Record, Service
 
 
@@ -62,8 +62,7 @@ class Backdoor(Requester):
 
     def check(self, data: Data, procedure: Procedure, record: Record) -> None:
         """Raise UserError for a label that is none, and a trigger that covers the whole input."""
-        if self.toward >= len(data.classes):
-            raise UserError(f"attack.toward={self.toward} is no label; labels are 0 to {len(data.classes) - 1}.")
+        check_label(self.toward, data)
         self.trigger.check(data.shape)
 
     def contribute(
@@ -103,5 +102,4 @@ class Backdoor(Requester):
         self, service: Service, goal: AttackGoal, attacker: Attacker, rng: torch.Generator
     ) -> AttackResult:
         """The mitigation; nothing is asked."""
-        assert goal.contributed is not None  # a game shows goals what was contributed
-        return AttackResult(Request(tuple(goal.contributed.tolist())), float("nan"))
+        return asked_back(goal)

@@ -10,7 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from attacks.crafting.access import AccessMode
-from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
+from attacks.crafting.attack import Attacker, AttackGoal, AttackResult, random_request
 from attacks.crafting.black_box import BlackBoxObjective
 from attacks.crafting.copies import Copies, perturbed, require_copies, search_copies
 from attacks.crafting.criterion import Criterion, LabelFlipped
@@ -19,7 +19,7 @@ from attacks.crafting.requester import OPTIONS, Requester
 from attacks.crafting.white_box import WhiteBoxObjective
 from data.bounds import at_most
 from data.examples import Data
-from unlearning.procedure import Procedure, Request
+from unlearning.procedure import Procedure
 from unlearning.service import OpenService, Record, Service
 
 
@@ -51,7 +51,7 @@ class Burn(Requester):
     ) -> list[AttackResult]:
         """The copies that descent finds, from the records themselves."""
         white_box = WhiteBoxObjective(service, goals, attacker.reference, rng, samples=1)
-        drawn = [AttackResult(self._records(attacker, rng), float("inf")) for _ in goals]
+        drawn = [AttackResult(random_request(attacker, self.budget, rng), float("inf")) for _ in goals]
         return perturbed(white_box, DamageObjective(), attacker, drawn, self.copies)
 
     def search_black_box(
@@ -59,8 +59,4 @@ class Burn(Requester):
     ) -> AttackResult:
         """The best copies that were tried."""
         black_box = BlackBoxObjective(service, goal, attacker, DamageObjective())
-        return search_copies(black_box, attacker, self._records(attacker, rng), self.copies, rng)
-
-    def _records(self, attacker: Attacker, rng: torch.Generator) -> Request:
-        drawn = torch.randperm(len(attacker.pool), generator=rng)[: self.budget]
-        return Request(tuple(attacker.pool[drawn.to(attacker.pool.device)].tolist()))
+        return search_copies(black_box, attacker, random_request(attacker, self.budget, rng), self.copies, rng)

@@ -11,16 +11,15 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
-from attacks.crafting.contribution import Contribution
-from attacks.crafting.copies import Around
-from attacks.crafting.criterion import Criterion, LabelFlipped
+from attacks.crafting.contribution import Contribution, asked_back
+from attacks.crafting.criterion import Criterion, LabelFlipped, check_label
 from attacks.crafting.matching import Matching, matched
 from attacks.crafting.requester import OPTIONS, Requester
 from data.errors import UserError
-from data.examples import Data, Examples
+from data.examples import Data, Examples, bounds
 from models.training import train
 from models.victim import Victim
-from unlearning.procedure import Procedure, Request, Task
+from unlearning.procedure import Procedure, Task
 from unlearning.service import Record, Service
 
 
@@ -55,8 +54,7 @@ class Camouflage(Requester):
 
     def check(self, data: Data, procedure: Procedure, record: Record) -> None:
         """Raise UserError for a label that is none."""
-        if self.toward is not None and self.toward >= len(data.classes):
-            raise UserError(f"attack.toward={self.toward} is no label; labels are 0 to {len(data.classes) - 1}.")
+        check_label(self.toward, data)
 
     def contribute(
         self, task: Task, data: Data, goals: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator
@@ -71,17 +69,20 @@ class Camouflage(Requester):
         model = _trained(task, task.records, number)
         own = [int(goal.labels[0]) for goal in goals]
         other = [self._other(model, goal, label) for goal, label in zip(goals, own, strict=True)]
-        free = attacker.pool[torch.randperm(len(attacker.pool), generator=rng).to(attacker.pool.device)].tolist()
-        poison = [self._taken(free, task.records.y, label, self.poisons) for label in other]
-        camouflage = [self._taken(free, task.records.y, label, self.budget) for label in own]
+        free = attacker.pool[torch.randperm(len(attacker.pool), generator=rng).to(attacker.pool.device)]
+        rows = []
+        for label, count in [*((each, self.poisons) for each in other), *((each, self.budget) for each in own)]:
+            rows.append(self._taken(free, task.records.y, label, count))
+            free = free[~torch.isin(free, rows[-1])]
+        poison, camouflage = rows[: len(goals)], rows[len(goals) :]
         records = task.records
-        for rows, labels in ((poison, other), (camouflage, own)):
-            if rows is camouflage and self.method == "matching":
+        for mine, labels in ((poison, other), (camouflage, own)):
+            if mine is camouflage and self.method == "matching":
                 model = _trained(task, records, number)
             x, y = records.x.clone(), records.y.clone()
-            for goal, mine, label in zip(goals, rows, labels, strict=True):
-                made = self._made(model, goal.x[0], label, records[mine], attacker, rng)
-                x[mine], y[mine] = made.x, made.y
+            for goal, taken, label in zip(goals, mine, labels, strict=True):
+                made = self._made(model, goal.x[0], label, records[taken], attacker, rng)
+                x[taken], y[taken] = made.x, made.y
             records = Examples(x, y)
         return Contribution(records, camouflage)
 
@@ -91,17 +92,15 @@ class Camouflage(Requester):
             return self.toward
         return next(found for found in model.logits(goal.x)[0].argsort(descending=True).tolist() if found != label)
 
-    def _taken(self, free: list[int], y: Tensor, label: int, count: int) -> Tensor:
-        """Positions (count,) of the pool, taken from those that are `free`; for matching, of records with the label."""
-        fits = [position for position in free if self.method == "near" or int(y[position]) == label][:count]
+    def _taken(self, free: Tensor, y: Tensor, label: int, count: int) -> Tensor:
+        """The first `count` of the `free` positions (f,); for matching, of records with the label."""
+        fits = (free if self.method == "near" else free[y[free] == label])[:count]
         if len(fits) < count:
             raise UserError(
                 f"attack=camouflage needs {count} records more of the attacker's for a target, and {len(fits)} are "
                 "left; lower attack.poisons, attack.budget or game.targets.count, or raise attack.owned."
             )
-        for position in fits:
-            free.remove(position)
-        return torch.tensor(fits, dtype=torch.long, device=y.device)
+        return fits
 
     def _made(
         self, model: Victim, target: Tensor, label: int, base: Examples, attacker: Attacker, rng: torch.Generator
@@ -110,7 +109,7 @@ class Camouflage(Requester):
         if self.method == "matching":
             return matched(model, base, target, label, attacker, self.matching, rng)[0]
         noise = torch.randn(base.x.shape, generator=rng, dtype=base.x.dtype).to(base.x)
-        low, high = Around.box(attacker.owned.x)
+        low, high = bounds(attacker.owned.x)
         x = target + self.spread * noise
         return Examples(torch.minimum(torch.maximum(x, low), high), torch.full_like(base.y, label))
 
@@ -118,8 +117,7 @@ class Camouflage(Requester):
         self, service: Service, goal: AttackGoal, attacker: Attacker, rng: torch.Generator
     ) -> AttackResult:
         """The camouflage; nothing is asked."""
-        assert goal.contributed is not None  # a game shows goals what was contributed
-        return AttackResult(Request(tuple(goal.contributed.tolist())), float("nan"))
+        return asked_back(goal)
 
 
 def _trained(task: Task, records: Examples, seed: int) -> Victim:

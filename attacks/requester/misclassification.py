@@ -10,10 +10,10 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from attacks.crafting.access import AccessMode
-from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
+from attacks.crafting.attack import Attacker, AttackGoal, AttackResult, random_request
 from attacks.crafting.black_box import BlackBoxObjective, ScoreSearch, search_scores
 from attacks.crafting.copies import Copies, require_copies, search_copies
-from attacks.crafting.criterion import Criterion, LabelFlipped
+from attacks.crafting.criterion import Criterion, LabelFlipped, check_label
 from attacks.crafting.joint import joint, shortest
 from attacks.crafting.objective import MisclassificationObjective
 from attacks.crafting.requester import OPTIONS, NormCap, Requester
@@ -22,7 +22,7 @@ from attacks.crafting.white_box import WhiteBoxObjective
 from data.bounds import at_most
 from data.errors import UserError
 from data.examples import Data
-from unlearning.procedure import Procedure, Request
+from unlearning.procedure import Procedure
 from unlearning.service import OpenService, Record, Service
 
 
@@ -74,8 +74,7 @@ class Misclassification(Requester):
 
     def check(self, data: Data, procedure: Procedure, record: Record) -> None:
         """Raise UserError for a label that is none, and copies that have no effect."""
-        if self.toward is not None and self.toward >= len(data.classes):
-            raise UserError(f"attack.toward={self.toward} is no label; labels are 0 to {len(data.classes) - 1}.")
+        check_label(self.toward, data)
         if self.copies.radius > 0 and self.access == "white_box":
             require_copies(procedure, record, self.name)
 
@@ -89,7 +88,7 @@ class Misclassification(Requester):
         """The best sets of the relaxed search, with the best copies that were found."""
         white_box, objective = WhiteBoxObjective(service, goals, attacker.reference, rng, samples=1), self._objective
         if self.records == "random":
-            found = [AttackResult(self._random(attacker, rng), float("inf")) for _ in goals]
+            found = [AttackResult(random_request(attacker, self.budget, rng), float("inf")) for _ in goals]
         else:
             found = select(white_box, objective, attacker, Search(self.budget, self.steps, self.lr, 0))
         if self.copies.radius > 0:
@@ -102,9 +101,5 @@ class Misclassification(Requester):
         """The best of the requests that were tried."""
         black_box = BlackBoxObjective(service, goal, attacker, self._objective)
         if self.copies.radius > 0:
-            return search_copies(black_box, attacker, self._random(attacker, rng), self.copies, rng)
+            return search_copies(black_box, attacker, random_request(attacker, self.budget, rng), self.copies, rng)
         return search_scores(black_box, self.search, self.budget, rng)
-
-    def _random(self, attacker: Attacker, rng: torch.Generator) -> Request:
-        drawn = torch.randperm(len(attacker.pool), generator=rng)[: self.budget]
-        return Request(tuple(attacker.pool[drawn.to(attacker.pool.device)].tolist()))

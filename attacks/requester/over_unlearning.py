@@ -10,14 +10,14 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
-from attacks.crafting.copies import Around
 from attacks.crafting.criterion import Criterion, LabelFlipped
 from attacks.crafting.requester import OPTIONS, Requester
 from data.bounds import at_most
-from data.examples import Examples
+from data.examples import Examples, bounds
 from unlearning.procedure import Request
 from unlearning.service import Predictor, Service
 
+NUMBERS = 2**24  # of the inputs that are asked for at once, to either side
 Method = Literal["blending", "pushing_1", "pushing_2"]
 
 
@@ -69,7 +69,7 @@ class OverUnlearning(Requester):
 
     def _pushed(self, model: Predictor, x: Tensor, values: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Points (k, *shape) from `x` (k, *shape) just before, or after, the boundary; which of them got there (k,)."""
-        low, high = Around.box(values)
+        low, high = bounds(values)
         label, there = model.predict(x).argmax(-1), x.clone()
         crossed = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for _ in range(self.steps):
@@ -88,14 +88,19 @@ class OverUnlearning(Requester):
 
     def _slopes(self, model: Predictor, x: Tensor, label: Tensor, rng: torch.Generator) -> Tensor:
         """The slope of every point's own margin (k, *shape), estimated; all points are asked for together."""
-        flat, count = x.flatten(1), self.directions
-        if count is None:
-            count, u = flat.shape[1], torch.eye(flat.shape[1], dtype=x.dtype, device=x.device)[:, None]
-        else:
-            u = torch.randn(count, *flat.shape, generator=rng, dtype=x.dtype).to(x.device)
-        sides = [(flat + sign * self.smoothing * u).reshape(-1, *x.shape[1:]) for sign in (1, -1)]
-        plus, minus = (_margins(model, side, label.repeat(count)).reshape(count, len(x), 1) for side in sides)
-        return ((plus - minus) / (2 * self.smoothing) * u).sum(0).reshape(x.shape)
+        flat, total = x.flatten(1), torch.zeros_like(x)
+        count = flat.shape[1] if self.directions is None else self.directions
+        at_once = max(1, NUMBERS // flat.numel())
+        for first in range(0, count, at_once):
+            part = min(at_once, count - first)
+            if self.directions is None:
+                u = torch.eye(count, dtype=x.dtype, device=x.device)[first : first + part, None]
+            else:
+                u = torch.randn(part, *flat.shape, generator=rng, dtype=x.dtype).to(x.device)
+            sides = [(flat + sign * self.smoothing * u).reshape(-1, *x.shape[1:]) for sign in (1, -1)]
+            plus, minus = (_margins(model, side, label.repeat(part)).reshape(part, len(x), 1) for side in sides)
+            total += ((plus - minus) / (2 * self.smoothing) * u).sum(0).reshape(x.shape)
+        return total
 
 
 def _margins(model: Predictor, x: Tensor, label: Tensor) -> Tensor:

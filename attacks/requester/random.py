@@ -7,9 +7,8 @@ from typing import ClassVar
 import torch
 from pydantic.dataclasses import dataclass
 
-from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
+from attacks.crafting.attack import Attacker, AttackGoal, AttackResult, random_request
 from attacks.crafting.requester import OPTIONS, Requester
-from unlearning.procedure import Request
 from unlearning.service import Service
 
 
@@ -23,5 +22,4 @@ class Random(Requester):
         self, service: Service, goal: AttackGoal, attacker: Attacker, rng: torch.Generator
     ) -> AttackResult:
         """One random request; the service is not asked."""
-        draw = torch.randperm(len(attacker.pool), generator=rng)[: self.budget]
-        return AttackResult(Request(tuple(attacker.pool[draw.to(attacker.pool.device)].tolist())), float("nan"))
+        return AttackResult(random_request(attacker, self.budget, rng), float("nan"))

@@ -15,7 +15,7 @@ from attacks.crafting.adjoint import require_plannable
 from attacks.crafting.asked_in_stages import asked_in_stages, stage_queries
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
 from attacks.crafting.black_box import ScoreSearch, check_search
-from attacks.crafting.criterion import Criterion, LabelFlipped
+from attacks.crafting.criterion import Criterion, LabelFlipped, check_label
 from attacks.crafting.objective import MisclassificationObjective
 from attacks.crafting.policies import Planner, adjoint, closed_loop, mpc, open_loop
 from attacks.crafting.requester import OPTIONS, NormCap, Requester
@@ -82,8 +82,7 @@ class Sequential(Requester):
 
     def check(self, data: Data, procedure: Procedure, record: Record) -> None:
         """Raise UserError for a label that is none, too few records or queries, and chains without a gradient."""
-        if self.toward is not None and self.toward >= len(data.classes):
-            raise UserError(f"attack.toward={self.toward} is no label; labels are 0 to {len(data.classes) - 1}.")
+        check_label(self.toward, data)
         if self.access == "white_box":
             self._check_white_box(len(data.train), procedure)
         else:

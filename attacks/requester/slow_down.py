@@ -13,19 +13,19 @@ from torch import Tensor
 from torch.func import vmap
 
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
-from attacks.crafting.contribution import Contribution
+from attacks.crafting.contribution import Contribution, asked_back
 from attacks.crafting.copies import Around, Norm
 from attacks.crafting.criterion import Criterion, LabelFlipped
 from attacks.crafting.requester import OPTIONS, Requester
 from data.bounds import at_most
-from data.examples import Data, Examples
+from data.examples import Data, Examples, bounds
 from models.gradients import gradients_at_once, per_example_gradients
 from models.influence import inverse_curvature
 from models.progress import progress
 from models.solver import Solver
 from models.training import train
 from models.victim import Victim, forward
-from unlearning.procedure import Request, Task
+from unlearning.procedure import Task
 from unlearning.service import Service
 
 Measure = Literal["influence", "gradient"]
@@ -69,7 +69,7 @@ class SlowDown(Requester):
 
     def moved(self, model: Victim, task: Task, own: Examples, attacker: Attacker) -> Tensor:
         """The rows `own` (k), moved, (k, *shape)."""
-        around = Around(own.x, *Around.box(attacker.owned.x), norm=self.norm, radius=self.radius)
+        around = Around(own.x, *bounds(attacker.owned.x), norm=self.norm, radius=self.radius)
         x, best = own.x, own.x
         most = own.x.new_full((len(own),), -torch.inf)
         with progress("moving rows", self.steps + 1) as tick:
@@ -108,8 +108,7 @@ class SlowDown(Requester):
         self, service: Service, goal: AttackGoal, attacker: Attacker, rng: torch.Generator
     ) -> AttackResult:
         """All that was handed in; nothing is asked."""
-        assert goal.contributed is not None  # a game shows goals what was contributed
-        return AttackResult(Request(tuple(goal.contributed.tolist())), float("nan"))
+        return asked_back(goal)
 
 
 def own_input_gradients(victim: Victim, examples: Examples, directions: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from data.bounds import at_most
-from data.examples import Examples
+from data.examples import Examples, bounds
 from data.randomness import generator
 from defenses.defense import Context, Verdict
 from defenses.filters.class_gradients import outside_of
@@ -107,8 +107,7 @@ def re_encoded(sent: Examples, x: Tensor, noise: float, levels: int | None, rng:
     """
     changed = sent.x + noise * torch.randn(sent.x.shape, generator=rng, dtype=torch.float64).to(sent.x)
     if levels is not None:
-        others = [0, *range(2, x.dim())]
-        low, high = x.amin(others, keepdim=True), x.amax(others, keepdim=True)
+        low, high = bounds(x)
         step = ((high - low) / (levels - 1)).clamp_min(torch.finfo(x.dtype).tiny)
         changed = low + step * ((changed - low) / step).round().clamp(0, levels - 1)
     return Examples(changed, sent.y)

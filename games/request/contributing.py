@@ -53,15 +53,18 @@ class HandedIn:
 def on_what_was_handed_in(setup: RequestSetup, seed: int, chosen: Targets) -> tuple[RequestSetup, Targets]:
     """The setup on the records that the attacker's are part of, and the targets with what was contributed for them.
 
-    What it contributes comes from the store where it is there.
+    What it contributes comes from the store where it is there. Where it hands in the records as they were, the setup
+    stays what it is, and its victims serve.
     """
-    given = _stored(setup, seed, chosen)
-    task = replace(setup.task, records=given.records)
-    data = replace(setup.data, train=given.records)
-    keys = HandedIn(setup.keys, digest({"x": given.records.x, "y": given.records.y}))
+    given, before = _stored(setup, seed, chosen), setup.task.records
     goals = tuple(with_contribution(chosen.goals, given))
     shown = torch.cat([goal.x for goal in goals]) if given.shown is not None else None
-    return replace(setup, task=task, data=data, keys=keys), replace(chosen, goals=goals, shown=shown)
+    chosen = replace(chosen, goals=goals, shown=shown)
+    if torch.equal(given.records.x, before.x) and torch.equal(given.records.y, before.y):
+        return setup, chosen
+    keys = HandedIn(setup.keys, digest({"x": given.records.x, "y": given.records.y}))
+    task, data = replace(setup.task, records=given.records), replace(setup.data, train=given.records)
+    return replace(setup, task=task, data=data, keys=keys), chosen
 
 
 def _stored(setup: RequestSetup, seed: int, chosen: Targets) -> Contribution:

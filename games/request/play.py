@@ -30,6 +30,7 @@ from models.named_tensors import digest
 
 if TYPE_CHECKING:
     from games.request.targets import RequestSetup
+    from models.victim import Victim
 
 log = logging.getLogger(__name__)
 QUICK = ("the distance to retraining", "a request in two halves", "fresh seeds")  # what judge=quick leaves out
@@ -38,42 +39,27 @@ QUICK = ("the distance to retraining", "a request in two halves", "fresh seeds")
 def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
     """Play the game of `setup` with the root seed `seed`; docs/reading.md explains the fields of the record."""
     began = perf_counter()
-    seeds = member_seeds(setup, seed)
-    victims = [setup.victim(each) for each in seeds]
-    criterion = criterion_of(setup.attack)
-    toward: int | None = getattr(criterion, "toward", None)
-    steps = Checkpointed(setup.procedure, setup.store, setup.keys.of("unlearning"))
-    judge = Judge(setup.task, steps, setup.data)
-    start = judge.predict([victim.copies(1) for victim in victims])[0]
-    chosen = choose_targets(setup.game.targets, start[: len(setup.data.test)], setup.data.test.x, seed, toward)
-    if isinstance(setup.attack, Contributes):
-        setup, chosen = on_what_was_handed_in(setup, seed, chosen)
-        victims = [setup.victim(each) for each in seeds]
-        steps = Checkpointed(setup.procedure, setup.store, setup.keys.of("unlearning"))
-        judge = Judge(setup.task, steps, setup.data, chosen.shown)
-        start = judge.predict([victim.copies(1) for victim in victims])[0]
-    if (perturbation := getattr(criterion, "perturbation", None)) is not None:
-        nearby = perturbation.within(setup.task.records.x)
-        judge = replace(judge, probe=Probe(nearby, setup.data.test.x[chosen.positions], chosen.labels))
-        start = judge.predict([victim.copies(1) for victim in victims])[0]
+    setup, victims, seeds, steps, observer = _before(setup, seed)
+    chosen = observer.chosen
     learned = perf_counter()
     run = craft(setup, seed, victims, seeds, chosen)
     log.info("Crafted %d requests with %d runs of the procedure.", len(run.crafted), run.meter.operator_calls)
     attacked = perf_counter()
     sent = [each.request if each.request.examples is not None else None for each in run.crafted]
-    scene = Scene(setup, seed, victims, seeds, judge, Observer(judge, chosen, criterion, start), sent)
+    scene = Scene(setup, seed, victims, seeds, observer.judge, observer, sent)
     requests = [torch.tensor(each.request.indices, dtype=torch.long) for each in run.crafted]
     asked = traffic(setup, seed, chosen, requests, victims)
     objective = AttackedObjective(getattr(setup.attack, "functional", None), setup.data, chosen, seed)
     judged, alone = _judged(scene, asked, objective)
     record = {
         "seed": seed,
-        "criterion": described(criterion),
+        "criterion": described(observer.criterion),
         "functional": objective.label,
         "targets": _targets(scene),
         "requests": _requests(run, chosen),
+        "handed_in": chosen.handed_in,
         **judged,
-        "ece_floor": ece_floor(start[: len(setup.data.test)], generator(seed, "ece floor")).value,
+        "ece_floor": ece_floor(observer.start[: len(setup.data.test)], generator(seed, "ece floor")).value,
         "queries": run.meter.queries,
         "predictions": run.meter.predictions,
         "operator_calls": run.meter.operator_calls,
@@ -87,6 +73,34 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
     }
     steps.clear()
     return record
+
+
+def _before(setup: RequestSetup, seed: int) -> tuple[RequestSetup, list[Victim], list[int], Checkpointed, Observer]:
+    """Who is attacked: the setup with what was handed in, its victims with their seeds, and the targets observed.
+
+    Targets are chosen by what models predict that learned the records as they were.
+    """
+    seeds, criterion = member_seeds(setup, seed), criterion_of(setup.attack)
+
+    def learned(setup: RequestSetup) -> tuple[list[Victim], Checkpointed]:
+        steps = Checkpointed(setup.procedure, setup.store, setup.keys.of("unlearning"))
+        return [setup.victim(each) for each in seeds], steps
+
+    victims, steps = learned(setup)
+    judge, toward = Judge(setup.task, steps, setup.data), getattr(criterion, "toward", None)
+    start = judge.predict([victim.copies(1) for victim in victims])[0]
+    chosen = choose_targets(setup.game.targets, start[: len(setup.data.test)], setup.data.test.x, seed, toward)
+    first = judge
+    if isinstance(setup.attack, Contributes):
+        setup, chosen = on_what_was_handed_in(setup, seed, chosen)
+        victims, steps = learned(setup)
+        judge = Judge(setup.task, steps, setup.data, chosen.shown)
+    if (perturbation := getattr(criterion, "perturbation", None)) is not None:
+        nearby = perturbation.within(setup.task.records.x)
+        judge = replace(judge, probe=Probe(nearby, setup.data.test.x[chosen.positions], chosen.labels))
+    if judge is not first:
+        start = judge.predict([victim.copies(1) for victim in victims])[0]
+    return setup, victims, seeds, steps, Observer(judge, chosen, criterion, start)
 
 
 def _judged(scene: Scene, asked: Traffic, objective: AttackedObjective) -> tuple[dict[str, Any], dict[str, float]]:

@@ -40,6 +40,12 @@ class Targets:
     goal_directions: tuple[str, ...]
     shown: Tensor | None = None
 
+    @property
+    def handed_in(self) -> int:
+        """How many records the attacker contributed that requests name, all targets together."""
+        named = [goal.contributed for goal in self.goals if goal.contributed is not None and len(goal.contributed)]
+        return len(torch.cat(named).unique()) if named else 0
+
     def judged_at(self, before: int) -> Tensor:
         """Where predictions have the targets (T,): among the test examples, or after `before` others where shown."""
         if self.shown is None:

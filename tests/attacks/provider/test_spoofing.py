@@ -81,7 +81,7 @@ def test_what_leaves_the_range_is_clamped_so_that_the_nearest_point_within_is_fo
 
 def test_bounds_are_by_channel():
     x = torch.tensor([[[[0.0, 1.0]], [[5.0, 7.0]]], [[[-1.0, 0.5]], [[6.0, 6.0]]]])
-    low, high = bounds(Examples(x, torch.zeros(2, dtype=torch.long)))
+    low, high = bounds(x)
     assert (low.flatten().tolist(), high.flatten().tolist()) == ([-1, 5], [1, 7])
     assert low.shape == (1, 2, 1, 1)
 

@@ -139,18 +139,6 @@ def test_selection_needs_nothing_handed_in() -> None:
     assert mean(gains) >= 0.2
 
 
-def test_a_patch_marks_the_corner_and_nothing_else() -> None:
-    x = torch.rand(5, 3, 8, 8) - 0.5
-    marked = Patch(size=2).on(x, x)
-    high = x.amax((0, 2, 3))
-    assert torch.equal(marked[:, :, -2:, -2:], high[:, None, None].expand(5, 3, 2, 2))
-    assert int((marked != x).sum()) == 5 * 3 * 4 - int((x[:, :, -2:, -2:] == high[:, None, None]).sum())
-    rows = torch.rand(6, 7)
-    assert torch.equal(Patch(size=2).on(rows, rows)[:, :5], rows[:, :5])
-    with pytest.raises(UserError, match="covers inputs of shape"):
-        Patch(size=8).check((3, 8, 9))
-
-
 def test_a_pool_that_is_too_small_is_said() -> None:
     small = Attacker(torch.arange(50), digits().train[slice(0, 50)], digits().auxiliary)
     with pytest.raises(UserError, match=r"needs 115 of the attacker's records of other classes"):
@@ -168,5 +156,14 @@ def test_a_game_judges_targets_with_the_trigger_on_them(tmp_path: Path) -> None:
     assert rates["after"] >= rates["random"] + 0.3
     assert min(states["before"]["models"]["accuracy"]) > 0.85  # on test images without it
     assert record["criterion"]["goal"] == "predicted label became 0"
+    assert record["handed_in"] == 24
     assert 0 not in record["targets"]["label"]
     assert len({tuple(each["indices"]) for each in record["requests"]}) == 1
+
+
+def test_selection_needs_no_second_victim(tmp_path: Path) -> None:
+    """Nothing is handed in, so that the model by which targets are chosen is the victim."""
+    words = ("attack.method=selection", "unlearning=first_order", "game.targets.mode=set")
+    record = cached(prepare(config(tmp_path, *GAME, *words)), 0)[0]
+    assert record["handed_in"] == 0
+    assert len(list((tmp_path / "store" / "victim").rglob("*.safetensors"))) == 1

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.crafting.attack import Attacker, AttackGoal
-from attacks.crafting.contribution import Contribution, contributed, with_contribution
+from attacks.crafting.contribution import contributed, with_contribution
 from attacks.crafting.matching import Matching, matched
 from attacks.requester.camouflage import Camouflage
 from data.errors import UserError
@@ -164,32 +164,8 @@ def test_matching_keeps_labels_and_its_ball_and_finds_the_gradient() -> None:
     assert bool((given.records.y[given.requested[0]] == goal.labels[0]).all())
 
 
-def test_what_is_contributed_is_checked() -> None:
+def test_what_cannot_be_camouflaged_is_said() -> None:
     data, task, _, goals, attacker = scene(0)
-
-    def given(change) -> Any:
-        class Strange:
-            name = "strange"
-
-            def contribute(self, task, data, goals, attacker, rng):
-                return change(Contribution(task.records, [attacker.pool[:2]] * len(goals)))
-
-        return contributed(Strange(), task, data, goals[:1], small, generator(0, "a"))
-
-    small = Attacker(attacker.pool[:50], attacker.owned[slice(0, 50)], attacker.reference)
-    records = task.records
-    for change, sentence in (
-        (lambda c: None, "must give a Contribution"),
-        (lambda c: replace(c, records=records[slice(0, 9)]), "as many records as there were"),
-        (
-            lambda c: replace(c, records=Examples(records.x, 1 - records.y.clamp_max(1))),
-            "which is not in attacker.pool",
-        ),
-        (lambda c: replace(c, requested=[]), "for each of 1 goals"),
-        (lambda c: replace(c, requested=[torch.tensor([60])]), "will ask for a record that is not in attacker.pool"),
-    ):
-        with pytest.raises(UserError, match=sentence):
-            given(change)
     both = AttackGoal(torch.cat([goals[0].x, goals[1].x]), torch.cat([goals[0].labels, goals[1].labels]), 1)
     with pytest.raises(UserError, match=r"set game\.targets\.mode=single"):
         contributed(Camouflage(), task, data, [both], attacker, generator(0, "a"))

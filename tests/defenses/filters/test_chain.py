@@ -139,7 +139,7 @@ def test_a_filter_of_another_game_is_refused() -> None:
 
     class Both(GaussianScore):
         def review(self, context: Context, requests: Tensor) -> Verdict:
-            raise NotImplementedError
+            return Verdict(torch.zeros(len(requests)), torch.ones_like(requests, dtype=torch.bool), 0.0)
 
     with pytest.raises(ValueError, match="which plays the verification game"):
         Chain(filters=[Both()])
