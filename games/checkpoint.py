@@ -7,7 +7,7 @@ therefore repeats its few own operations, is given the models of the runs it had
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,11 @@ class Checkpointed(Procedure):
     def recorded(self, task: Task, size: int) -> int:
         """As the procedure says."""
         return self.procedure.recorded(task, size)
+
+    def damped(self, task: Task, damping: float) -> Procedure | None:
+        """As the procedure says: the models are the same, and so are those that are kept."""
+        other = self.procedure.damped(task, damping)
+        return None if other is None else replace(self, procedure=other)
 
     def learn(self, task: Task, seed: int) -> Victim:
         """As the procedure does; trained victims are kept by `games.victims.learn`."""

@@ -18,6 +18,7 @@ FORGETTING = {
     "request_vjp",
     "copies_vjp",
     "recorded",
+    "damped",
     "certificate",
     "remedy",
     "learns_with",

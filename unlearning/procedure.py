@@ -92,6 +92,10 @@ class Procedure(ABC):
         """What builds the module of this procedure's victims."""
         return task.build
 
+    def damped(self, task: Task, damping: float) -> Procedure | None:
+        """The same with slopes through a curvature with that damping, where slopes are approximate; else None."""
+        return None
+
     def recorded(self, task: Task, size: int) -> int:
         """How many numbers the history of a victim of `size` parameters takes."""
         return 0

@@ -64,6 +64,12 @@ class Retrain(Procedure):
         )
         return [models[j] for j in range(len(models))]
 
+    def damped(self, task: Task, damping: float) -> Procedure | None:
+        """With another damping of the curvature: where training ends short of a minimum, it is a matter of choice."""
+        if task.training.optimizer == "newton":
+            return None
+        return replace(self, solver=replace(self.solver, damping=damping))
+
     def request_vjp(
         self,
         task: Task,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from attacks.crafting.attack import Attacker, AttackResult
+from attacks.crafting.curvatures import Slopes, services_of
 from attacks.crafting.objective import Objective
 from attacks.crafting.white_box import WhiteBoxObjective
 from unlearning.procedure import Request
@@ -36,11 +40,15 @@ def prefix_lengths(budget: int, count: int) -> list[int]:
     return sorted({min(budget, max(1, round(float(length)))) for length in spaced} | {budget})
 
 
+Dampings = tuple[Annotated[float, Field(gt=0)], ...]
+
+
 @dataclass(frozen=True)
 class Search:
     """How much is searched: relaxed steps of size `lr`, `prefixes` of the final order, rounds of single additions.
 
-    There is at least one step, with which the one-shot influence set is tried.
+    There is at least one step, with which the one-shot influence set is tried. `dampings` of the curvature are tried
+    beside the procedure's own where its slopes are approximate.
     """
 
     budget: int
@@ -49,6 +57,7 @@ class Search:
     prefixes: int
     rounds: int = 0
     width: int = 0
+    dampings: Sequence[float] = ()
 
 
 class _Best:
@@ -62,14 +71,15 @@ class _Best:
         self.selected = torch.zeros(shape, dtype=torch.bool, device=self.value.device)
         self.curves: list[list[float]] = [[float(value)] for value in self.value]
 
-    def try_sets(self, sets: Tensor, owner: Tensor) -> None:
-        """Evaluate sets (M, n) of goals `owner` (M,) with the true procedure; remember what is better."""
+    def try_sets(self, sets: Tensor, owner: Tensor) -> Tensor:
+        """Ranks (M,) of sets (M, n) of goals `owner` (M,) by the true procedure; what is better is remembered."""
         predictions = self.white_box.after(sets.to(self.white_box.dtype), owner)
         ranks, feasible = self.objective.rank(predictions), self.objective.feasible(predictions)
         for row, goal in enumerate(owner.tolist()):
             if feasible[row] and ranks[row] < self.value[goal]:
                 self.value[goal], self.selected[goal] = ranks[row], sets[row]
             self.curves[goal].append(float(self.value[goal]))
+        return ranks
 
 
 def select(
@@ -80,22 +90,27 @@ def select(
     Sets are compared by the objective's rank among feasible ones only (the empty set is feasible, whatever it is
     worth), through the same dropout masks. The one-shot influence set, the top `budget` by the slopes at w = 0 of the
     objective without its penalties, is always among them: no result has a higher rank than that set where it is
-    feasible; where it is not, as when it costs a label that must be kept, it does not count. Records are named
-    from the attacker's pool.
+    feasible; where it is not, as when it costs a label that must be kept, it does not count. So are those through
+    other curvatures, of which every goal goes on with the one whose set has the lowest rank, feasible or not. Records
+    are named from the attacker's pool.
     """
     best, allowed = _Best(white_box, objective), attacker.may_name(len(white_box.service.task.records))
     owner = torch.arange(len(best.value), device=best.value.device)
     weights = torch.zeros(best.selected.shape, dtype=white_box.dtype, device=best.value.device)
-    slopes = white_box.slopes(weights, objective, white_box.start).masked_fill(~allowed, 0.0)
-    first = one_shot_sets(best, slopes, allowed, search.budget)
+    slopes_at = _sharpest(best, allowed, search)
+    slopes = slopes_at(weights, objective, white_box.start).masked_fill(~allowed, 0.0)
+    first = one_shot_sets(best, slopes, allowed, search.budget) if len(slopes_at.services) == 1 else None
     for step in range(search.steps):
         largest = slopes.abs().amax(1, keepdim=True).clamp_min(torch.finfo(white_box.dtype).tiny)
         weights = project((weights - search.lr * slopes / largest).masked_fill(~allowed, 0.0), search.budget)
         sets = _first(_order(weights, slopes), slopes, search.budget)
-        new = (sets != first).any(1) if step == 0 else torch.zeros_like(owner, dtype=torch.bool)
-        best.try_sets(torch.cat([sets, first[new]]), torch.cat([owner, owner[new]]))
+        whose = owner
+        if step == 0 and first is not None:
+            new = (sets != first).any(1)
+            sets, whose = torch.cat([sets, first[new]]), torch.cat([owner, owner[new]])
+        best.try_sets(sets, whose)
         if step + 1 < search.steps:
-            slopes = white_box.slopes(weights, objective, white_box.service.unlearn).masked_fill(~allowed, 0.0)
+            slopes = slopes_at(weights, objective, white_box.service.unlearn).masked_fill(~allowed, 0.0)
     order = _order(weights, slopes)
     lengths = (
         [k for k in prefix_lengths(search.budget, search.prefixes) if k < search.budget] if search.prefixes else []
@@ -110,6 +125,23 @@ def select(
     return [AttackResult(Request(c), float(best.value[i]), tuple(best.curves[i])) for i, c in enumerate(chosen)]
 
 
+def _sharpest(best: _Best, allowed: Tensor, search: Search) -> Slopes:
+    """Slopes through the curvature whose one-shot set does best for each goal; if there are more, all are tried."""
+    white_box, plain = best.white_box, best.objective.without_penalties()
+    services = services_of(white_box.service, search.dampings)
+    chosen = torch.zeros(len(best.value), dtype=torch.long, device=best.value.device)
+    if len(services) == 1:
+        return Slopes(white_box, services, chosen)
+    nothing = torch.zeros(best.selected.shape, dtype=white_box.dtype, device=best.value.device)
+    sets = [
+        _top(Slopes(white_box, services, chosen + k)(nothing, plain, white_box.start), allowed, search.budget)
+        for k in range(len(services))
+    ]
+    owner = torch.arange(len(chosen), device=chosen.device).repeat(len(services))
+    ranks = best.try_sets(torch.cat(sets), owner).reshape(len(services), -1)
+    return Slopes(white_box, services, ranks.argmin(0))
+
+
 def one_shot_sets(best: _Best, slopes: Tensor, allowed: Tensor, budget: int) -> Tensor:
     """The one-shot influence set of every goal as boolean rows (m, n); `slopes` are the objective's own at w = 0.
 
@@ -119,8 +151,11 @@ def one_shot_sets(best: _Best, slopes: Tensor, allowed: Tensor, budget: int) -> 
     plain = objective.without_penalties()
     if not torch.equal(objective.loss(best.start), plain.loss(best.start)):
         slopes = white_box.slopes(torch.zeros_like(slopes), plain, white_box.start)
-    order = most_useful(slopes, allowed, budget)
-    return torch.zeros_like(slopes, dtype=torch.bool).scatter(1, order, True)
+    return _top(slopes, allowed, budget)
+
+
+def _top(slopes: Tensor, allowed: Tensor, budget: int) -> Tensor:
+    return torch.zeros_like(slopes, dtype=torch.bool).scatter(1, most_useful(slopes, allowed, budget), True)
 
 
 def most_useful(slopes: Tensor, allowed: Tensor, budget: int) -> Tensor:

@@ -93,17 +93,21 @@ class WhiteBoxObjective:
         """What m models of every victim predict for the goals `owner` (m,)."""
         return self._candidates(*self._predicted(models, owner), owner)
 
-    def slopes(self, deleted: Tensor, objective: Objective, unlearned: Unlearned) -> Tensor:
-        """dL/dw (m, n) of every goal at its own deletion weights, which `unlearned` makes models of.
+    def slopes(
+        self, deleted: Tensor, objective: Objective, unlearned: Unlearned, owner: Tensor | None = None,
+        service: OpenService | None = None,
+    ) -> Tensor:  # fmt: skip
+        """dL/dw (m, n) of the goals `owner` (m,), or all, at `deleted` (m, n), of which `unlearned` makes models.
 
         Models are made in batches. What the loss asks of their predictions is pulled back through them chunk by chunk,
-        so that the activations of one chunk are all that is held.
+        so that the activations of one chunk are all that is held. `service` is as in `request_slopes`.
         """
-        total, every = torch.zeros_like(deleted), torch.arange(len(self.labels), device=self.x.device)
+        total, every = torch.zeros_like(deleted), torch.arange(len(deleted), device=self.x.device)
         with progress("slopes of the objective", len(deleted)) as tick:
             for rows in every.split(self.pulled_at_once()):
-                models = unlearned(deleted[rows])
-                total[rows] = self.request_slopes(models, deleted[rows], self.pulled(models, rows, objective)[1])
+                models, goals = unlearned(deleted[rows]), rows if owner is None else owner[rows]
+                cotangents = self.pulled(models, goals, objective)[1]
+                total[rows] = self.request_slopes(models, deleted[rows], cotangents, service=service)
                 tick(len(rows))
         return total
 
@@ -117,7 +121,8 @@ class WhiteBoxObjective:
     ) -> Tensor:
         """dL/dw (m, n) at the deletion weights (m, n), and copies, that made the models, from dL/dtheta' of each.
 
-        They were made by `service`, where that is another than the one that is attacked: the provider later on.
+        They were made by `service`, where that is another than the one that is attacked: the provider later on, or with
+        another approximation of its derivative.
         """
         made_by, total = service or self.service, torch.zeros_like(deleted)
         procedure: Differentiable = made_by.procedure  # type: ignore[assignment]

@@ -17,7 +17,7 @@ from attacks.crafting.criterion import Criterion, LabelFlipped, check_label
 from attacks.crafting.joint import joint, shortest
 from attacks.crafting.objective import MisclassificationObjective
 from attacks.crafting.requester import OPTIONS, NormCap, Requester
-from attacks.crafting.selection import Search, select
+from attacks.crafting.selection import Dampings, Search, select
 from attacks.crafting.white_box import WhiteBoxObjective
 from data.bounds import at_most
 from data.errors import UserError
@@ -51,6 +51,7 @@ class Misclassification(Requester):
     norm_cap: NormCap = None
     steps: Annotated[int, Field(ge=1), at_most(10_000, "each runs the procedure")] = 4
     lr: Annotated[float, Field(gt=0)] = 0.5
+    dampings: Dampings = (0.01, 0.1)
     copies: Copies = Field(default_factory=Copies)
     rounds: Annotated[int, Field(ge=1), at_most(1000, "each runs the procedure many times")] = 1
     minimal: bool = False
@@ -90,7 +91,9 @@ class Misclassification(Requester):
         if self.records == "random":
             found = [AttackResult(random_request(attacker, self.budget, rng), float("inf")) for _ in goals]
         else:
-            found = select(white_box, objective, attacker, Search(self.budget, self.steps, self.lr, 0))
+            found = select(
+                white_box, objective, attacker, Search(self.budget, self.steps, self.lr, 0, dampings=self.dampings)
+            )
         if self.copies.radius > 0:
             found = joint(white_box, objective, attacker, found, self.copies, self.rounds)
         return shortest(white_box, objective, found, objective.reached) if self.minimal else found

@@ -15,7 +15,7 @@ from attacks.crafting.black_box import BlackBoxObjective, ScoreSearch, search_sc
 from attacks.crafting.functionals import Confidence, Functional
 from attacks.crafting.objective import UncertaintyObjective
 from attacks.crafting.requester import OPTIONS, NormCap, Requester
-from attacks.crafting.selection import Search, select
+from attacks.crafting.selection import Dampings, Search, select
 from attacks.crafting.sequential import closed_loop
 from attacks.crafting.white_box import WhiteBoxObjective
 from data.bounds import at_most
@@ -45,6 +45,7 @@ class Uncertainty(Requester):
     norm_cap: NormCap = None
     steps: Annotated[int, Field(ge=1), at_most(10_000, "each runs the procedure")] = 2
     lr: Annotated[float, Field(gt=0)] = 0.5
+    dampings: Dampings = (0.01, 0.1)
     prefixes: Annotated[int, Field(ge=0), at_most(10_000, "each runs the procedure")] = 7
     rounds: Annotated[int, Field(ge=0), at_most(10_000, "each runs the procedure")] = 2
     width: Annotated[int, Field(ge=1)] = 3
@@ -75,7 +76,7 @@ class Uncertainty(Requester):
     ) -> list[AttackResult]:
         """The best feasible sets of the relaxed search, its prefixes and single additions."""
         white_box = WhiteBoxObjective(service, goals, attacker.reference, rng, self.functional.samples)
-        search = Search(self.budget, self.steps, self.lr, self.prefixes, self.rounds, self.width)
+        search = Search(self.budget, self.steps, self.lr, self.prefixes, self.rounds, self.width, self.dampings)
         return select(white_box, self._objective, attacker, search)
 
     def search_black_box(
