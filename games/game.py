@@ -163,6 +163,14 @@ class Game:
         """The figures of a game, one at a time; none here. Without `data` those that need it are left out."""
         return iter(())
 
+    def maps(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[Drawing]:
+        """Figures over the games of a sweep, from one row per game and part; none here.
+
+        A row has the names of the options of every group (`attack`, `unlearning`, `defense`, ...), `seed`, `part`, and
+        by its name every metric that is shown in sweeps or reports.
+        """
+        return iter(())
+
 
 def headline(game: Game) -> Metric:
     """The metric that a game is ranked by."""

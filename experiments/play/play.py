@@ -112,7 +112,7 @@ def play_config(
                 f"The result cannot be written in {folder} ({error.strerror}); what is in the store is kept: "
                 "make room, or choose another folder, and start the same command again."
             ) from error
-        figures = draw(game, games, setup.data, folder / "figures") if config["figures"] else {}
+        figures = draw(game.figures(games, setup.data), folder / "figures") if config["figures"] else {}
         tracker.log({"score": result["score"], "summary": result["summary"]}, figures)
     return result
 

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
 from data.naming import named
-from experiments.cli.options import CONF, Options, check_keys, composed, known_keys, search_path
+from experiments.cli.options import CONF, Options, check_keys, composed, known_keys, option_files, search_path, written
 from experiments.play.settings import settings_from
 from experiments.play.setup import resolved
 from storage.records import canonical_json, sha256
 
 if TYPE_CHECKING:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
@@ -51,7 +52,8 @@ def expand(
     A combination of config groups is composed once; values that are swept over are then set in a copy of it, which is
     what Hydra does with them too. What differs in its seed alone is resolved once. Cells whose resolved configurations
     are equal are one cell. Overrides of `hydra` are left out. Figures are drawn in a sweep only where `figures=true`
-    asks for them. Options are found in `folders` too, as with `--config-dir`.
+    asks for them. Options are found in `folders` too, as with `--config-dir`. A preset may hold `hydra.sweeper.params`:
+    what is typed beside it counts more, and those with one value are set where a combination has such an option.
 
     Raises UserError, hydra.errors.HydraException or omegaconf.errors.OmegaConfBaseException for a mistake in any cell.
     """
@@ -64,9 +66,22 @@ def expand(
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         parsed = parser.parse_overrides([*overrides, *search_path(folders)])
         of_hydra = [str(override.input_line) for override in parsed if override.is_hydra_override()]
-        choices = _choices([override for override in parsed if not override.is_hydra_override()])
+        typed = [override for override in parsed if not override.is_hydra_override()]
+        keys = {override.get_key_element() for override in typed}
+        preset = [each for each in _of_preset(typed, parser, folders) if each.get_key_element() not in keys]
+        choices = _choices([*(each for each in preset if each.is_sweep_override()), *typed])
+        fitting = [str(override.input_line) for override in preset if not override.is_sweep_override()]
         options = Options((Path(config_path), *map(Path, folders)))
-        return _product(choices, lambda words: composed(config_name, [*words, *of_hydra], options), schema)
+        return _product(choices, lambda words: composed(config_name, [*words, *of_hydra], options), schema, fitting)
+
+
+def _of_preset(typed: Sequence[Override], parser: OverridesParser, folders: Sequence[Path]) -> list[Override]:
+    """What the preset that is typed, if one is, has as `hydra.sweeper.params`."""
+    files = option_files("experiment", folders)
+    chosen = [files.get(str(each.value())) for each in typed if each.key_or_group == "experiment"]
+    nodes = [written(file).get("hydra", {}) for file in chosen if file is not None]
+    params = [node.get("sweeper", {}).get("params", {}) for node in nodes]
+    return parser.parse_overrides([f"{key}={value}" for each in params for key, value in each.items()])
 
 
 def _choices(overrides: Sequence[Override]) -> dict[str, list[str]]:
@@ -119,8 +134,9 @@ Composed = tuple["DictConfig", Mapping[str, Any]]  # a configuration, and what w
 
 
 def _product(
-    choices: Mapping[str, list[str]], compose: Callable[[Sequence[str]], Composed], schema: Mapping[str, Any]
-) -> list[Cell]:
+    choices: Mapping[str, list[str]], compose: Callable[[Sequence[str]], Composed], schema: Mapping[str, Any],
+    fitting: Sequence[str],
+) -> list[Cell]:  # fmt: skip
     swept = [key for key, values in choices.items() if len(values) > 1]
     first = {key: values[0] for key, values in choices.items()}
     initial = compose(list(first.values()))
@@ -136,7 +152,8 @@ def _product(
         seedless = tuple(text for key, text in chosen.items() if key != SEED)
         alike = settled.get(seedless)
         if alike is None or alike.follows_seed:
-            values = [text for key, text in chosen.items() if key in simple]  # in the order typed
+            values = [text for text in fitting if _is_value(made[words][0], _parsed(text)[0])]
+            values += [text for key, text in chosen.items() if key in simple]  # in the order typed
             alike = settled[seedless] = _settled(made[words], values, combination, schema)
         config = alike.config
         if SEED in simple:

@@ -50,7 +50,7 @@ def main(arguments: Arguments, config_name: str, config_path: Path) -> int:
     todo.check()
     folder = Path(str(node.sweep.dir)).absolute()  # which makes it, unless the user has named one
     outcomes = sweep.play(todo, cells, launcher, store, folder)
-    show([todo.located[name] for name, outcome in outcomes.items() if outcome.state == "done"], store)
+    show([todo.located[name] for name, outcome in outcomes.items() if outcome.state == "done"], store, folder)
     print(f"Cells and logs: {folder}")
     return show_failures(outcomes, folder)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.cli.fitted import Head, console
@@ -20,22 +21,25 @@ if TYPE_CHECKING:
 SEEDS = ("seed", "repetitions")
 
 
-def show(cells: Sequence[CellStatus], store: Store) -> None:
-    """Print the tables of the finished `cells` to standard output, one for each game that was played."""
+def show(cells: Sequence[CellStatus], store: Store, folder: Path) -> None:
+    """Print the tables of the finished `cells` to standard output, one for each game, and draw its maps in `folder`."""
     from experiments.cli.roles import game_of
+    from experiments.play.figures import draw
 
     played: dict[str, list[CellStatus]] = {}
     for status in cells:
         played.setdefault(status.cell.config["game"]["_target_"], []).append(status)
     for alike in played.values():
-        _show(game_of(alike[0].cell.config), alike, store)
+        game = game_of(alike[0].cell.config)
+        lines = _lines(game, alike, store)
+        if lines:
+            _show(game, lines)
+        made = draw(game.maps([row for games in lines.values() for row in games]), folder)
+        print("".join(f"Map: {file}\n" for file in made.values()), end="")
 
 
-def _show(game: Game, cells: Sequence[CellStatus], store: Store) -> None:
-    """The table of the cells of one game, with the sentence of every metric in it."""
-    lines = _lines(game, cells, store)
-    if not lines:
-        return
+def _show(game: Game, lines: Mapping[tuple[tuple[str, ...], str], Sequence[Row]]) -> None:
+    """The table of the games of the cells, with the sentence of every metric in it."""
     common = set.intersection(*(set(overrides) for overrides, _ in lines))
     candidates = [metric for metric in game.metrics() if "sweep" in metric.shown]
     metrics = [metric for metric in candidates if any(cell(games, metric) for games in lines.values())]

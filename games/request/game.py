@@ -122,3 +122,9 @@ class RequestGame(Game):
         from games.request.figures import figures
 
         return figures(records, self.summary(records), data)
+
+    def maps(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[Drawing]:
+        """Success by attack and procedure, with and without each filter, where there is more than one of each."""
+        from games.request.matrix import maps
+
+        return maps(rows)

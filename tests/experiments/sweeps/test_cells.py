@@ -105,3 +105,26 @@ def test_what_follows_the_seed_differs_with_it() -> None:
 def test_every_seed_is_checked(wrong: str) -> None:
     with pytest.raises(UserError, match="seed must be a whole number"):
         expand([f"seed=0,1,{wrong}"])
+
+
+def test_a_preset_may_be_a_sweep() -> None:
+    """Its lists are swept over, its single values set where there is such an option; what is typed counts more."""
+    cells = expand(["experiment=matrix", "attack=misclassification,random", "unlearning=gradient_ascent,sisa"])
+    assert len(cells) == 2 * 2 * 6
+    assert {cell.config["judge"] for cell in cells} == {"quick"}
+    for cell in cells:
+        assert cell.config["attack"].get("queries", 100) == 100
+        assert cell.config["unlearning"].get("loss_cap", 1e6) == 1e6
+    assert sum("queries" in cell.config["attack"] for cell in cells) == 12
+    assert sum("loss_cap" in cell.config["unlearning"] for cell in cells) == 12
+    [one] = expand(
+        ["experiment=matrix", "attack=misclassification", "unlearning=sisa", "defense=none", "attack.queries=7"]
+    )
+    assert one.config["attack"]["queries"] == 7
+
+
+def test_a_sweep_of_a_preset_in_another_folder(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\nhydra:\n  sweeper:\n    params:\n      attack: random,nearest\n      seed: range(2)\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    assert len(expand(["experiment=mine"], folders=[tmp_path])) == 4

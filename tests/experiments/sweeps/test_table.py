@@ -58,7 +58,7 @@ def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     measured = {"height": 1.0, "share_of_all": 0.25, "share_of_some": 0.5, "unshown": 9.0}
     cells = [status(store, seed, name, measured) for name in ("retrain", "other") for seed in (0, 1)]
     monkeypatch.setenv("COLUMNS", "80")
-    table.show(cells, store)
+    table.show(cells, store, tmp_path)
     return capsys.readouterr().out
 
 
@@ -91,7 +91,7 @@ def test_a_number_that_fewer_games_have_says_so(
     store = Store(tmp_path)
     measured = [{"height": 1.0, "share_of_all": 0.25}, {"height": 1.5, "share_of_all": 0.5}, {"height": 2.0}]
     monkeypatch.setenv("COLUMNS", "80")
-    table.show([status(store, seed, "retrain", each) for seed, each in enumerate(measured)], store)
+    table.show([status(store, seed, "retrain", each) for seed, each in enumerate(measured)], store, tmp_path)
     out = capsys.readouterr().out
     [line] = [line.rstrip() for line in out.splitlines() if "(n=" in line]
     assert line.split()[1:4] == ["3", "1.500", "±"]

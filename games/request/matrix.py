@@ -1,0 +1,87 @@
+"""The heat map of a sweep of request games: attacks against procedures, without a filter and behind each of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from games.game import Drawing
+from games.request.words import NAMES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = Mapping[str, Any]
+SUCCESS = "success_defended"  # of requests in their streams, behind the filter if there is one
+DARK = 0.6  # the share from which on text is white
+ACROSS = 3  # panels beside each other
+
+
+def maps(rows: Sequence[Row]) -> Iterator[Drawing]:
+    """By direction one figure with a panel for every filter, that without one first.
+
+    Where several games share a cell (seeds, settings), their mean is shown. There is none of a single attack or
+    procedure.
+    """
+    for part in dict.fromkeys(row["part"] for row in rows):
+        mine = [row for row in rows if row["part"] == part]
+        attacks, procedures = (sorted({row[axis] for row in mine}) for axis in ("attack", "unlearning"))
+        if len(attacks) > 1 and len(procedures) > 1:
+            caption = (
+                f"{NAMES[part]}: targets (%) for which attacks succeed, by attack and procedure, in streams with "
+                "benign requests, without a filter and behind each; in italics the AUROC (%) of its score. What was "
+                "not played, or does not fit together, is hatched."
+            )
+            yield Drawing(f"matrix_{part}", _drawn(mine, attacks, procedures), caption)
+
+
+def _drawn(rows: Sequence[Row], attacks: Sequence[str], procedures: Sequence[str]) -> Figure:
+    from matplotlib.figure import Figure
+
+    defenses = sorted({row["defense"] for row in rows}, key=lambda name: (name != "none", name))
+    across = min(ACROSS, len(defenses))
+    down = math.ceil(len(defenses) / across)
+    size = (2.2 + 0.42 * len(procedures) * across, 1.0 + down * (0.9 + 0.33 * len(attacks)))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
+    for axis, defense in zip(axes, defenses, strict=False):
+        mine = [row for row in rows if row["defense"] == defense]
+        image = _panel(axis, mine, attacks, procedures)
+        axis.set_title("no filter" if defense == "none" else defense.replace("_", " "))
+    for axis in axes[len(defenses) :]:
+        axis.set_visible(False)
+    bar = figure.colorbar(image, ax=list(axes), shrink=0.6, pad=0.01, aspect=30)
+    bar.set_label("success (% of targets)")
+    return figure
+
+
+def _panel(axis: Axes, rows: Sequence[Row], attacks: Sequence[str], procedures: Sequence[str]) -> Any:
+    """One panel, with numbers in its cells: success, and behind a filter the AUROC of its score."""
+    grid = [[_mean(rows, attack, procedure, SUCCESS) for procedure in procedures] for attack in attacks]
+    values = [[math.nan if value is None else 100 * value for value in line] for line in grid]
+    axis.patch.set(facecolor="#F2F2F2", hatch="////", edgecolor="#C8C8C8")
+    image = axis.imshow(values, cmap="YlOrRd", vmin=0, vmax=100, aspect="auto")
+    for i, attack in enumerate(attacks):
+        for j, procedure in enumerate(procedures):
+            value, auroc = grid[i][j], _mean(rows, attack, procedure, "auroc")
+            if value is None:
+                continue
+            style = {"ha": "center", "color": "white" if value >= DARK else "black"}
+            lift = 0.0 if auroc is None else 0.2
+            axis.text(j, i - lift, f"{100 * value:.0f}", va="center", fontsize=7, **style)
+            if auroc is not None:
+                axis.text(j, i + lift, f"{100 * auroc:.0f}", va="center", fontsize=5.5, style="italic", **style)
+    axis.set_xticks(range(len(procedures)), [name.replace("_", " ") for name in procedures], rotation=45, ha="right")
+    axis.set_yticks(range(len(attacks)), [name.replace("_", " ") for name in attacks])
+    axis.tick_params(length=0, labelsize=7)
+    axis.spines[:].set_visible(False)
+    return image
+
+
+def _mean(rows: Sequence[Row], attack: str, procedure: str, metric: str) -> float | None:
+    values = [row.get(metric) for row in rows if row["attack"] == attack and row["unlearning"] == procedure]
+    there = [float(value) for value in values if value is not None]
+    return fmean(there) if there else None
