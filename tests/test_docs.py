@@ -59,10 +59,11 @@ def run(words: list[str], folder: Path) -> str:
 def test_every_command_of_the_page(folder: Path) -> None:
     """In the order of the page, since the later ones look at what the earlier ones played."""
     printed = {line: run(small(line), folder) for line in commands(PAGE)}
-    assert len(printed) == 7
-    sweep, *_ = printed.values()
+    assert len(printed) == 8
+    sweep, matrix, *_ = printed.values()
     assert "Mean and 95% interval" in sweep
-    assert len(list(folder.glob("outputs/store/game/??/*.json"))) == 8  # the second sweep is part of the first
+    assert "matrix_over.png" in matrix
+    assert len(list(folder.glob("outputs/store/game/??/*.json"))) == 8 + 8  # the last sweep is part of the first
     assert (folder / "strong.csv").is_file()
     assert (folder / "report.html").stat().st_size > 1_000_000
     assert sum("cells: 0 done" in text for text in printed.values()) == 2  # the tables, which are other games

@@ -69,11 +69,11 @@ def _panel(axis: Axes, rows: Sequence[Row], attacks: Sequence[str], procedures: 
             value, auroc = grid[i][j], _mean(rows, attack, procedure, "auroc")
             if value is None:
                 continue
-            style = {"ha": "center", "color": "white" if value >= DARK else "black"}
-            lift = 0.0 if auroc is None else 0.2
-            axis.text(j, i - lift, f"{100 * value:.0f}", va="center", fontsize=7, **style)
+            lift, colour = 0.0 if auroc is None else 0.2, "white" if value >= DARK else "black"
+            axis.text(j, i - lift, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=colour)
             if auroc is not None:
-                axis.text(j, i + lift, f"{100 * auroc:.0f}", va="center", fontsize=5.5, style="italic", **style)
+                small = axis.text(j, i + lift, f"{100 * auroc:.0f}", ha="center", va="center", color=colour)
+                small.set(fontsize=5.5, fontstyle="italic")
     axis.set_xticks(range(len(procedures)), [name.replace("_", " ") for name in procedures], rotation=45, ha="right")
     axis.set_yticks(range(len(attacks)), [name.replace("_", " ") for name in attacks])
     axis.tick_params(length=0, labelsize=7)
