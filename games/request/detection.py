@@ -13,6 +13,7 @@ from data.examples import Examples
 from defenses.defense import Calibrated, Calibration, Context, Verdict, calibrated, reviewed
 from defenses.filters.influence import Influence
 from games.request.evaluation import Look
+from games.request.quantities import BESIDE
 from games.request.targets import Targets, unfiltered
 from games.request.traffic import Stream
 from metrics.clustered import clustered_auroc, clustered_rate, clustered_tpr
@@ -23,7 +24,6 @@ from unlearning.procedure import Request
 if TYPE_CHECKING:
     from games.request.targets import RequestSetup
 
-ALWAYS = ("S1", "S8")  # scores reported beside what decides: the strongest, and a naive one
 CONTROL = "stream_random"  # the streams of the random controls, whose requests lie where the malicious ones do
 STREAM = "stream"  # the group whose records are told apart; of the other groups only the verdicts count
 
@@ -45,7 +45,10 @@ class Review:
         self.calibration: list[Calibration] = []
         self.threshold: float | None = None
         self.verdicts: dict[str, list[Verdict]] = {name: [] for name in groups}
-        self.beside: dict[str, list[Tensor]] = {} if unfiltered(setup) else {name: [] for name in ALWAYS}
+        scored = setup.game.differentiates(
+            setup.attack, setup.procedure, setup.defense
+        )  # else a model need not bear it
+        self.beside: dict[str, list[Tensor]] = {name: [] for name in BESIDE if scored}
 
     def calibrate(self, models: Sequence[ModelStack], which: slice, predictions: Tensor) -> None:
         """Keep the models after some of the calibration batches."""

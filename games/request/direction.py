@@ -10,7 +10,7 @@ from typing import Any
 
 from games.game import WHOLE, Part, Record, Values
 from games.metric import number, whole
-from games.request.quantities import SIGN
+from games.request.quantities import BESIDE, SIGN
 from games.request.words import heading
 
 FLOAT = {float}
@@ -86,9 +86,12 @@ class Direction(Part):
         return {unit: sum(values) / len(runs) for unit, values in zip(self.units, zip(*runs, strict=True), strict=True)}
 
     def detection(self, *path: str) -> Values:
-        """A number of what the filter did; empty without a filter, or without a malicious request."""
+        """A number of what the filter did; empty without a malicious request.
+
+        Without a filter there are only those of the scores that are computed whatever decides.
+        """
         found: Any = self.record["detection"]
-        if found["defense"] == "none":
+        if found["defense"] == "none" and path[0] not in BESIDE:
             return {}
         for key in (self.name, *path, "value"):
             if found is None or key not in found:

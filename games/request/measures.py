@@ -138,6 +138,12 @@ def requested(of: Direction) -> Values:
     return whole(sum(sizes) / len(sizes))
 
 
+def requested_share(of: Direction) -> Values:
+    """The same as a share of the training records; undefined in records that do not say how many there are."""
+    records = of.record.get("records")
+    return {} if records is None else {unit: size / records for unit, size in requested(of).items()}
+
+
 def trials(part: Part) -> int:
     """Targets that share a request share a model, so that only their mean counts."""
     of = cast(Direction, part)

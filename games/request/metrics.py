@@ -9,7 +9,7 @@ from games.metric import whole
 from games.request import measures
 from games.request.measures import Measure
 from games.request.metrics_by_state import NOWHERE, by_state, on
-from games.request.quantities import POSITIVE, SYMMETRIC
+from games.request.quantities import BESIDE, POSITIVE, SYMMETRIC
 
 ROW: frozenset[View] = frozenset({"results"})
 REPORT: frozenset[View] = frozenset({"results", "report"})
@@ -48,6 +48,15 @@ def _single() -> list[Metric]:
             SWEEP,
             digits=1,
             **positive,
+        ),
+        _plain(
+            "requested_share",
+            "deletions (%)",
+            "the same as a share of the training records.",
+            measures.requested_share,
+            scale="share",
+            digits=2,
+            share=True,
         ),
         _plain(
             "effect",
@@ -155,7 +164,7 @@ def _single() -> list[Metric]:
                 measures.detected(s, "auroc"),
                 **share,
             )
-            for s in ("S1", "S8")
+            for s in BESIDE
         ),
         _plain(
             "benign_only_rejected",

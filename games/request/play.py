@@ -58,6 +58,7 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
         "targets": _targets(scene),
         "requests": _requests(run, chosen),
         "handed_in": chosen.handed_in,
+        "records": len(setup.task.records),
         **judged,
         "ece_floor": ece_floor(observer.start[: len(setup.data.test)], generator(seed, "ece floor")).value,
         "queries": run.meter.queries,

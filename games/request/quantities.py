@@ -98,4 +98,5 @@ SIGN = {"over": 1, "under": -1}  # of the change of confidence that the attacker
 CONTROL = {"after": "random", "stream": "stream_random", "defended": "defended_random"}
 SHARED = ("before", "benign", "nothing")  # states whose models belong to all requests; the others have one for each
 FRESH = ("nothing", "after", "random", "defended", "defended_random")  # states judged with fresh seeds
+BESIDE = ("S1", "S8")  # scores of the influence filter that are reported whatever decides: the strongest, a naive one
 MEASURED = ("after", "random")  # states whose models are compared with retraining

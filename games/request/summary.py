@@ -10,7 +10,7 @@ import torch
 
 from games.request.direction import of_direction
 from games.request.effects import effects, effects_by_fresh_seed, empty
-from games.request.quantities import FRESH, OF_TARGETS, QUANTITIES, SHARED, STATES
+from games.request.quantities import BESIDE, FRESH, OF_TARGETS, QUANTITIES, SHARED, STATES
 from metrics.clustered import clustered_rate
 from metrics.intervals import crossed_interval, grouped_interval, rate_interval
 
@@ -68,6 +68,7 @@ def _direction(records: Sequence[Record], direction: str) -> dict[str, Any]:
         "effect": {"victim_seed": _effect(records, mine, "after", _own_effects)},
         "effect_defended": {"victim_seed": _effect(records, mine, "defended", _own_effects)},
         "filter": _filter(records, direction),
+        "scores": _scores(records, direction),
         "fresh_seeds": None,
     }  # fmt: skip
     if all(record["fresh_seeds"] is not None for record in records):
@@ -178,11 +179,18 @@ def _filter(records: Sequence[Record], direction: str) -> dict[str, Any] | None:
     if seen:
         paths: dict[str, tuple[str, ...]] = {name: ("decision", name) for name in ("auroc", "tpr_at_1", "tpr_at_5")}
         paths |= {name: (name,) for name in ("caught", "caught_random", "benign_rejected")}
-        paths |= {f"auroc_{name}": (name, "auroc") for name in ("S1", "S8") if name in seen[0]}
+        paths |= {f"auroc_{name}": (name, "auroc") for name in BESIDE if name in seen[0]}
         part |= {name: _detected(seen, path) for name, path in paths.items()}
         counts = ("streams", "malicious", "malicious_distinct", "benign", "benign_distinct")
         part["counts"] = {name: sum(each[name] for each in seen) for name in counts}
     return part
+
+
+def _scores(records: Sequence[Record], direction: str) -> dict[str, Any]:
+    """AUROCs of the scores that are computed whatever decides, a filter or none; empty where there are none."""
+    found = [record["detection"][direction] for record in records]
+    seen = [each for each in found if each is not None]
+    return {name: _detected(seen, (name, "auroc")) for name in BESIDE if seen and all(name in each for each in seen)}
 
 
 def _detected(seen: Sequence[Record], path: Sequence[str]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from games.request.quantities import QUANTITIES, Quantity
+from games.request.protocol import protocol
+from games.request.quantities import BESIDE, QUANTITIES, Quantity
 from games.request.words import heading
 from metrics.wording import bracketed, count, plus_minus, rate, signed
 
@@ -63,6 +64,7 @@ def tables(records: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> 
     asked = sum(record["queries"] for record in records)
     runs = sum(record["operator_calls"] for record in records)
     yield Text(f"\nThe attack ran the unlearning procedure {count(runs, 'time')} ({asked:,} black-box queries).")
+    yield Text(protocol(records))
     yield Text("How to read this table: docs/reading.md")
 
 
@@ -142,6 +144,10 @@ def _lines(part: Mapping[str, Any], game: Mapping[str, Any]) -> list[str]:
     lines += _footnotes(part, game["left_out"])
     if part["filter"] is not None:
         lines += _filter(part["filter"])
+    elif part["scores"]:
+        scores = ", ".join(f"{name} {bracketed(each)}" for name, each in part["scores"].items())
+        over = next(iter(part["scores"].values()))["over"]
+        lines.append(f"No filter decides; how well scores would tell these requests: AUROC {scores} over {over}.")
     return lines
 
 
@@ -171,7 +177,7 @@ def _filter(found: Mapping[str, Any]) -> list[str]:
     lines = []
     if "auroc" in found:
         counts = found["counts"]
-        beside = ", ".join(f"{s} {bracketed(found[f'auroc_{s}'])}" for s in ("S1", "S8") if f"auroc_{s}" in found)
+        beside = ", ".join(f"{s} {bracketed(found[f'auroc_{s}'])}" for s in BESIDE if f"auroc_{s}" in found)
         auroc = f"{bracketed(found['auroc'])}{f' ({beside})' if beside else ''}"
         lines.append(
             f"Filter: AUROC {auroc} over {found['auroc']['over']}: "

@@ -65,7 +65,7 @@ def record(
                         FRESH} if fresh else None,
         "detection": {"defense": defense, direction: seen,
                       "benign_rejected": {"uniform": [0.04, 0.06], "outlier": [0.2, 0.4]}},
-        "queries": 30, "predictions": 2, "operator_calls": 40,
+        "records": 300, "queries": 30, "predictions": 2, "operator_calls": 40,
         "seconds": {"victim": 1.0, "attack": 2.0, "judgement": 3.0, "forget_one": 0.1, "retrain_one": 0.4},
         "in_sequence": {"relative_distance": 0.5},
     }  # fmt: skip

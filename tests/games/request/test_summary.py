@@ -38,8 +38,10 @@ def record(shift: float = 0.0, sizes: tuple[int, int] = (2, 1), goal: tuple[int,
     fresh |= {"nothing": [state([0.4, 0.7], kept=[1.0, 0.0])] * 3, "after": [state([0.7, 0.7], [0.2, 0.1])] * 3}
     fresh |= {"seeds": [1, 2, 3], "models": {name: state(before)["models"] for name in FRESH}}
     requests = [{"indices": list(range(size)), "direction": "over"} for size in sizes[: len(set(goal))]]
+    attack = {"_target_": "attacks.requester.random.Random", "budget": 2}
     return {
-        "seed": 0, "criterion": GOAL, "config": {"game": {"targets": {"over": [0.45, 0.65]}}},
+        "seed": 0, "criterion": GOAL, "config": {"game": {"targets": {"over": [0.45, 0.65]}}, "attack": attack},
+        "records": 10, "seconds": {"attack": 1.0, "judgement": 2.0},
         "targets": {"direction": ["over", "over"], "aim": list(goal), "position": [0, 1], "label": [0, 0], "test": 10},
         "requests": requests, "victim_seed": own, "fresh_seeds": fresh, "queries": 0, "operator_calls": 4,
         "certificate": None, "left_out": [],
