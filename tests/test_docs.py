@@ -113,7 +113,9 @@ def test_the_page_of_attacks_has_games_that_are_played(folder: Path) -> None:
     fewer = ["attack.poisons=6"]  # of few records
     lines = [small(line) + fewer * ("camouflage" in line or "backdoor" in line) for line in commands(ATTACKS)[:-1]]
     lines = [[w for w in line if "newton" not in str(line) or not w.startswith("training.epochs")] for line in lines]
-    hidden, triggered, slow, stages, jointly, over, burn, flexible, robust = (run(line, folder) for line in lines)
+    hidden, triggered, slow, stages, jointly, over, burn, flexible, robust, blind, labels = (
+        run(line, folder) for line in lines
+    )
     assert "backdoor attack against retrain" in triggered
     assert "slow_down attack against certified_removal" in slow
     assert "camouflage attack against retrain" in hidden
@@ -123,6 +125,8 @@ def test_the_page_of_attacks_has_games_that_are_played(folder: Path) -> None:
     assert "white-box burn attack against gradient_ascent" in burn
     assert "flexible attack against second_order" in flexible
     assert "adversarial_robustness attack against second_order" in robust
+    assert "transfer misclassification attack against second_order" in blind
+    assert "black-box misclassification attack against second_order" in labels
 
 
 def test_the_boundaries_of_trust_are_named_and_the_commands_run(folder: Path) -> None:

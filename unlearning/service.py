@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from data.errors import UserError
@@ -18,7 +19,7 @@ from models.passes import models_at_once
 from models.victim import ModelStack, Victim
 from unlearning.procedure import Procedure, Request, Task, as_weights, forget, unlearned
 
-Feedback = Literal["score", "sequential"]
+Feedback = Literal["score", "sequential", "labels"]
 Record = Literal["own", "submitted"]  # what is unlearned: the stored record of that number, or the copy that was sent
 
 
@@ -99,17 +100,24 @@ def as_carried_out(request: Request, record: Record) -> Request:
 class Predictor:
     """The predictions of a deployed model, counted. There is nothing else on it."""
 
-    __slots__ = ("_meter", "_victims")
+    __slots__ = ("_labels_only", "_meter", "_victims")
 
-    def __init__(self, victims: Sequence[Victim], meter: Meter | None = None) -> None:
-        """`victims` that answer together; `meter` counts the inputs, where they are to be counted."""
-        self._victims, self._meter = tuple(victims), meter
+    def __init__(self, victims: Sequence[Victim], meter: Meter | None = None, labels_only: bool = False) -> None:
+        """`victims` that answer together; `meter` counts the inputs, where they are to be counted.
+
+        With `labels_only` nothing but the label is answered.
+        """
+        self._victims, self._meter, self._labels_only = tuple(victims), meter, labels_only
 
     def predict(self, x: Tensor) -> Tensor:
-        """Probabilities (n, classes) of inputs `x` (n, *shape); several victims answer with their mean."""
+        """Probabilities (n, classes) of inputs `x` (n, *shape); several victims answer with their mean.
+
+        With labels only 1 for the label and 0 elsewhere, in the same form.
+        """
         if self._meter is not None:
             self._meter.predictions += len(x)
-        return torch.stack([victim.probabilities(x) for victim in self._victims]).mean(0)
+        found = torch.stack([victim.probabilities(x) for victim in self._victims]).mean(0)
+        return F.one_hot(found.argmax(-1), found.shape[-1]).to(found) if self._labels_only else found
 
 
 @dataclass
@@ -130,14 +138,15 @@ class _Account:
 class Service(Predictor):
     """Black-box access: predictions, deletion requests, and how many requests are left. There is nothing else on it.
 
-    With feedback `score` each request is tried on the same model and rolled back. With `sequential` a request is
+    With feedback `score` each request is tried on the same model and rolled back; with `labels` likewise, and every
+    answer, before a request and after, is a label instead of probabilities. With `sequential` a request is
     carried out for good: this service can no longer be asked, and the one it returned goes on. `serve` makes one.
     """
 
     __slots__ = ("_account", "_feedback", "_provider", "_retired")
 
     def __init__(self, provider: OpenService, account: _Account, feedback: Feedback, meter: Meter | None) -> None:
-        super().__init__(provider.victims, meter)
+        super().__init__(provider.victims, meter, feedback == "labels")
         self._provider, self._account, self._feedback, self._retired = provider, account, feedback, False
 
     def queries_left(self) -> int:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from data.errors import UserError
 from unlearning.procedure import Procedure
 from unlearning.service import OpenService, Service
 
-AccessMode = Literal["auto", "white_box", "black_box"]  # auto: white-box where the procedure has a gradient
+AccessMode = Literal["auto", "white_box", "black_box", "transfer"]  # auto: white-box where there is a gradient
+Opened = Literal["white_box", "transfer"]  # the accesses with an opened service: the provider, or a surrogate of it
 Access = OpenService | Service  # what an attack is given, by its mode
+
+
+def opens(access: str) -> bool:
+    """Whether an attack with that access is given an opened service and searches with `search_white_box`."""
+    return access in get_args(Opened)
 
 
 def resolved_access(claimed: AccessMode, accesses: Sequence[Access]) -> AccessMode:
@@ -21,7 +27,7 @@ def resolved_access(claimed: AccessMode, accesses: Sequence[Access]) -> AccessMo
 
 
 def require_white_box(accesses: Sequence[Access], attack: str) -> OpenService:
-    """The one opened service of a white-box attack, whatever its procedure; a black box is refused."""
+    """The one opened service of an attack, of the provider or a surrogate, whatever its procedure; no black box."""
     service = accesses[0] if accesses else None
     if not isinstance(service, OpenService):
         raise UserError(f"attack={attack} with attack.access=white_box needs an opened service, not a black box.")

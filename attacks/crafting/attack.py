@@ -86,8 +86,9 @@ class Attack(Protocol):
     ) -> list[AttackResult]:
         """One request for every goal.
 
-        A white-box attack gets one `OpenService` (in `accesses[0]`) for all goals; a black-box attack gets one
-        `Service` with its own query budget for each goal.
+        A white-box attack gets one `OpenService` (in `accesses[0]`) for all goals, and so does one with the access
+        `transfer`, of its surrogate: the pool then is what the surrogate counts. A black-box attack gets one `Service`
+        with its own query budget for each goal.
         """
         ...
 

@@ -63,11 +63,18 @@ def check_search(search: ScoreSearch, pool: int, queries: int) -> None:
 
 
 class BlackBoxObjective:
-    """The objective of one goal as a black-box attacker can compute it, with a memory of the best feasible request."""
+    """The objective of one goal as a black-box attacker can compute it, with a memory of the best feasible request.
 
-    def __init__(self, service: Service, goal: AttackGoal, attacker: Attacker, objective: Objective) -> None:
+    `noisy` (P, T, *shape) are further inputs for every target, which the objective then finds behind the target itself
+    as samples of the same model: `log_p` is (m, 1 + P, T, K).
+    """
+
+    def __init__(
+        self, service: Service, goal: AttackGoal, attacker: Attacker, objective: Objective, noisy: Tensor | None = None
+    ) -> None:
         self.service, self.goal, self.attacker, self.objective = service, goal, attacker, objective
-        self.inputs = torch.cat([goal.x, attacker.reference.x])
+        self.shown = goal.x[None] if noisy is None else torch.cat([goal.x[None], noisy])
+        self.inputs = torch.cat([self.shown.flatten(0, 1), attacker.reference.x])
         before = service.predict(attacker.reference.x)
         self.reference_labels = before.argmax(-1)
         chosen = before.gather(-1, attacker.reference.y[:, None])
@@ -77,15 +84,16 @@ class BlackBoxObjective:
         self.curve = [self.value]
 
     def predictions(self, services: list[Service]) -> CandidatePredictions:
-        """What each of `services` predicts for the targets and the reference examples, as one sampled model each."""
+        """What each of `services` predicts for the targets and the reference examples."""
         answers = torch.stack([service.predict(self.inputs) for service in services])
-        log_p = answers.clamp_min(torch.finfo(answers.dtype).tiny).log()[:, None]
-        count, targets = len(services), len(self.goal.labels)
+        log_p = answers.clamp_min(torch.finfo(answers.dtype).tiny).log()
+        count, of_targets = len(services), self.shown.shape[:2]
+        on_targets, on_reference = log_p.split([of_targets.numel(), len(self.attacker.reference)], dim=1)
         return CandidatePredictions(
-            log_p=log_p[:, :, :targets],
+            log_p=on_targets.unflatten(1, of_targets),
             labels=self.goal.labels.expand(count, -1),
             direction=log_p.new_full((count,), self.goal.direction),
-            reference=log_p[:, :, targets:],
+            reference=on_reference[:, None],
             reference_labels=self.reference_labels,
             reference_truth=self.attacker.reference.y,
             reference_loss=self.reference_loss,

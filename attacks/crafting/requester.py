@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from attacks.crafting.access import (
     Access,
     AccessMode,
+    opens,
     require_black_box,
     require_gradient,
     require_white_box,
@@ -28,7 +29,11 @@ from unlearning.service import OpenService, Service
 
 OPTIONS = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 NormCap = Annotated[float, Field(gt=0, lt=1)] | None  # only records whose gradient norm is below this quantile
-SEARCHES = {"white_box": "search_white_box", "black_box": "search_black_box"}
+SEARCHES = {
+    "white_box": "search_white_box",
+    "black_box": "search_black_box",
+    "transfer": "search_white_box",  # of a surrogate
+}
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -36,9 +41,10 @@ class Requester:
     """A requester attack: a frozen dataclass whose fields are its options, and which writes a search.
 
     `search_white_box` is given the opened provider and all goals together, `search_black_box` a service of its own for
-    one goal; an attack writes the one that its `access` claims, or both. `craft` is what a game calls. It checks the
-    budget, asks for that access and, unless `needs_gradient` is False, for a procedure that can be differentiated,
-    leaves out what lies above the `norm_cap`, and checks the answer.
+    one goal; an attack writes the one that its `access` claims, or both. With the access `transfer` what is opened is a
+    surrogate that the attacker trained (`attacks.crafting.transfer`), and the search is the white-box one. `craft` is
+    what a game calls. It checks the budget, asks for that access and, unless `needs_gradient` is False, for a procedure
+    that can be differentiated, leaves out what lies above the `norm_cap`, and checks the answer.
 
     An attack that claims white-box access says `access = "white_box"`; where the user chooses it is an option, and so
     is `norm_cap` where there is one. `name` is what messages call it, else the name of the class; `criterion` is what
@@ -97,12 +103,12 @@ class Requester:
         check_budget(self.budget, len(attacker.pool))
         access = resolved_access(self.access, accesses)
         self.check_access(access)
-        if access == "white_box":
+        if opens(access):
             service = self._opened(accesses)
             if self.norm_cap is not None:
                 attacker = below_norm_quantile(service, attacker, self.norm_cap, self.budget)
         with untouched(f"attack={called(self)}", lent(accesses, goals, attacker)):
-            if access == "white_box":
+            if opens(access):
                 answer = self.search_white_box(service, goals, attacker, rng)
             else:
                 answer = self._one_by_one(accesses, goals, attacker, rng)

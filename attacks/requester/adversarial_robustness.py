@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from attacks.crafting.access import Opened
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
 from attacks.crafting.criterion import Criterion, LabelLostNearby
 from attacks.crafting.objective import RobustnessObjective
@@ -36,7 +37,7 @@ class AdversarialRobustness(Requester):
     """
 
     name: ClassVar[str] = "adversarial_robustness"
-    access: ClassVar[Literal["white_box"]] = "white_box"
+    access: Opened = "white_box"
     norm_cap: NormCap = None
     steps: Annotated[int, Field(ge=1), at_most(10_000, "each runs the procedure")] = 4
     lr: Annotated[float, Field(gt=0)] = 0.5

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from attacks.crafting.access import AccessMode
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
 from attacks.crafting.contribution import Contribution, asked_back
 from attacks.crafting.criterion import Criterion, LabelFlipped, check_label
@@ -34,13 +35,14 @@ class Backdoor(Requester):
     selection: nothing is handed in; the records whose deletion serves best are searched for, white-box, as by
     misclassification: min sum_r [kappa - m_c(x_r + trigger)]_+ + `stealth` [R_ref - (1 + tolerance) R_ref(theta)]_+
     over the attacker's reference examples x_r, with the mean loss R_ref on these without the trigger.
+    transfer: the same search on a surrogate that the attacker trains itself.
     Sources: Zhang et al., arXiv 2310.10659 (mitigation); Liu et al., AAAI 2024 (selection: the aim; the form is ours).
     """
 
     name: ClassVar[str] = "backdoor"
     budget: Annotated[int, Field(ge=1)] = 100
     toward: Annotated[int, Field(ge=0)] = 0
-    method: Literal["mitigation", "selection"] = "mitigation"
+    method: Literal["mitigation", "selection", "transfer"] = "mitigation"
     trigger: Patch = Field(default_factory=Patch)
     poisons: Annotated[int, Field(ge=1)] = 15
     stealth: Annotated[float, Field(ge=0)] = 1.0
@@ -51,9 +53,10 @@ class Backdoor(Requester):
     lr: Annotated[float, Field(gt=0)] = 0.5
 
     @property
-    def access(self) -> Literal["white_box", "black_box"]:  # type: ignore[override]
-        """A search needs the model, what was handed in does not."""
-        return "white_box" if self.method == "selection" else "black_box"
+    def access(self) -> AccessMode:
+        """A search needs the model or a surrogate, what was handed in does not."""
+        by_method: dict[str, AccessMode] = {"selection": "white_box", "transfer": "transfer"}
+        return by_method.get(self.method, "black_box")
 
     @property
     def criterion(self) -> Criterion:  # type: ignore[override]
@@ -70,7 +73,7 @@ class Backdoor(Requester):
     ) -> Contribution:
         """The training set with poison and mitigation, or as it was; raises UserError where the pool lacks records."""
         shown = [self.trigger.on(goal.x, attacker.owned.x) for goal in goals]
-        if self.method == "selection":
+        if self.method != "mitigation":
             return Contribution(task.records, [torch.empty(0, dtype=torch.long)] * len(goals), shown)
         order = torch.randperm(len(attacker.pool), generator=rng).to(attacker.pool.device)
         others = attacker.pool[order[(attacker.owned.y != self.toward)[order]]]

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from attacks.crafting.access import AccessMode
+from attacks.crafting.access import AccessMode, opens
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult, random_request
 from attacks.crafting.black_box import BlackBoxObjective
 from attacks.crafting.copies import Copies, perturbed, require_copies, search_copies
@@ -43,7 +43,7 @@ class Burn(Requester):
 
     def check(self, data: Data, procedure: Procedure, record: Record) -> None:
         """Raise UserError where copies have no effect that could be differentiated."""
-        if self.access == "white_box":
+        if opens(self.access):
             require_copies(procedure, record, self.name)
 
     def search_white_box(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass as plain_dataclass
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.func import vmap
 
+from attacks.crafting.access import Opened
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
 from attacks.crafting.criterion import Criterion, LabelFlipped
 from attacks.crafting.requester import OPTIONS, NormCap, Requester
@@ -98,7 +99,7 @@ class Flexible(Requester):
 
     name: ClassVar[str] = "flexible"
     criterion: ClassVar[Criterion] = LabelFlipped()
-    access: ClassVar[Literal["white_box"]] = "white_box"
+    access: Opened = "white_box"
     norm_cap: NormCap = None
     candidates: Annotated[int, Field(ge=1), at_most(100_000, "each takes a slope of the procedure")] = 128
     sets: Annotated[int, Field(ge=1), at_most(10_000, "each runs the procedure")] = 64

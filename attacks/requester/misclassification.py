@@ -9,12 +9,13 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from attacks.crafting.access import AccessMode
+from attacks.crafting.access import AccessMode, opens
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult, random_request
 from attacks.crafting.black_box import BlackBoxObjective, ScoreSearch, search_scores
 from attacks.crafting.copies import Copies, require_copies, search_copies
 from attacks.crafting.criterion import Criterion, LabelFlipped, check_label
 from attacks.crafting.joint import joint, shortest
+from attacks.crafting.label_only import LabelsLost, Probes, check_feedback
 from attacks.crafting.objective import MisclassificationObjective
 from attacks.crafting.requester import OPTIONS, NormCap, Requester
 from attacks.crafting.selection import Dampings, Search, select
@@ -37,7 +38,8 @@ class Misclassification(Requester):
     influence set, rounded to the top `budget`, judged by the true procedure. With `copies.radius` above 0 the request
     brings copies of its records, and `rounds` above 1 searches records and copies by turns. `minimal` keeps the
     shortest prefix of the request that reaches the goal. Black-box: search over scores, or over copies of random
-    records: it has no order in which to search both.
+    records: it has no order in which to search both. With `feedback` labels the service answers labels only, and what
+    is minimised are the labels that targets and their noisy copies (`probes`) keep.
     Source: Qian et al., KDD 2023 (the goal, from the abstract); the formulation is ours (docs/attacks.md).
     """
 
@@ -55,6 +57,8 @@ class Misclassification(Requester):
     copies: Copies = Field(default_factory=Copies)
     rounds: Annotated[int, Field(ge=1), at_most(1000, "each runs the procedure many times")] = 1
     minimal: bool = False
+    feedback: Literal["score", "labels"] = "score"
+    probes: Probes = Field(default_factory=Probes)
     queries: Annotated[int, Field(ge=1), at_most(1_000_000, "each runs the procedure")] = 1000
     search: ScoreSearch = Field(default_factory=ScoreSearch)
 
@@ -72,11 +76,12 @@ class Misclassification(Requester):
             raise UserError(
                 "A black-box attack searches records or copies: set attack.records=random, or attack.copies.radius=0."
             )
+        check_feedback(self.feedback, access)
 
     def check(self, data: Data, procedure: Procedure, record: Record) -> None:
         """Raise UserError for a label that is none, and copies that have no effect."""
         check_label(self.toward, data)
-        if self.copies.radius > 0 and self.access == "white_box":
+        if self.copies.radius > 0 and opens(self.access):
             require_copies(procedure, record, self.name)
 
     @property
@@ -102,7 +107,11 @@ class Misclassification(Requester):
         self, service: Service, goal: AttackGoal, attacker: Attacker, rng: torch.Generator
     ) -> AttackResult:
         """The best of the requests that were tried."""
-        black_box = BlackBoxObjective(service, goal, attacker, self._objective)
+        if self.feedback == "labels":
+            wanted = LabelsLost(self.stealth, self.tolerance, self.toward)
+            black_box = BlackBoxObjective(service, goal, attacker, wanted, self.probes.around(goal, rng))
+        else:
+            black_box = BlackBoxObjective(service, goal, attacker, self._objective)
         if self.copies.radius > 0:
             return search_copies(black_box, attacker, random_request(attacker, self.budget, rng), self.copies, rng)
         return search_scores(black_box, self.search, self.budget, rng)

@@ -26,7 +26,8 @@ class Nearest(Requester):
     """Up to `budget` records of the pool, by Euclidean distance to the targets; several targets take turns.
 
     `space`: pixels (the inputs as the model gets them; no access is needed) or features (what enters the victim's last
-    layer; needs the model, but not the gradient of the procedure). `classes`: only records of the label that the victim
+    layer; needs the model, but not the gradient of the procedure), or surrogate (these features of a model that the
+    attacker trains itself). `classes`: only records of the label that the victim
     predicts (same), only records of other labels (other), or any; auto is same where confidence is to fall, since they
     hold the prediction up, and other where it is to rise. Labels are not looked after: what a target loses may be its
     label. A request is shorter than `budget` where fewer such records are there.
@@ -34,13 +35,14 @@ class Nearest(Requester):
 
     name: ClassVar[str] = "nearest"
     needs_gradient: ClassVar[bool] = False
-    space: Literal["pixels", "features"] = "pixels"
+    space: Literal["pixels", "features", "surrogate"] = "pixels"
     classes: Classes = "auto"
 
     @property
     def access(self) -> AccessMode:
-        """Features are inside the model, pixels are not."""
-        return "white_box" if self.space == "features" else "black_box"
+        """Features are inside the model, or a surrogate, pixels are not."""
+        by_space: dict[str, AccessMode] = {"features": "white_box", "surrogate": "transfer"}
+        return by_space.get(self.space, "black_box")
 
     def search_white_box(
         self, service: OpenService, goals: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator

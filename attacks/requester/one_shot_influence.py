@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from pydantic import Field, SkipValidation
 from pydantic.dataclasses import dataclass
 
+from attacks.crafting.access import Opened
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
 from attacks.crafting.functionals import Confidence, Functional
 from attacks.crafting.objective import UncertaintyObjective
@@ -27,7 +28,7 @@ class OneShotInfluence(Requester):
     """
 
     name: ClassVar[str] = "one_shot_influence"
-    access: ClassVar[Literal["white_box"]] = "white_box"
+    access: Opened = "white_box"
     functional: SkipValidation[Functional] = Field(default_factory=Confidence)
     norm_cap: NormCap = None
 

@@ -83,11 +83,14 @@ class Sequential(Requester):
     def check(self, data: Data, procedure: Procedure, record: Record) -> None:
         """Raise UserError for a label that is none, too few records or queries, and chains without a gradient."""
         check_label(self.toward, data)
+        owned = round(self.owned * len(data.train))
+        pool = owned if self.pool is None else min(owned, self.pool)
         if self.access == "white_box":
             self._check_white_box(len(data.train), procedure)
+        elif self.access == "transfer":
+            self._check_white_box(pool + len(data.auxiliary), procedure)  # what a surrogate learns
         else:
-            owned = round(self.owned * len(data.train))
-            self._check_black_box(owned if self.pool is None else min(owned, self.pool))
+            self._check_black_box(pool)
 
     def _check_white_box(self, records: int, procedure: Procedure) -> None:
         self._check_size(records, "training records")

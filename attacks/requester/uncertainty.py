@@ -13,6 +13,7 @@ from attacks.crafting.access import AccessMode
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
 from attacks.crafting.black_box import BlackBoxObjective, ScoreSearch, search_scores
 from attacks.crafting.functionals import Confidence, Functional
+from attacks.crafting.label_only import LabelsKept, Probes, check_feedback
 from attacks.crafting.objective import UncertaintyObjective
 from attacks.crafting.requester import OPTIONS, NormCap, Requester
 from attacks.crafting.selection import Dampings, Search, select
@@ -30,7 +31,8 @@ class Uncertainty(Requester):
     White-box: relaxed search from the one-shot influence set, then prefixes of the order, then single additions, all
     judged by the true procedure; with `feasible_first` only sets that keep every target's label count.
     Black-box: `feedback` score searches over scores with rolled-back trials; sequential deletes for good,
-    `per_query` records a query (a game judges what was deleted in all as one request).
+    `per_query` records a query (a game judges what was deleted in all as one request); with labels trials are rolled
+    back and show no confidence, in place of which stands the share of noisy copies (`probes`) that keep the label.
     `norm_cap` is the adaptive attacker: only records whose gradient norm is below that quantile are named (white-box).
     Source: Qian et al., arXiv 2508.07458 (the goal, from the abstract); the formulation is ours (docs/attacks.md).
     """
@@ -50,13 +52,14 @@ class Uncertainty(Requester):
     rounds: Annotated[int, Field(ge=0), at_most(10_000, "each runs the procedure")] = 2
     width: Annotated[int, Field(ge=1)] = 3
     feedback: Feedback = "score"
+    probes: Probes = Field(default_factory=Probes)
     queries: Annotated[int, Field(ge=1), at_most(1_000_000, "each runs the procedure")] = 1000
     search: ScoreSearch = Field(default_factory=ScoreSearch)
     per_query: Annotated[int, Field(ge=1)] = 1
     ridge: Annotated[float, Field(gt=0)] = 1.0
 
     def check_access(self, access: AccessMode) -> None:
-        """Its functional may need more than a black box shows, and sequential feedback is that of a black box."""
+        """Its functional may need more than a black box shows, and other feedback than scores is a black box's."""
         super().check_access(access)
         if access == "black_box" and not self.functional.from_probabilities:
             name = type(self.functional).__name__
@@ -64,8 +67,12 @@ class Uncertainty(Requester):
                 f"The functional {name} needs more than predicted probabilities, and black-box access gives no more; "
                 "use attack.access=white_box or another attack/functional."
             )
-        if access == "white_box" and self.feedback == "sequential":
-            raise UserError("attack.feedback=sequential is a black-box setting; use it with attack.access=black_box.")
+        check_feedback(self.feedback, access)
+        if self.feedback == "labels" and not isinstance(self.functional, Confidence):
+            raise UserError(
+                "attack.feedback=labels shows labels only, from which nothing but confidence is estimated; use "
+                "attack/functional=confidence."
+            )
 
     @property
     def _objective(self) -> UncertaintyObjective:
@@ -83,6 +90,10 @@ class Uncertainty(Requester):
         self, service: Service, goal: AttackGoal, attacker: Attacker, rng: torch.Generator
     ) -> AttackResult:
         """The best feasible request that was tried, or all that was deleted for good."""
+        if self.feedback == "labels":
+            wanted = LabelsKept(self.keep, self.keep_reference, self.feasible_first)
+            asked = BlackBoxObjective(service, goal, attacker, wanted, self.probes.around(goal, rng))
+            return search_scores(asked, self.search, self.budget, rng)
         black_box = BlackBoxObjective(service, goal, attacker, self._objective)
         if self.feedback == "sequential":
             return closed_loop(black_box, self.budget, self.per_query, self.ridge)

@@ -16,8 +16,8 @@ ACCESS = "attack.access"  # the one option whose `auto` is settled before a game
 def resolve_access(config: Mapping[str, Any], component: Callable[[str], Any]) -> dict[str, Any]:
     """A resolved configuration with the access that `auto` stands for, which is what a record says and a key holds.
 
-    Sequential feedback is a black-box setting, so it gets black-box access. Everything else is left as it is, and what
-    was `auto` is listed under AUTOMATIC. `component` builds what stands at a place of the configuration. Raises
+    Any feedback but scores is a black-box setting, so it gets black-box access. Everything else is left as it is, and
+    what was `auto` is listed under AUTOMATIC. `component` builds what stands at a place of the configuration. Raises
     UserError where the procedure cannot be built.
     """
     attack = config["attack"]
@@ -26,9 +26,9 @@ def resolve_access(config: Mapping[str, Any], component: Callable[[str], Any]) -
     if "access" not in attack and not takes(attack["_target_"], "access"):
         raise UserError(
             f"attack: {attack['_target_']} has the access auto and no option `access` by which it is told what that "
-            'stands for; make it an option, as access: str = "auto", or name white_box or black_box.'
+            'stands for; make it an option, as access: str = "auto", or name white_box, black_box or transfer.'
         )
-    white = attack.get("feedback") != "sequential" and bool(component("unlearning").differentiable)
+    white = attack.get("feedback", "score") == "score" and bool(component("unlearning").differentiable)
     return {**config, "attack": {**attack, "access": "white_box" if white else "black_box"}, AUTOMATIC: [ACCESS]}
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from attacks.crafting.access import require_gradient
+from attacks.crafting.access import AccessMode, opens, require_gradient
 from attacks.crafting.black_box import check_search
 from data.errors import UserError, called
 from data.randomness import seeded
 from games.request.settings import check_sizes, pool_size, stream_size
+from games.request.surrogate import check_transfer
 from games.request.targets import unfiltered
 from models.dropout import dropout_layers
 
@@ -22,12 +23,15 @@ def check(setup: RequestSetup) -> None:
     check_attack(attack)
     if getattr(getattr(attack, "functional", None), "samples", 1) > 1 and not _has_dropout(setup):
         raise UserError("The MC-dropout functional needs a model with dropout; set model.dropout above 0.")
-    if attack.access == "white_box" and getattr(attack, "needs_gradient", True):
+    if opens(attack.access) and getattr(attack, "needs_gradient", True):
         require_gradient(setup.procedure, called(attack))
     if hasattr(attack, "check"):
         attack.check(setup.data, setup.procedure, setup.game.service.record)
     check_sizes(attack, stream, n, calibrated=not unfiltered(setup))
-    if attack.access == "black_box" and getattr(attack, "feedback", "score") == "score" and hasattr(attack, "search"):
+    if attack.access == "transfer":
+        check_transfer(setup)
+    rolled_back = getattr(attack, "feedback", "score") != "sequential"
+    if attack.access == "black_box" and rolled_back and hasattr(attack, "search"):
         check_search(attack.search, pool_size(attack, stream, n), attack.queries)
     if hasattr(setup.defense, "check_calibration"):
         setup.defense.check_calibration(stream.calibration_batches * stream_size(attack, stream))
@@ -40,8 +44,8 @@ def _has_dropout(setup: RequestSetup) -> bool:
 
 def check_attack(attack: Any) -> None:
     """Raise UserError where what an attack says of itself cannot be."""
-    if attack.access not in ("auto", "white_box", "black_box"):
-        raise UserError(f"attack.access must be auto, white_box or black_box, got {attack.access!r:.60}.")
+    if attack.access not in get_args(AccessMode):
+        raise UserError(f"attack.access must be auto, white_box, black_box or transfer, got {attack.access!r:.60}.")
     sizes = {"budget": attack.budget} | ({} if attack.pool is None else {"pool": attack.pool})
     sizes |= {"queries": attack.queries} if hasattr(attack, "queries") else {}
     for name, value in sizes.items():

@@ -14,9 +14,11 @@ from torch import Tensor
 from attacks.crafting.access import Access
 from attacks.crafting.attack import AttackResult
 from attacks.crafting.requester import crafted
+from attacks.crafting.transfer import as_provider_counts, as_surrogate_counts
 from data.examples import Examples
 from data.randomness import generator
 from games.checkpoint import Checkpointed
+from games.request.surrogate import surrogate_of, surrogate_setup
 from games.request.targets import Targets, choose_attacker
 from models.victim import Victim
 from unlearning.procedure import Request
@@ -44,7 +46,10 @@ def craft(
 
     Copies that requests bring are kept with them, as tensors.
     """
-    steps = Checkpointed(setup.procedure, setup.store, setup.keys.of("unlearning"))
+    shown = setup  # whose models the attack is shown
+    if setup.attack.access == "transfer":
+        shown = surrogate_setup(setup, choose_attacker(setup, seed))
+    steps = Checkpointed(setup.procedure, setup.store, shown.keys.of("unlearning"))
     run = cache(lambda: _play(setup, steps, seed, victims, seeds, chosen))
     if setup.procedure.irreproducible:  # the victim is not kept, so requests made for it fit no other game
         return run()
@@ -67,14 +72,20 @@ def _play(
     seeds: Sequence[int],
     chosen: Targets,
 ) -> CraftingRun:
-    began, meter, attack = perf_counter(), Meter(), setup.attack
+    began, meter, attack, rng = perf_counter(), Meter(), setup.attack, generator(seed, "attack")
+    attacker = choose_attacker(setup, seed)
+    if attack.access == "transfer":
+        meter.predictions += sum(len(goal.labels) for goal in chosen.goals)  # all that it asks of the provider
+        surrogate = surrogate_of(setup, seed, attacker, meter, steps)
+        found = crafted(attack, [surrogate], chosen.goals, as_surrogate_counts(attacker), rng)
+        return CraftingRun(tuple(as_provider_counts(found, attacker)), meter, perf_counter() - began)
     provider = OpenService(setup.task, steps, tuple(victims), tuple(seeds), meter, setup.game.service.record)
     accesses: list[Access] = [provider]
     if attack.access != "white_box":
         queries: int = getattr(attack, "queries", 1)
         feedback: Feedback = getattr(attack, "feedback", "score")
         accesses = [serve(provider, queries, feedback) for _ in chosen.goals]
-    requests = crafted(attack, accesses, chosen.goals, choose_attacker(setup, seed), generator(seed, "attack"))
+    requests = crafted(attack, accesses, chosen.goals, attacker, rng)
     return CraftingRun(tuple(requests), meter, perf_counter() - began)
 
 

@@ -52,10 +52,11 @@ class RequestGame(Game):
         }  # fmt: skip
 
     def differentiates(self, attack: Any, procedure: Procedure, defense: Any) -> bool:
-        """Not where everything but a white-box attack only trains."""
+        """Not where everything but an attack that opens a model only trains."""
+        from attacks.crafting.access import opens
         from games.request.targets import accepts_all
 
-        return attack.access == "white_box" or not procedure.exact or not accepts_all(defense)
+        return opens(attack.access) or not procedure.exact or not accepts_all(defense)
 
     def resolve(self, config: Mapping[str, Any], component: Callable[[str], Any]) -> dict[str, Any]:
         """With the access that `attack.access=auto` stands for."""

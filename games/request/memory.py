@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from attacks.crafting.access import opens
 from attacks.crafting.selection import prefix_lengths
 from data import memory
 from data.errors import UserError
@@ -66,7 +67,8 @@ def need(setup: RequestSetup) -> Need:
     training = stack * (TRAINED * size + PASSED * seen * each)
     most = max(len(records), len(data.test), len(data.auxiliary))
     passes = PASSED * min(space, batch * most * each) + _solving(setup, size, each, batch)
-    kept = members * (size + _recorded(setup, size)) + game.stream.calibration_batches * size
+    trained = members * (2 if setup.attack.access == "transfer" else 1)  # a surrogate for each
+    kept = trained * (size + _recorded(setup, size)) + game.stream.calibration_batches * size
     answers = judged * (len(data.test) + len(data.conformal_trusted)) * (2 if members > 1 else 1)
     looks = tried * (len(data.auxiliary) + game.targets.count) * members * samples
     return Need(
@@ -86,7 +88,7 @@ def _recorded(setup: RequestSetup, size: int) -> int:
 def _solving(setup: RequestSetup, size: int, each: int, batch: int) -> int:
     """Numbers that are held to solve with the inverse curvature: of an exact procedure, for its gradient only."""
     solver, exact = getattr(setup.procedure, "solver", None), setup.procedure.exact
-    if not isinstance(solver, Solver) or (exact and setup.attack.access != "white_box"):
+    if not isinstance(solver, Solver) or (exact and not opens(setup.attack.access)):
         return 0
     with_matrix = solver.method in ("dense", "exact") or (solver.method == "auto" and size <= LARGEST)
     vectors = solver.rank if solver.method == "woodbury" or solver.preconditioner == "nystroem" else 0

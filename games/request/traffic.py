@@ -15,6 +15,7 @@ from attacks.requester.nearest import nearest_records
 from data.randomness import generator
 from games.request.benign import draw_benign
 from games.request.settings import Kind, stream_size
+from games.request.surrogate import below_cap
 from games.request.targets import Targets, choose_attacker, reserved_records, unfiltered
 from models.victim import Victim
 from unlearning.service import OpenService
@@ -73,9 +74,14 @@ def traffic(
 def random_controls(
     setup: RequestSetup, seed: int, requests: Sequence[Tensor], attacker: Attacker, victims: Sequence[Victim]
 ) -> list[Tensor]:
-    """For each request as many records at random, of those that the attack may name: its pool, below its norm cap."""
+    """For each request as many records at random, of those that the attack may name: its pool, below its norm cap.
+
+    An attacker without access caps the norms of its surrogate, and so its control is drawn below these.
+    """
     pool, cap = attacker.pool.cpu(), getattr(setup.attack, "norm_cap", None)
-    if cap is not None:
+    if cap is not None and setup.attack.access == "transfer":
+        pool = below_cap(setup, seed, attacker, cap).pool.cpu()
+    elif cap is not None:
         service = OpenService(setup.task, setup.procedure, tuple(victims), (seed,) * len(victims))
         pool = below_norm_quantile(service, attacker, cap, setup.attack.budget).pool.cpu()
     draws = [torch.randperm(len(pool), generator=generator(seed, "control", i)) for i in range(len(requests))]

@@ -71,7 +71,7 @@ def test_name_and_game_are_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 WRONG: dict[str, tuple[type, str, dict[str, Any], str]] = {
-    "access": (Own, "attack", {"access": "whitebox"}, "attack.access must be auto, white_box or black_box"),
+    "access": (Own, "attack", {"access": "whitebox"}, "attack.access must be auto, white_box, black_box or transfer"),
     "budget": (Own, "attack", {"budget": 0}, "attack.budget must be a whole number of at least 1, got 0"),
     "share of budget": (Own, "attack", {"budget": 0.5}, "attack.budget must be a whole number"),
     "pool": (Own, "attack", {"pool": -1}, "attack.pool must be a whole number"),

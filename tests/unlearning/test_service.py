@@ -75,6 +75,23 @@ def test_predictions_are_plain_probabilities() -> None:
     assert (meter.predictions, meter.queries, meter.operator_calls) == (7, 0, 0)
 
 
+def test_label_only_feedback_shows_labels_and_no_more() -> None:
+    """By no public name, that of the base class included; before a request and after one, each rolled back."""
+    of, x = bed(0), bed(0).test.x[:50]
+    service, meter = closed(of, FirstOrder(rate=8.0), 5, "labels")
+    child = service.forget_each([Request((1, 2)), Request((3,))])[0]
+    after = forget(FirstOrder(rate=8.0), of.task, of.victim, Request((1, 2)), of.seed)
+    for shown, model in ((service, of.victim), (child, after), (child.forget(Request((4,))), None)):
+        for answer in (shown.predict(x), Predictor.predict(shown, x)):
+            assert answer.dtype == x.dtype
+            assert set(answer.unique().tolist()) == {0.0, 1.0}
+            assert bool((answer.sum(1) == 1).all())
+            if model is not None:
+                assert torch.equal(answer.argmax(1), model.logits(x).argmax(1))
+    assert (meter.queries, service.queries_left()) == (3, 2)
+    assert Predictor([of.victim], labels_only=True).predict(x).sum() == 50
+
+
 @pytest.mark.parametrize("procedure", [Retrain(), SecondOrder(), FirstOrder()], ids=lambda p: type(p).__name__)
 def test_queries_equal_operator_calls(procedure: Procedure) -> None:
     counting = Counting(procedure)

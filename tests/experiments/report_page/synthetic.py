@@ -88,7 +88,7 @@ def rows(
                 "effect": sign * (confidence["after"] - confidence["random"]),
                 "effect_defended": sign * (confidence["defended"] - confidence["random"]),
                 "auroc": auroc, "tpr_at_5": auroc and auroc**3, "requested": 20.0, "memory_mb": 300.0,
-                "records": 1000, "queries": 1000 if access == "black_box" else 0, "predictions": 1000, "operator_calls": 40,
+                "queries": 1000 if access == "black_box" else 0, "predictions": 1000, "operator_calls": 40,
                 "seconds": 9.0 + rng.random(),
             }
         )  # fmt: skip
