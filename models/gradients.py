@@ -167,3 +167,15 @@ def input_gradients(victim: Victim, examples: Examples, direction: Tensor) -> Te
 
     result: Tensor = grad(total)(examples.x)
     return result
+
+
+def own_input_gradients(victim: Victim, examples: Examples, directions: Tensor) -> Tensor:
+    """grad_x <v_i, grad_theta l(x_i, y_i; theta)> (n, *shape), with its own direction v_i (p,) for each example."""
+    parameters = {n: v.detach().expand(len(examples), *v.shape).requires_grad_() for n, v in victim.moving.items()}
+    x = examples.x.detach().requires_grad_()
+    logits = vmap(forward, in_dims=(None, 0, None, 0))(victim.module, parameters, victim.buffers, x[:, None])[:, 0]
+    loss = F.cross_entropy(logits, examples.y, reduction="sum")
+    pieces = torch.autograd.grad(loss, list(parameters.values()), create_graph=True, materialize_grads=True)
+    flat = torch.cat([piece.reshape(len(examples), -1) for piece in pieces], dim=1)
+    [slopes] = torch.autograd.grad((flat * directions).sum(), [x], materialize_grads=True)
+    return slopes

@@ -110,14 +110,15 @@ def test_the_page_of_attacks_has_a_sweep_that_is_played(folder: Path) -> None:
 
 
 def test_the_page_of_attacks_has_games_that_are_played(folder: Path) -> None:
-    fewer = ["attack.poisons=6"]  # of few records
-    lines = [small(line) + fewer * ("camouflage" in line or "backdoor" in line) for line in commands(ATTACKS)[:-1]]
+    fewer = {"camouflage": "attack.poisons=6", "backdoor": "attack.poisons=6", "usability": "attack.iterations=20"}
+    lines = [small(line) + [less for name, less in fewer.items() if name in line] for line in commands(ATTACKS)[:-1]]
     lines = [[w for w in line if "newton" not in str(line) or not w.startswith("training.epochs")] for line in lines]
-    hidden, triggered, slow, stages, jointly, over, burn, flexible, robust, blind, labels = (
-        run(line, folder) for line in lines
-    )
+    played = [run(line, folder) for line in lines]
+    hidden, triggered, slow, condensed, moved, stages, jointly, over, burn, flexible, robust, blind, labels = played
     assert "backdoor attack against retrain" in triggered
     assert "slow_down attack against certified_removal" in slow
+    assert "usability attack against retrain" in condensed
+    assert "preconditioned attack against retrain" in moved
     assert "camouflage attack against retrain" in hidden
     assert "white-box sequential attack against first_order" in stages
     assert "over_unlearning attack against first_order" in over

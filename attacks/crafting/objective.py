@@ -154,6 +154,36 @@ class MisclassificationObjective:
 
 
 @dataclass(frozen=True)
+class HoldObjective:
+    """L = sum_t [kappa - m_yhat(x_t)]_+ + stealth [R_ref - (1 + tolerance) R_ref(victim)]_+: targets keep their labels.
+
+    What a model is to be like before a deletion after which it is not. Every candidate is feasible. Our formulation.
+    """
+
+    stealth: float
+    kappa: float
+    tolerance: float
+
+    def without_penalties(self) -> HoldObjective:
+        """The margins alone."""
+        return replace(self, stealth=0.0)
+
+    def rank(self, candidates: CandidatePredictions) -> Tensor:
+        """The objective itself."""
+        hinge = (self.kappa - margins(averaged(candidates.log_p), candidates.labels)).clamp_min(0).sum(-1)
+        loss = _reference_loss(candidates)
+        return hinge + self.stealth * (loss - (1 + self.tolerance) * candidates.reference_loss).clamp_min(0)
+
+    def loss(self, candidates: CandidatePredictions) -> Tensor:
+        """The objective itself."""
+        return self.rank(candidates)
+
+    def feasible(self, candidates: CandidatePredictions) -> Tensor:
+        """Always."""
+        return torch.ones(len(candidates.log_p), dtype=torch.bool, device=candidates.log_p.device)
+
+
+@dataclass(frozen=True)
 class RobustnessObjective:
     """L = -sum_t l(x_t + e_t; theta'), the cross-entropy of the labels at the perturbed targets, which is to rise.
 

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-from torch.func import vmap
 
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
 from attacks.crafting.contribution import Contribution, asked_back
@@ -19,12 +17,12 @@ from attacks.crafting.criterion import Criterion, LabelFlipped
 from attacks.crafting.requester import OPTIONS, Requester
 from data.bounds import at_most
 from data.examples import Data, Examples, bounds
-from models.gradients import gradients_at_once, per_example_gradients
+from models.gradients import gradients_at_once, own_input_gradients, per_example_gradients
 from models.influence import inverse_curvature
 from models.progress import progress
 from models.solver import Solver
 from models.training import train
-from models.victim import Victim, forward
+from models.victim import Victim
 from unlearning.procedure import Task
 from unlearning.service import Service
 
@@ -109,15 +107,3 @@ class SlowDown(Requester):
     ) -> AttackResult:
         """All that was handed in; nothing is asked."""
         return asked_back(goal)
-
-
-def own_input_gradients(victim: Victim, examples: Examples, directions: Tensor) -> Tensor:
-    """grad_x <v_i, grad_theta l(x_i, y_i; theta)> (n, *shape), with its own direction v_i (p,) for each example."""
-    parameters = {n: v.detach().expand(len(examples), *v.shape).requires_grad_() for n, v in victim.moving.items()}
-    x = examples.x.detach().requires_grad_()
-    logits = vmap(forward, in_dims=(None, 0, None, 0))(victim.module, parameters, victim.buffers, x[:, None])[:, 0]
-    loss = F.cross_entropy(logits, examples.y, reduction="sum")
-    pieces = torch.autograd.grad(loss, list(parameters.values()), create_graph=True, materialize_grads=True)
-    flat = torch.cat([piece.reshape(len(examples), -1) for piece in pieces], dim=1)
-    [slopes] = torch.autograd.grad((flat * directions).sum(), [x], materialize_grads=True)
-    return slopes

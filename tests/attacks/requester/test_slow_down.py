@@ -11,10 +11,10 @@ import torch
 
 from attacks.crafting.attack import Attacker, AttackGoal
 from attacks.crafting.contribution import Contribution, contributed
-from attacks.requester.slow_down import SlowDown, own_input_gradients
+from attacks.requester.slow_down import SlowDown
 from data.examples import Data, Examples
 from data.randomness import generator
-from models.gradients import objective_gradient
+from models.gradients import objective_gradient, own_input_gradients
 from models.logistic import Logistic
 from models.solver import Solver
 from models.training import Training
