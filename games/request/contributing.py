@@ -62,9 +62,14 @@ def on_what_was_handed_in(setup: RequestSetup, seed: int, chosen: Targets) -> tu
     chosen = replace(chosen, goals=goals, shown=shown)
     if torch.equal(given.records.x, before.x) and torch.equal(given.records.y, before.y):
         return setup, chosen
-    keys = HandedIn(setup.keys, digest({"x": given.records.x, "y": given.records.y}))
-    task, data = replace(setup.task, records=given.records), replace(setup.data, train=given.records)
-    return replace(setup, task=task, data=data, keys=keys), chosen
+    return on_records(setup, given.records), chosen
+
+
+def on_records(setup: RequestSetup, records: Examples) -> RequestSetup:
+    """The setup with other training records than its own, which the keys of all that follows from them name."""
+    keys = HandedIn(setup.keys, digest({"x": records.x, "y": records.y}))
+    task, data = replace(setup.task, records=records), replace(setup.data, train=records)
+    return replace(setup, task=task, data=data, keys=keys)
 
 
 def _stored(setup: RequestSetup, seed: int, chosen: Targets) -> Contribution:

@@ -22,6 +22,7 @@ from games.request.evaluation import Judge, Probe
 from games.request.forgetting import Forgetting
 from games.request.judging import Scene, judge_with_fresh_seeds, judge_with_own_seed
 from games.request.objective import AttackedObjective
+from games.request.repairing import repairing, without_spares
 from games.request.states import Observer
 from games.request.targets import Targets, choose_targets, member_seeds
 from games.request.traffic import Traffic, traffic
@@ -39,6 +40,7 @@ QUICK = ("the distance to retraining", "a request in two halves", "fresh seeds")
 def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
     """Play the game of `setup` with the root seed `seed`; docs/reading.md explains the fields of the record."""
     began = perf_counter()
+    setup, spares = without_spares(setup, seed)
     setup, victims, seeds, steps, observer = _before(setup, seed)
     chosen = observer.chosen
     learned = perf_counter()
@@ -46,7 +48,8 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
     log.info("Crafted %d requests with %d runs of the procedure.", len(run.crafted), run.meter.operator_calls)
     attacked = perf_counter()
     sent = [each.request if each.request.examples is not None else None for each in run.crafted]
-    scene = Scene(setup, seed, victims, seeds, observer.judge, observer, sent)
+    repairs = repairing(setup, spares, victims[0], seed)
+    scene = Scene(setup, seed, victims, seeds, observer.judge, observer, sent, repairs)
     requests = [torch.tensor(each.request.indices, dtype=torch.long) for each in run.crafted]
     asked = traffic(setup, seed, chosen, requests, victims)
     objective = AttackedObjective(getattr(setup.attack, "functional", None), setup.data, chosen, seed)
@@ -58,6 +61,7 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
         "targets": _targets(scene),
         "requests": _requests(run, chosen),
         "handed_in": chosen.handed_in,
+        "spares": 0 if spares is None else len(spares),
         **judged,
         "ece_floor": ece_floor(observer.start[: len(setup.data.test)], generator(seed, "ece floor")).value,
         "queries": run.meter.queries,
