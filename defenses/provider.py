@@ -1,11 +1,11 @@
-"""What a defense may do beside reviewing requests: the optional role `Repairs`.
+"""What a defense may do beside reviewing requests: the optional roles `Prepares` and `Repairs`.
 
-A game finds it in the defense itself, or in one of the filters of a chain (`part_with`).
+A game finds them in the defense itself, or in one of the filters of a chain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -19,6 +19,15 @@ from models.victim import Victim
 from unlearning.procedure import Procedure, Task
 
 Role = TypeVar("Role")
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A defense that changes the records that were handed in, everybody's alike, before anybody trains."""
+
+    def prepare(self, records: Examples) -> Examples:
+        """The records that the provider trains on: as many, with their labels, in their order."""
+        ...
 
 
 @runtime_checkable
@@ -50,16 +59,32 @@ class Repairs(Protocol):
         ...
 
 
-def part_with(defense: Any, role: type[Role]) -> Role | None:
-    """The part of a defense that has a role, the defense itself or a filter of a chain; None where there is none.
+def preparing(defense: Any) -> Prepares | None:
+    """The part of a defense that prepares records, it itself or a filter of a chain; None where there is none.
 
-    Raises UserError where several have it.
+    Raises UserError where several do.
     """
-    found = [each for each in _parts(defense) if isinstance(each, role)]
-    if len(found) > 1:
-        names = " and ".join(f"defense={called(each)}" for each in found)
-        raise UserError(f"{names} would both act as {role.__name__}, and one can; leave one of them out of the chain.")
-    return found[0] if found else None
+    return _one(defense, [each for each in _parts(defense) if isinstance(each, Prepares)], "prepare the records")
+
+
+def repairing(defense: Any) -> Repairs | None:
+    """The part of a defense that repairs models; as `preparing`."""
+    return _one(defense, [each for each in _parts(defense) if isinstance(each, Repairs)], "repair the model")
+
+
+def prepared(defense: Prepares, records: Examples) -> Examples:
+    """The records as the defense prepares them, checked.
+
+    Raises UserError where these are not as many finite records of that shape, with the labels that they had.
+    """
+    name = f"defense={called(defense)}"
+    with untouched(name, {"records.x": records.x, "records.y": records.y}):
+        found: object = defense.prepare(records)
+    if not isinstance(found, Examples) or found.x.shape != records.x.shape or not torch.equal(found.y, records.y):
+        raise UserError(f"{name}: prepare() must give as many records, in their order, with their labels and shape.")
+    if not bool(torch.isfinite(found.x).all()):
+        raise UserError(f"{name}: prepare() gave a record that is not finite.")
+    return found
 
 
 def repaired_task(
@@ -91,6 +116,13 @@ def repaired_task(
     gone = x.new_zeros(1, len(x))
     gone[0, deleted[~used]] = 1
     return replace(task, records=Examples(x, y), forgotten=task.total(gone)[0])
+
+
+def _one(defense: Any, parts: Sequence[Role], what: str) -> Role | None:
+    if len(parts) > 1:
+        names = " and ".join(called(each) for each in parts)
+        raise UserError(f"defense={called(defense)}: {names} would both {what}, and one can; leave one of them out.")
+    return parts[0] if parts else None
 
 
 def _parts(defense: Any) -> Iterator[Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data.bounds import at_most
 from data.examples import Examples
-from defenses.defense import Context, Verdict
+from defenses.defense import Context, Verdict, accept_everything
 from defenses.filters.membership_check import Space, represented
 from defenses.filters.scored import STRICT
 from models.victim import Victim
@@ -49,8 +49,7 @@ class Healing:
 
     def review(self, context: Context, requests: Tensor) -> Verdict:
         """Accept every record (m,), with a suspicion of 0."""
-        everything = torch.ones_like(requests, dtype=torch.bool)
-        return Verdict(torch.zeros(len(requests), dtype=torch.float64, device=requests.device), everything, torch.inf)
+        return accept_everything(requests)
 
     def stand_ins(self, task: Task, victim: Victim, deleted: Tensor, spares: Examples, rng: torch.Generator) -> Tensor:
         """h (m,) as rows of `spares`, -1 for none, greedily in the order of `deleted` (m,); m x r numbers are held."""
@@ -58,8 +57,8 @@ class Healing:
         if self.similar == "random":
             cost = torch.rand(len(records), len(spares), generator=rng, dtype=torch.float64)
         else:
-            points = (represented(victim, each.x, self.space) for each in (records, spares))
-            cost = torch.cdist(*points, compute_mode="donot_use_mm_for_euclid_dist").cpu()
+            first, other = (represented(victim, each.x, self.space) for each in (records, spares))
+            cost = torch.cdist(first, other, compute_mode="donot_use_mm_for_euclid_dist").cpu()
         cost = cost.masked_fill((records.y[:, None] != spares.y).cpu(), torch.inf)
         found = torch.full((len(records),), -1, dtype=torch.long)
         for k, row in enumerate(cost):  # one after the other: each takes a spare from those that follow

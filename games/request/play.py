@@ -16,7 +16,7 @@ from data.machine import peak_gpu_memory_mb, peak_memory_mb
 from data.randomness import generator
 from games.checkpoint import SLOW, Checkpointed
 from games.oracles import oracles
-from games.request.contributing import on_what_was_handed_in
+from games.request.contributing import as_prepared, on_what_was_handed_in
 from games.request.crafting import CraftingRun, craft
 from games.request.evaluation import Judge, Probe
 from games.request.forgetting import Forgetting
@@ -82,7 +82,7 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
 def _before(setup: RequestSetup, seed: int) -> tuple[RequestSetup, list[Victim], list[int], Checkpointed, Observer]:
     """Who is attacked: the setup with what was handed in, its victims with their seeds, and the targets observed.
 
-    Targets are chosen by what models predict that learned the records as they were.
+    Targets are chosen by what models predict that learned the records as they were, prepared by the defense.
     """
     seeds, criterion = member_seeds(setup, seed), criterion_of(setup.attack)
 
@@ -90,13 +90,15 @@ def _before(setup: RequestSetup, seed: int) -> tuple[RequestSetup, list[Victim],
         steps = Checkpointed(setup.procedure, setup.store, setup.keys.of("unlearning"))
         return [setup.victim(each) for each in seeds], steps
 
+    handed_in, setup = setup, as_prepared(setup)
     victims, steps = learned(setup)
     judge, toward = Judge(setup.task, steps, setup.data), getattr(criterion, "toward", None)
     start = judge.predict([victim.copies(1) for victim in victims])[0]
     chosen = choose_targets(setup.game.targets, start[: len(setup.data.test)], setup.data.test.x, seed, toward)
     first = judge
     if isinstance(setup.attack, Contributes):
-        setup, chosen = on_what_was_handed_in(setup, seed, chosen)
+        handed_in, chosen = on_what_was_handed_in(handed_in, seed, chosen)
+        setup = as_prepared(handed_in)
         victims, steps = learned(setup)
         judge = Judge(setup.task, steps, setup.data, chosen.shown)
     if (perturbation := getattr(criterion, "perturbation", None)) is not None:

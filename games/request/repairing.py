@@ -13,7 +13,8 @@ from torch import Tensor
 from data.errors import UserError
 from data.examples import Examples
 from data.randomness import generator
-from defenses.provider import Repairs, part_with, repaired_task
+from defenses import provider
+from defenses.provider import Repairs, repaired_task
 from games.request.contributing import on_records
 from models.victim import ModelStack, Victim, stack
 from unlearning.procedure import Request
@@ -64,7 +65,7 @@ def held_back(setup: RequestSetup) -> int:
 
     Raises UserError where no two records would be left.
     """
-    repairs, n = part_with(setup.defense, Repairs), len(setup.data.train)
+    repairs, n = provider.repairing(setup.defense), len(setup.data.train)
     if repairs is None:
         return 0
     if repairs.reserve > n - 2:
@@ -83,5 +84,5 @@ def without_spares(setup: RequestSetup, seed: int) -> tuple[RequestSetup, Exampl
 
 def repairing(setup: RequestSetup, spares: Examples | None, victim: Victim, seed: int) -> Repairing | None:
     """How the defense repairs models, if it does."""
-    repairs = part_with(setup.defense, Repairs)
+    repairs = provider.repairing(setup.defense)
     return None if repairs is None or spares is None else Repairing(repairs, spares, victim, seed)

@@ -28,7 +28,7 @@ from defenses.defense import Context, reviewed
 from defenses.filters.chain import Chain
 from defenses.filters.healing import Healing
 from defenses.filters.influence import Influence
-from defenses.provider import Repairs, part_with, repaired_task
+from defenses.provider import repaired_task, repairing
 from experiments.play.play import cached
 from experiments.play.setup import prepare
 from games.request.repairing import without_spares
@@ -301,10 +301,10 @@ def at_targets(record: dict[str, Any], victim: Victim, x: Tensor) -> list[float]
 
 def test_it_repairs_what_a_chain_has_left_and_after_other_procedures(tmp_path: Path) -> None:
     chain = Chain(filters=[Influence(), Healing(reserve=7)])
-    assert part_with(chain, Repairs) is chain.filters[1]  # type: ignore[comparison-overlap]
-    assert part_with(Influence(), Repairs) is None
-    with pytest.raises(UserError, match="both act as Repairs"):
-        part_with(Chain(filters=[Healing(), Healing()]), Repairs)
+    assert repairing(chain) is chain.filters[1]  # type: ignore[comparison-overlap]
+    assert repairing(Influence()) is None
+    with pytest.raises(UserError, match="both repair the model"):
+        repairing(Chain(filters=[Healing(), Healing()]))
     chosen = config(tmp_path, "attack=random", "unlearning=first_order", "judge=quick")
     filters = [{"_target_": "defenses.filters.influence.Influence"}]
     states = {}
