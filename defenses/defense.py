@@ -67,6 +67,12 @@ class Verdict:
     instead: Tensor | None = None
 
 
+def accept_everything(requests: Tensor) -> Verdict:
+    """The verdict of a defense that does something else than to filter: requests (m,) accepted, of a suspicion of 0."""
+    scores = torch.zeros(len(requests), dtype=torch.float64, device=requests.device)
+    return Verdict(scores, torch.ones_like(requests, dtype=torch.bool), float("inf"))
+
+
 class Filter(Protocol):
     """A request filter: a frozen, validated configuration. `review` decides; a game does what its verdict says.
 

@@ -17,6 +17,7 @@ from unlearning.procedure import Task
 from unlearning.retrain import Retrain
 
 CLASSES, FEATURES, TRAINING, TEST, TRUSTED, SEPARATION, LAMBDA = 3, 10, 300, 1000, 500, 1.6, 1.0
+SPARES = 600  # records that nobody trains on, unless they stand in for others
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,7 @@ class Testbed:
     trusted: Examples
     victim: Victim
     seed: int
+    spares: Examples
 
     __test__ = False
 
@@ -67,10 +69,10 @@ def testbed(seed: int) -> Testbed:
         y = torch.randint(CLASSES, (count,), generator=rng)
         return Examples(means[y] + torch.randn(count, FEATURES, generator=rng, dtype=torch.float64), y)
 
-    records, test, trusted = draw(TRAINING), draw(TEST), draw(TRUSTED)
+    records, test, trusted, spares = draw(TRAINING), draw(TEST), draw(TRUSTED), draw(SPARES)
     build = partial(Logistic, shape=(FEATURES,), classes=CLASSES)
     task = Task(records, build, Training(optimizer="newton", weight_decay=LAMBDA / TRAINING))
-    return Testbed(task, test, trusted, Retrain().learn(task, seed), seed)
+    return Testbed(task, test, trusted, Retrain().learn(task, seed), seed, spares)
 
 
 testbed.__test__ = False  # type: ignore[attr-defined]

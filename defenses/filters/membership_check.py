@@ -121,14 +121,14 @@ def nearest(context: Context, sent: Examples, space: Space, same_label: bool) ->
     """
     records = context.task.records
     here = outside_of(context, sent.y.new_empty(0)).nonzero()[:, 0]
-    points = _represented(context.victim, sent.x, space)
+    points = represented(context.victim, sent.x, space)
     best = points.new_full((len(sent),), torch.finfo(points.dtype).max)
     position = torch.full_like(sent.y, -1)
     for part in here.split(ROWS):
         stored = records[part]
         # by differences, not by products, which cancel where points lie far from the origin
         found = torch.cdist(
-            points, _represented(context.victim, stored.x, space), compute_mode="donot_use_mm_for_euclid_dist"
+            points, represented(context.victim, stored.x, space), compute_mode="donot_use_mm_for_euclid_dist"
         )
         if same_label:
             found = found.masked_fill(sent.y[:, None] != stored.y, torch.inf)
@@ -141,12 +141,13 @@ def nearest(context: Context, sent: Examples, space: Space, same_label: bool) ->
 def retrieved(context: Context, sent: Examples, requests: Tensor, space: Space) -> Tensor:
     """The position (m,) of the stored record nearest to each copy: among equals the one that the request names."""
     distance, position = nearest(context, sent, space, same_label=False)
-    named = _represented(context.victim, context.task.records.x[requests], space)
-    own = (named - _represented(context.victim, sent.x, space)).norm(dim=1)
+    named = represented(context.victim, context.task.records.x[requests], space)
+    own = (named - represented(context.victim, sent.x, space)).norm(dim=1)
     return torch.where(own <= distance, requests, position)
 
 
-def _represented(victim: Victim, x: Tensor, space: Space) -> Tensor:
+def represented(victim: Victim, x: Tensor, space: Space) -> Tensor:
+    """Inputs (n, ...) as points (n, d) of a space."""
     return x.flatten(1) if space == "pixels" else features(victim, x)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil
 from typing import Annotated, ClassVar, Literal
 from weakref import WeakKeyDictionary
@@ -15,6 +16,7 @@ from data.bounds import at_most
 from data.errors import UserError
 from data.examples import Examples
 from defenses.defense import Context, Verdict
+from defenses.filters.coherence import coherence, random_coherences
 from defenses.filters.effects import Preconditioner, on_margin
 from defenses.filters.influence import Influence
 from defenses.filters.scored import STRICT, Rate
@@ -24,28 +26,33 @@ from metrics.detection import calibrated_threshold
 from models.solver import Solver
 from models.victim import Victim
 
-Known = tuple[tuple[object, ...], tuple[Tensor, ...], Null]  # what a null depends on, and the tensors that this names
+# what random requests do, with what that depends on, and the tensors that this names
+Known = tuple[tuple[object, ...], tuple[Tensor, ...], Null | Tensor]
 _nulls: WeakKeyDictionary[Victim, list[Known]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SetLevel:
-    """Two stages: flag the batch by Zmax, then quarantine the `share` of it that the score `ranking` puts highest.
+    """Two stages: flag the batch by a `statistic`, then quarantine the `share` of it that `ranking` puts highest.
 
     Zmax = max_j |A_j - E A_j| / sd_j over at most `points` trusted examples j, with A_j the first-order effect of the
-    batch on the margin at j, and moments of a random request of that size (`defenses.filters.trusted_points`). Its
-    threshold is the ceil((s+1)(1-rate))-th smallest Zmax of s = `sets` simulated random requests of the size of the
-    batch, drawn from all stored records: a random batch is flagged with a probability of at most `rate`.
+    batch on the margin at j, and moments of a random request of that size (`defenses.filters.trusted_points`).
+    C = ||sum_i g_i||_B^2 / sum_i ||g_i||_B^2, whether gradients add up (`defenses.filters.coherence`); it looks at no
+    trusted example. The threshold of either is the ceil((s+1)(1-rate))-th smallest of its values at s = `sets`
+    simulated random requests of the size of the batch, drawn from all stored records: a random batch is flagged with a
+    probability of at most `rate`.
     `ranking`: S1 as in `defenses.filters.influence`, or S4, the share of a request in the move of the margin at the j
-    of Zmax. The score of a request is Zmax if it is among the highest ranked, else 0; it is quarantined iff its score
-    exceeds the threshold.
-    The moments take one solve for every trusted example and are computed once for a victim and a size of batches: for
-    large networks choose fewer `points`, `solver.layers: last`, or `preconditioner: identity` (B = 1/n).
+    of Zmax. The score of a request is the statistic if it is among the highest ranked, else 0; it is quarantined iff
+    its score exceeds the threshold.
+    Zmax takes one solve for every trusted example, C one for every stored record and every simulated request, once for
+    a victim and a size of batches: for large networks choose fewer `points` or `sets`, `solver.layers: last`, or
+    `preconditioner: identity` (B = 1/n).
     Source: our formulation of filtering by gradient influence (Qian et al., KDD 2023) as a test of whole batches.
     """
 
     game: ClassVar[str] = "request"
     name: ClassVar[str] = "set_level"
+    statistic: Literal["Zmax", "C"] = "Zmax"
     rate: Rate = 0.05
     sets: Annotated[int, Field(ge=1), at_most(1_000_000, "each is a request that is drawn")] = 2000
     share: Annotated[float, Field(gt=0, le=1)] = 0.25
@@ -60,18 +67,33 @@ class SetLevel:
 
     def review(self, context: Context, requests: Tensor) -> Verdict:
         """Accept the batch (m,), or quarantine the highest ranked ceil(share m) of it."""
-        threshold = float(calibrated_threshold(self.null(context, len(requests)).maxima, self.rate))
-        moved = self.standardised(context, requests)
-        ranked = self._ranked(context, requests, moved)
-        scores = torch.zeros_like(moved[:1]).repeat(len(ranked))
-        scores[ranked.topk(ceil(self.share * len(ranked))).indices] = moved.abs().max()
+        threshold = float(calibrated_threshold(self.of_random(context, len(requests)), self.rate))
+        ranked = self._ranked(context, requests)
+        scores = torch.zeros(len(ranked), dtype=torch.float64, device=ranked.device)
+        scores[ranked.topk(ceil(self.share * len(ranked))).indices] = self.value(context, requests)
         return Verdict(scores, ~(scores > threshold), threshold)
 
-    def _ranked(self, context: Context, requests: Tensor, moved: Tensor) -> Tensor:
-        """The scores (m,) by which requests are ranked; `moved` (t,) is what gives Zmax."""
+    def value(self, context: Context, requests: Tensor) -> float:
+        """The statistic of a batch (m,)."""
+        if self.statistic == "C":
+            return coherence(context, context.unlearned(requests), self.preconditioner, self.solver)
+        return float(self.standardised(context, requests).abs().max())
+
+    def of_random(self, context: Context, size: int) -> Tensor:
+        """The statistic of simulated random requests of `size` records, (sets,), computed once for a victim."""
+        if self.statistic == "Zmax":
+            return self.null(context, size).maxima
+        of = (size, self.sets, self.preconditioner, self.solver)
+        found = _once(context, None, ("C", *of), lambda: random_coherences(context, *of))
+        assert isinstance(found, Tensor)
+        return found
+
+    def _ranked(self, context: Context, requests: Tensor) -> Tensor:
+        """The scores (m,) by which requests are ranked."""
         if self.ranking == "S1":
             return Influence(score="S1").scores(context, requests)
-        most, points = moved.abs().argmax()[None], self._points(context)
+        moved, points = self.standardised(context, requests), self._points(context)
+        most = moved.abs().argmax()[None]
         point, label = points[most], self.null(context, len(requests)).labels[most]
         shares = on_margin(context, context.unlearned(requests), point, label, self.preconditioner, self.solver)
         return moved[most].sign().to(shares) * shares
@@ -84,20 +106,27 @@ class SetLevel:
         return null.standardised(effects.double())
 
     def null(self, context: Context, size: int) -> Null:
-        """What random requests of `size` records do, computed once for a victim."""
-        points, task = self._points(context), context.task
-        tensors = tuple(each for each in (points.x, task.records.x, task.records.y, task.forgotten) if each is not None)
-        depends = (
-            size, self.sets, self.preconditioner, self.solver,
-            *((each.data_ptr(), each.shape, each._version) for each in tensors),
-        )  # fmt: skip
-        known = _nulls.setdefault(context.victim, [])
-        for before, _, null in known:
-            if before == depends:
-                return null
-        null = null_of(context, points, size, self.sets, self.preconditioner, self.solver)
-        known.append((depends, tensors, null))  # kept alive, no other tensor gets their places in memory
-        return null
+        """What random requests of `size` records do to trusted examples, computed once for a victim."""
+        points, of = self._points(context), (size, self.sets, self.preconditioner, self.solver)
+        found = _once(context, points, ("Zmax", *of), lambda: null_of(context, points, *of))
+        assert isinstance(found, Null)
+        return found
 
     def _points(self, context: Context) -> Examples:
         return context.trusted[: self.points]
+
+
+def _once(
+    context: Context, points: Examples | None, of: tuple[object, ...], make: Callable[[], Null | Tensor]
+) -> Null | Tensor:
+    """What `make` gives, made once for a victim, its records, the `points`, and what it is made `of`."""
+    task = context.task
+    named = (None if points is None else points.x, task.records.x, task.records.y, task.forgotten)
+    tensors = tuple(each for each in named if each is not None)
+    depends = (*of, *((each.data_ptr(), each.shape, each._version) for each in tensors))
+    known = _nulls.setdefault(context.victim, [])
+    for before, _, found in known:
+        if before == depends:
+            return found
+    known.append((depends, tensors, make()))  # kept alive, no other tensor gets their places in memory
+    return known[-1][2]

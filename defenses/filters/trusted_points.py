@@ -60,13 +60,17 @@ def batch_effects(
     return margin_changes(context.victim, points, labels, step)
 
 
+def stored(context: Context) -> Examples:
+    """The stored records that are not gone."""
+    records, forgotten = context.task.records, context.task.forgotten
+    return records if forgotten is None else records[forgotten.to(records.y.device) == 0]
+
+
 def record_effects(
     context: Context, points: Examples, labels: Tensor, kind: Preconditioner, solver: Solver
 ) -> Iterator[tuple[slice, Tensor]]:
     """a_i(m_j) of all n stored records that are not gone, as (c, n) for some c of the points after the other."""
-    victim, records = context.victim, context.task.records
-    if context.task.forgotten is not None:
-        records = records[context.task.forgotten.to(records.y.device) == 0]
+    victim, records = context.victim, stored(context)
     size = min(models_at_once(victim), gradients_at_once(victim, points.x), max(1, NUMBERS // len(records)))
     for first in range(0, len(points), size):
         part = slice(first, first + size)
@@ -81,7 +85,7 @@ def null_of(context: Context, points: Examples, size: int, sets: int, kind: Prec
     part in it. One solve for each point, and one pass of each over all records; memory does not grow with them.
     """
     labels = predicted(context.victim, points)
-    n = len(context.task.records) if context.task.forgotten is None else int((context.task.forgotten == 0).sum())
+    n = len(stored(context))
     maxima = torch.zeros(sets, dtype=torch.float64, device=labels.device)
     means, deviations = [], []
     for _, found in record_effects(context, points, labels, kind, solver):
@@ -89,7 +93,7 @@ def null_of(context: Context, points: Examples, size: int, sets: int, kind: Prec
         mean = size * effects.mean(1)
         deviation = (size * (1 - size / n)) ** 0.5 * effects.std(1)
         some = Null(labels, mean, deviation, maxima)
-        for rows, drawn in _random_sets(n, size, sets, max(1, NUMBERS // (len(effects) * size))):
+        for rows, drawn in random_sets(n, size, sets, max(1, NUMBERS // (len(effects) * size))):
             totals = effects[:, drawn.to(effects.device)].sum(-1).T  # (sets, points)
             maxima[rows] = torch.maximum(maxima[rows], some.standardised(totals).abs().amax(1))
         means.append(mean)
@@ -97,7 +101,7 @@ def null_of(context: Context, points: Examples, size: int, sets: int, kind: Prec
     return Null(labels, torch.cat(means), torch.cat(deviations), maxima)
 
 
-def _random_sets(n: int, size: int, sets: int, at_once: int) -> Iterator[tuple[slice, Tensor]]:
+def random_sets(n: int, size: int, sets: int, at_once: int) -> Iterator[tuple[slice, Tensor]]:
     """`sets` simple random samples of `size` of n records, always the same: which they are, and positions (k, size)."""
     rng = generator(0, "random sets")
     for first in range(0, sets, at_once):

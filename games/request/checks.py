@@ -8,6 +8,8 @@ from attacks.crafting.access import AccessMode, opens, require_gradient
 from attacks.crafting.black_box import check_search
 from data.errors import UserError, called
 from data.randomness import seeded
+from defenses.provider import preparing
+from games.request.repairing import held_back
 from games.request.settings import check_sizes, pool_size, stream_size
 from games.request.surrogate import check_transfer
 from games.request.targets import unfiltered
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 
 def check(setup: RequestSetup) -> None:
     """Raise UserError for an attack, a filter or a model that cannot play, and a data set that is too small."""
-    attack, stream, n = setup.attack, setup.game.stream, len(setup.data.train)
+    preparing(setup.defense)  # one at most
+    attack, stream, n = setup.attack, setup.game.stream, len(setup.data.train) - held_back(setup)
     check_attack(attack)
     if getattr(getattr(attack, "functional", None), "samples", 1) > 1 and not _has_dropout(setup):
         raise UserError("The MC-dropout functional needs a model with dropout; set model.dropout above 0.")

@@ -1,4 +1,4 @@
-"""The game of an attacker that contributed to the training set: the same game, on what everybody handed in."""
+"""The game on the records that are trained on: what everybody handed in, an attacker too, as it was prepared."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from attacks.crafting.contribution import Contributes, Contribution, contributed, with_contribution
 from data.examples import Examples
 from data.randomness import generator
+from defenses.provider import prepared, preparing
 from games.request.targets import Targets, choose_attacker
 from models.named_tensors import digest
 
@@ -62,9 +63,21 @@ def on_what_was_handed_in(setup: RequestSetup, seed: int, chosen: Targets) -> tu
     chosen = replace(chosen, goals=goals, shown=shown)
     if torch.equal(given.records.x, before.x) and torch.equal(given.records.y, before.y):
         return setup, chosen
-    keys = HandedIn(setup.keys, digest({"x": given.records.x, "y": given.records.y}))
-    task, data = replace(setup.task, records=given.records), replace(setup.data, train=given.records)
-    return replace(setup, task=task, data=data, keys=keys), chosen
+    return on_records(setup, given.records), chosen
+
+
+def on_records(setup: RequestSetup, records: Examples) -> RequestSetup:
+    """The setup with other training records than its own, which the keys of all that follows from them name."""
+    keys = HandedIn(setup.keys, digest({"x": records.x, "y": records.y}))
+    task, data = replace(setup.task, records=records), replace(setup.data, train=records)
+    return replace(setup, task=task, data=data, keys=keys)
+
+
+def as_prepared(setup: RequestSetup) -> RequestSetup:
+    """The setup on its records as the defense prepares them, which the keys name; itself where nothing changes."""
+    prepares, before = preparing(setup.defense), setup.task.records
+    records = before if prepares is None else prepared(prepares, before)
+    return setup if torch.equal(records.x, before.x) else on_records(setup, records)
 
 
 def _stored(setup: RequestSetup, seed: int, chosen: Targets) -> Contribution:

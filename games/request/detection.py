@@ -119,6 +119,7 @@ class Review:
         for direction in self.setup.game.targets.directions:
             mine = [i for i, each in enumerate(chosen.goal_directions) if each == direction]
             mine = [i for i in mine if streams[i].malicious.any()]  # a stream without a request has nothing to tell
+            mine = [] if unfiltered(self.setup) and report["defense"] != "none" else mine  # nothing is told apart
             report[direction] = measured(
                 {name: [values[i] for i in mine] for name, values in scores.items()},
                 [~verdicts[i].accepted for i in mine], [streams[i] for i in mine],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from models.passes import models_at_once
 from models.progress import progress
 from models.victim import ModelStack, Victim, concatenate
 from unlearning.procedure import Procedure, Request, Task, submitted_copies, unlearned
+
+if TYPE_CHECKING:
+    from games.request.repairing import Repairing
 
 ALPHA = 0.1  # miscoverage of the conformal sets that are reported
 # the models of every victim after some requests of a group, which these are, and what they predict together
@@ -37,7 +40,8 @@ class Judge:
     """Runs the deployed procedure on rounded requests and measures; independent of what an attack claims.
 
     What is `shown` (T, *shape) is predicted after the test and conformal examples, and with a `probe` every model
-    predicts the worst inputs near the targets, after all others.
+    predicts the worst inputs near the targets, after all others. With `repairs` models are repaired before they are
+    looked at.
     """
 
     task: Task
@@ -45,6 +49,7 @@ class Judge:
     data: Data
     shown: Tensor | None = None
     probe: Probe | None = None
+    repairs: Repairing | None = None
 
     def after(
         self, victims: Sequence[Victim], seeds: Sequence[int], groups: Mapping[str, Sequence[Tensor]],
@@ -67,9 +72,13 @@ class Judge:
         nothing = self.data.test.x.new_zeros(0, self.first_probed + self.probed, len(self.data.classes))
         with progress(label, len(requests)) as tick:
             for batch in _batches(requests, models_at_once(victims[0])):
-                rows = self.rows([groups[name][i] for name, i in batch])
-                copies = [(brought or {}).get(name, ())[i : i + 1] for name, i in batch]
-                models = self.unlearn(victims, seeds, rows, empty_too, [each[0] if each else None for each in copies])
+                asked = [groups[name][i] for name, i in batch]
+                given = [(brought or {}).get(name, ())[i : i + 1] for name, i in batch]
+                copies = [each[0] if each else None for each in given]
+                if self.repairs is None:
+                    models = self.unlearn(victims, seeds, self.rows(asked), empty_too, copies)
+                else:
+                    models = self.repairs.models(self, victims, seeds, asked, empty_too, copies)
                 for name in dict.fromkeys(name for name, _ in batch):
                     mine = [k for k, (owner, _) in enumerate(batch) if owner == name]
                     here, its = slice(mine[0], mine[-1] + 1), slice(batch[mine[0]][1], batch[mine[-1]][1] + 1)

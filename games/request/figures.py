@@ -168,12 +168,12 @@ def _roc(result: Mapping[str, Any]) -> Figure | None:
 
 def _selected(result: Mapping[str, Any], data: Data) -> Figure | None:
     """For the first targets of each direction, the target and the training examples that were requested, as images."""
-    if not data.is_image or result["games"][0].get("handed_in"):  # those records are not in the data set
+    game = result["games"][0]
+    if not data.is_image or game.get("handed_in") or game.get("spares"):  # positions are not those in the data set
         return None
     import torch
     from matplotlib.figure import Figure
 
-    game = result["games"][0]
     rows = []
     for direction in result["summary"]:
         mine = of_direction(game, direction)

@@ -14,6 +14,7 @@ from games.request.detection import Review
 from games.request.evaluation import Judge, Look
 from games.request.forgetting import Forgetting, Lists
 from games.request.objective import AttackedObjective
+from games.request.repairing import Repairing
 from games.request.states import Observer, mean_of_models
 from games.request.targets import Targets, member_seeds
 from games.request.traffic import Stream, Traffic
@@ -36,6 +37,12 @@ class Scene:
     judge: Judge
     observer: Observer
     sent: Sequence[Request | None]  # the requests that bring copies, by their number
+    repairs: Repairing | None = None  # what the defense does beside filtering
+
+    @property
+    def defended(self) -> Judge:
+        """Who judges what the provider makes of the requests that its defense accepted."""
+        return replace(self.judge, repairs=self.repairs)
 
     @property
     def chosen(self) -> Targets:
@@ -137,10 +144,10 @@ def _defended(
     scene: Scene, objective: AttackedObjective, streams: Mapping[str, Sequence[Tensor]], accepted: Accepted,
     found: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:  # fmt: skip
-    """Predictions after what was accepted; a stream that was accepted whole is not unlearned once more."""
+    """Predictions after what was accepted; a stream accepted whole, and not repaired, is not unlearned once more."""
     whole = {"defended": "stream", "defended_random": "stream_random"}
     left = {
-        name: [i for i, each in enumerate(parts) if not _same(each, streams[whole[name]][i])]
+        name: [i for i, each in enumerate(parts) if scene.repairs or not _same(each, streams[whole[name]][i])]
         for name, parts in accepted.positions.items()
     }
     replaced = {i for i, each in enumerate(accepted.brought) if each is not scene.brought[i]}
@@ -152,7 +159,7 @@ def _defended(
             objective.values[name] = list(objective.values[whole[name]])
         looks = {name: objective.look(name, rows) for name, rows in left.items()}
     brought = {"defended": [accepted.brought[i] for i in left["defended"]]}
-    judged = scene.judge.after(scene.victims, scene.seeds, groups, looks, "judging the defense", brought=brought)
+    judged = scene.defended.after(scene.victims, scene.seeds, groups, looks, "judging the defense", brought=brought)
     result = {}
     for name, rows in left.items():
         result[name] = found[whole[name]].clone()
@@ -169,15 +176,15 @@ def processed(scene: Scene, streams: Sequence[Stream], held: Sequence[bool], fou
     """Predictions after the quarantined requests were processed too: exact retraining without the whole stream.
 
     A stream of which nothing was quarantined stays as the filter left it; with an exact procedure, the whole stream is
-    what it was without a filter.
+    what it was without a filter. Where the defense repairs models, it repairs these.
     """
     rows, result = [i for i, each in enumerate(held) if each], found["defended"].clone()
     if not rows:
         return result
-    if scene.setup.procedure.exact:
+    if scene.setup.procedure.exact and scene.repairs is None:
         result[rows] = found["stream"][rows]
         return result
-    exact = replace(scene.judge, procedure=Retrain())
+    exact = scene.defended if scene.setup.procedure.exact else replace(scene.defended, procedure=Retrain())
     groups = {"processed": [streams[i].positions for i in rows]}
     result[rows] = exact.after(scene.victims, scene.seeds, groups, label="processing the quarantine")["processed"]
     return result
@@ -194,16 +201,19 @@ def judge_with_fresh_seeds(scene: Scene, asked: Traffic, accepted: Accepted) -> 
     if not scene.judge.procedure.stochastic:
         return None
     fresh = [derive(scene.seed, "fresh", i) for i in range(setup.game.fresh_seeds)]
-    groups: dict[str, Sequence[Tensor]] = {
+    plain: dict[str, Sequence[Tensor]] = {
         "nothing": [torch.empty(0, dtype=torch.long)], "after": asked.requests, "random": asked.random,
-        **accepted.positions,
     }  # fmt: skip
+    parts = [(scene.judge, {**plain, **accepted.positions})]
+    if scene.repairs is not None:
+        parts = [(scene.judge, plain), (scene.defended, dict(accepted.positions))]
     brought = {"after": scene.brought, "defended": accepted.brought}
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in groups}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for _, groups in parts for name in groups}
     for number, each in enumerate(fresh, 1):
         label, seeds = f"judging with fresh seed {number} of {len(fresh)}", member_seeds(setup, each)
-        judged = scene.judge.after(scene.victims, seeds, groups, label=label, empty_too=True, brought=brought)
-        for name, p in judged.items():
-            found[name].append(observer.state(p, [0] * len(scene.chosen.goals) if name == "nothing" else None))
+        for judge, groups in parts:
+            judged = judge.after(scene.victims, seeds, groups, label=label, empty_too=True, brought=brought)
+            for name, p in judged.items():
+                found[name].append(observer.state(p, [0] * len(scene.chosen.goals) if name == "nothing" else None))
     averaged = {name: mean_of_models([each.pop("models") for each in states]) for name, states in found.items()}
     return {"seeds": fresh, **found, "models": averaged}

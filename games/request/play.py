@@ -16,12 +16,13 @@ from data.machine import peak_gpu_memory_mb, peak_memory_mb
 from data.randomness import generator
 from games.checkpoint import SLOW, Checkpointed
 from games.oracles import oracles
-from games.request.contributing import on_what_was_handed_in
+from games.request.contributing import as_prepared, on_what_was_handed_in
 from games.request.crafting import CraftingRun, craft
 from games.request.evaluation import Judge, Probe
 from games.request.forgetting import Forgetting
 from games.request.judging import Scene, judge_with_fresh_seeds, judge_with_own_seed
 from games.request.objective import AttackedObjective
+from games.request.repairing import repairing, without_spares
 from games.request.states import Observer
 from games.request.targets import Targets, choose_targets, member_seeds
 from games.request.traffic import Traffic, traffic
@@ -39,6 +40,7 @@ QUICK = ("the distance to retraining", "a request in two halves", "fresh seeds")
 def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
     """Play the game of `setup` with the root seed `seed`; docs/reading.md explains the fields of the record."""
     began = perf_counter()
+    setup, spares = without_spares(setup, seed)
     setup, victims, seeds, steps, observer = _before(setup, seed)
     chosen = observer.chosen
     learned = perf_counter()
@@ -46,7 +48,8 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
     log.info("Crafted %d requests with %d runs of the procedure.", len(run.crafted), run.meter.operator_calls)
     attacked = perf_counter()
     sent = [each.request if each.request.examples is not None else None for each in run.crafted]
-    scene = Scene(setup, seed, victims, seeds, observer.judge, observer, sent)
+    repairs = repairing(setup, spares, victims[0], seed)
+    scene = Scene(setup, seed, victims, seeds, observer.judge, observer, sent, repairs)
     requests = [torch.tensor(each.request.indices, dtype=torch.long) for each in run.crafted]
     asked = traffic(setup, seed, chosen, requests, victims)
     objective = AttackedObjective(getattr(setup.attack, "functional", None), setup.data, chosen, seed)
@@ -59,6 +62,7 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
         "requests": _requests(run, chosen),
         "handed_in": chosen.handed_in,
         "records": len(setup.task.records),
+        "spares": 0 if spares is None else len(spares),
         **judged,
         "ece_floor": ece_floor(observer.start[: len(setup.data.test)], generator(seed, "ece floor")).value,
         "queries": run.meter.queries,
@@ -79,7 +83,7 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
 def _before(setup: RequestSetup, seed: int) -> tuple[RequestSetup, list[Victim], list[int], Checkpointed, Observer]:
     """Who is attacked: the setup with what was handed in, its victims with their seeds, and the targets observed.
 
-    Targets are chosen by what models predict that learned the records as they were.
+    Targets are chosen by what models predict that learned the records as they were, prepared by the defense.
     """
     seeds, criterion = member_seeds(setup, seed), criterion_of(setup.attack)
 
@@ -87,13 +91,15 @@ def _before(setup: RequestSetup, seed: int) -> tuple[RequestSetup, list[Victim],
         steps = Checkpointed(setup.procedure, setup.store, setup.keys.of("unlearning"))
         return [setup.victim(each) for each in seeds], steps
 
+    handed_in, setup = setup, as_prepared(setup)
     victims, steps = learned(setup)
     judge, toward = Judge(setup.task, steps, setup.data), getattr(criterion, "toward", None)
     start = judge.predict([victim.copies(1) for victim in victims])[0]
     chosen = choose_targets(setup.game.targets, start[: len(setup.data.test)], setup.data.test.x, seed, toward)
     first = judge
     if isinstance(setup.attack, Contributes):
-        setup, chosen = on_what_was_handed_in(setup, seed, chosen)
+        handed_in, chosen = on_what_was_handed_in(handed_in, seed, chosen)
+        setup = as_prepared(handed_in)
         victims, steps = learned(setup)
         judge = Judge(setup.task, steps, setup.data, chosen.shown)
     if (perturbation := getattr(criterion, "perturbation", None)) is not None:

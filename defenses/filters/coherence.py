@@ -1,0 +1,68 @@
+"""Whether the gradients of a batch add up: one statistic of a batch as a whole, and what random batches make of it.
+
+    C = ||sum_{i in Z} g_i||_B^2 / sum_{i in Z} ||g_i||_B^2,    ||v||_B^2 = <v, B v>,    g_i = grad l_i(theta),
+
+for a preconditioner B of `defenses.filters.effects`, whose scale cancels. C is 1 where gradients are orthogonal in B,
+and the number of requests, its largest value, where all are the same. The statistic is ours.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from data.examples import Examples
+from defenses.defense import Context
+from defenses.filters.effects import Preconditioner, preconditioned, summed_gradient
+from defenses.filters.trusted_points import random_sets, stored
+from models.gradients import gradients_at_once, per_example_gradients
+from models.solver import Solver
+
+NUMBERS = 2**24  # in the sums of gradients of random sets that are held at once
+
+
+def coherence(context: Context, requested: Examples, kind: Preconditioner, solver: Solver) -> float:
+    """C of the requested records, between 0 and their number; 0 where all gradients are zero.
+
+    A solve for every record, and one for their sum.
+    """
+    total = _squared(context, summed_gradient(context.victim, requested)[None], kind, solver)
+    return float(_ratio(total, squared_lengths(context, requested, kind, solver).sum()[None])[0])
+
+
+def squared_lengths(context: Context, records: Examples, kind: Preconditioner, solver: Solver) -> Tensor:
+    """<g_i, B g_i> (n,), float64, of every one of the `records`."""
+    size, found = gradients_at_once(context.victim, records.x), []
+    for first in range(0, len(records), size):
+        own = per_example_gradients(context.victim, records[slice(first, first + size)])
+        found.append(_squared(context, own, kind, solver))
+    return torch.cat(found)
+
+
+def random_coherences(context: Context, size: int, sets: int, kind: Preconditioner, solver: Solver) -> Tensor:
+    """C of `sets` simple random samples of `size` of the stored records that are not gone, (sets,), float64.
+
+    The samples are always the same. A solve for every stored record and for every sample, and of all gradients one pass
+    for as many samples as there is room for.
+    """
+    victim, records = context.victim, stored(context)
+    lengths = squared_lengths(context, records, kind, solver)
+    found, p = torch.zeros(sets, dtype=torch.float64, device=lengths.device), victim.flat().numel()
+    for rows, drawn in random_sets(len(records), size, sets, max(1, NUMBERS // max(p, len(records)))):
+        drawn = drawn.to(lengths.device)
+        inside = records.x.new_zeros(len(drawn), len(records)).scatter_(1, drawn, 1)
+        totals = torch.zeros(len(drawn), p, dtype=torch.float64, device=lengths.device)
+        for part in torch.arange(len(records), device=drawn.device).split(gradients_at_once(victim, records.x)):
+            totals += inside[:, part] @ per_example_gradients(victim, records[part])
+        found[rows] = _ratio(_squared(context, totals.to(records.x), kind, solver), lengths[drawn].sum(1))
+    return found
+
+
+def _squared(context: Context, vectors: Tensor, kind: Preconditioner, solver: Solver) -> Tensor:
+    """<v, B v> (k,), float64, for every row v of `vectors` (k, p); what a solver leaves below zero is zero."""
+    moved = preconditioned(context, vectors, kind, solver)
+    return (vectors.double() * moved.double()).sum(1).clamp_min(0)
+
+
+def _ratio(joint: Tensor, apart: Tensor) -> Tensor:
+    return torch.where(apart > 0, joint / torch.where(apart > 0, apart, 1), 0)
