@@ -55,7 +55,8 @@ _last = _Last()
 def _direction(records: Sequence[Record], direction: str) -> dict[str, Any]:
     mine = [of_direction(record, direction) for record in records]
     own = {name: _measured(records, mine, name, lambda r, n: [r["victim_seed"][n]]) for name in STATES}
-    for metric in YES_OR_NO:  # every label is its own, and nothing has moved yet
+    handed_in = any(record.get("handed_in") for record in records)  # labels are of a model without it
+    for metric in () if handed_in else YES_OR_NO:  # every label is its own, and nothing has moved yet
         own["before"][metric] |= {"low": float("nan"), "high": float("nan"), "method": "by definition"}
     if len(records) == 1:
         own["before"]["accuracy"] = _of_one_model(records[0])
