@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, ClassVar, final
 
 import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from attacks.adaptive.none import NotAdaptive
+from attacks.adaptive.strategy import Adaptive, Crafting
 from attacks.crafting.access import (
     Access,
     AccessMode,
@@ -20,7 +23,6 @@ from attacks.crafting.access import (
 from attacks.crafting.answer import check_budget, checked_results, lent
 from attacks.crafting.attack import Attack, Attacker, AttackGoal, AttackResult
 from attacks.crafting.criterion import ConfidenceMoved, Criterion
-from attacks.crafting.norm_cap import below_norm_quantile
 from data.errors import UserError, called
 from data.untouched import untouched
 from models.progress import progress
@@ -35,14 +37,15 @@ SEARCHES = {"white_box": "search_white_box", "black_box": "search_black_box"}
 class Requester:
     """A requester attack: a frozen dataclass whose fields are its options, and which writes a search.
 
-    `search_white_box` is given the opened provider and all goals together, `search_black_box` a service of its own for
-    one goal; an attack writes the one that its `access` claims, or both. `craft` is what a game calls. It checks the
-    budget, asks for that access and, unless `needs_gradient` is False, for a procedure that can be differentiated,
-    leaves out what lies above the `norm_cap`, and checks the answer.
+    `search_white_box` is given the opened provider and all goals together, `search_black_box` a service of its own
+    for one goal; an attack writes the one that its `access` claims, or both. `craft` is what a game calls. It
+    checks the budget, asks for that access and, unless `needs_gradient` is False, for a procedure that can be
+    differentiated, leaves out what lies above the `norm_cap`, lets the strategy of an `adaptive` attacker search,
+    and checks the answer.
 
-    An attack that claims white-box access says `access = "white_box"`; where the user chooses it is an option, and so
-    is `norm_cap` where there is one. `name` is what messages call it, else the name of the class; `criterion` is what
-    its success is.
+    An attack that claims white-box access says `access = "white_box"`; where the user chooses it is an option, and
+    so are `norm_cap` and `adaptive` where there are any. `name` is what messages call it, else the name of the
+    class; `criterion` is what its success is.
     """
 
     game: ClassVar[str] = "request"
@@ -66,6 +69,11 @@ class Requester:
         """The quantile of gradient norms above which it names no record; None is no cap."""
         return None
 
+    @property
+    def adaptive(self) -> Adaptive:
+        """What it does otherwise where it knows of a filter."""
+        return NotAdaptive()
+
     def check_access(self, access: AccessMode) -> None:
         """Raise UserError where its options do not go with `access`; what is `auto` is checked when it is resolved."""
         verb = SEARCHES.get(access)
@@ -73,6 +81,11 @@ class Requester:
             raise UserError(f"attack={called(self)} has attack.access={access} and no {verb}(); see docs/tutorial.md.")
         if access == "black_box" and self.norm_cap is not None:
             raise UserError("attack.norm_cap needs gradients of the victim; use it with attack.access=white_box.")
+        if access == "black_box" and self.adaptive.opens:
+            raise UserError(
+                f"attack/adaptive={self.adaptive.name} needs the victim and its gradients; use it with "
+                "attack.access=white_box."
+            )
 
     def search_white_box(
         self, service: OpenService, goals: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator
@@ -97,15 +110,25 @@ class Requester:
         check_budget(self.budget, len(attacker.pool))
         access = resolved_access(self.access, accesses)
         self.check_access(access)
+        service = None
         if access == "white_box":
             service = self._opened(accesses)
-            if self.norm_cap is not None:
-                attacker = below_norm_quantile(service, attacker, self.norm_cap, self.budget)
+            attacker = self.adaptive.narrow(service, attacker, self.budget, self.norm_cap)
+
+        def search(
+            attacker: Attacker, budget: int | None = None, which: Sequence[int] | None = None
+        ) -> list[AttackResult]:
+            attack = self if budget in (None, self.budget) else replace(self, budget=budget)
+            wanted = goals if which is None else [goals[i] for i in which]
+            if service is not None:
+                return attack.search_white_box(service, wanted, attacker, rng)
+            return attack._one_by_one(
+                accesses if which is None else [accesses[i] for i in which], wanted, attacker, rng
+            )
+
+        crafting = Crafting(search, goals, self.budget, self.norm_cap, service, rng)
         with untouched(f"attack={called(self)}", lent(accesses, goals, attacker)):
-            if access == "white_box":
-                answer = self.search_white_box(service, goals, attacker, rng)
-            else:
-                answer = self._one_by_one(accesses, goals, attacker, rng)
+            answer = self.adaptive.craft(crafting, attacker)
         return checked_results(self, SEARCHES[access], answer, len(goals), attacker.pool)
 
     def _opened(self, accesses: Sequence[Access]) -> OpenService:

@@ -8,6 +8,7 @@ from attacks.crafting.access import require_gradient
 from attacks.crafting.black_box import check_search
 from data.errors import UserError, called
 from data.randomness import seeded
+from games.request.informed import check_strategy
 from games.request.settings import check_sizes, pool_size, stream_size
 from games.request.targets import unfiltered
 from models.dropout import dropout_layers
@@ -27,6 +28,7 @@ def check(setup: RequestSetup) -> None:
     if hasattr(attack, "check"):
         attack.check(setup.data, setup.procedure, setup.game.service.record)
     check_sizes(attack, stream, n, calibrated=not unfiltered(setup))
+    check_strategy(setup)
     if attack.access == "black_box" and getattr(attack, "feedback", "score") == "score" and hasattr(attack, "search"):
         check_search(attack.search, pool_size(attack, stream, n), attack.queries)
     if hasattr(setup.defense, "check_calibration"):

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from attacks.adaptive.none import strategy_of
 from attacks.crafting.access import Access
 from attacks.crafting.attack import AttackResult
 from attacks.crafting.requester import crafted
 from data.examples import Examples
 from data.randomness import generator
 from games.checkpoint import Checkpointed
-from games.request.targets import Targets, choose_attacker
+from games.request.informed import informed
+from games.request.targets import Targets
 from models.victim import Victim
 from unlearning.procedure import Request
 from unlearning.service import Feedback, Meter, OpenService, serve
@@ -49,6 +51,8 @@ def craft(
     if setup.procedure.irreproducible:  # the victim is not kept, so requests made for it fit no other game
         return run()
     places = ("attack", "unlearning", "game.targets", "game.stream.reserved", "game.service")
+    if strategy_of(setup.attack).needs_filter:  # what it crafts depends on what the filter makes of it
+        places = (*places, "defense", "game.stream")
     key = {**setup.keys.of(*places, code=CODE), "seed": seed}
     record, _ = setup.store.record("attack", key, lambda: _as_record(run()))
     found = _from_record(record)
@@ -74,7 +78,8 @@ def _play(
         queries: int = getattr(attack, "queries", 1)
         feedback: Feedback = getattr(attack, "feedback", "score")
         accesses = [serve(provider, queries, feedback) for _ in chosen.goals]
-    requests = crafted(attack, accesses, chosen.goals, choose_attacker(setup, seed), generator(seed, "attack"))
+    attacker = informed(setup, seed, provider, chosen.goals)
+    requests = crafted(attack, accesses, chosen.goals, attacker, generator(seed, "attack"))
     return CraftingRun(tuple(requests), meter, perf_counter() - began)
 
 
@@ -86,6 +91,7 @@ def _as_record(run: CraftingRun) -> dict[str, Any]:
                 "objective": each.objective,
                 "curve": each.curve,
                 "copies": each.request.examples is not None,
+                "tried": [list(pair) for pair in each.tried],
             }
             for each in run.crafted
         ],
@@ -98,7 +104,12 @@ def _as_record(run: CraftingRun) -> dict[str, Any]:
 
 def _from_record(record: Mapping[str, Any]) -> CraftingRun:
     requests = tuple(
-        AttackResult(Request(tuple(each["indices"])), float(each["objective"]), tuple(float(c) for c in each["curve"]))
+        AttackResult(
+            Request(tuple(each["indices"])),
+            float(each["objective"]),
+            tuple(float(c) for c in each["curve"]),
+            tuple((str(name), float(worth)) for name, worth in each["tried"]),
+        )
         for each in record["requests"]
     )
     meter = Meter(record["queries"], record["predictions"], record["operator_calls"])
