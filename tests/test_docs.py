@@ -112,7 +112,8 @@ def test_the_page_of_attacks_has_games_that_are_played(folder: Path) -> None:
     fewer = ["attack.poisons=6"]  # of few records
     lines = [small(line) + fewer * ("camouflage" in line or "backdoor" in line) for line in commands(ATTACKS)[:-1]]
     lines = [[w for w in line if "newton" not in str(line) or not w.startswith("training.epochs")] for line in lines]
-    hidden, triggered, slow, stages, jointly, over, burn, flexible, robust = (run(line, folder) for line in lines)
+    printed = [run(line, folder) for line in lines]
+    hidden, triggered, slow, stages, jointly, over, burn, flexible, robust, adaptive = printed
     assert "backdoor attack against retrain" in triggered
     assert "slow_down attack against certified_removal" in slow
     assert "camouflage attack against retrain" in hidden
@@ -122,6 +123,13 @@ def test_the_page_of_attacks_has_games_that_are_played(folder: Path) -> None:
     assert "white-box burn attack against gradient_ascent" in burn
     assert "flexible attack against second_order" in flexible
     assert "adversarial_robustness attack against second_order" in robust
+    assert "attained after the filter in trials of its own" in " ".join(adaptive.split())
+
+
+def test_the_page_of_attacks_names_every_strategy() -> None:
+    rows = re.findall(r"^\| ([a-z -]+) \|", ATTACKS.partition("## Adaptive attackers")[2], flags=re.MULTILINE)
+    names = {path.stem for path in (ROOT / "conf/attack/adaptive").glob("*.yaml")}
+    assert names <= {row.replace(" ", "_").replace("-", "_") for row in rows}
 
 
 def test_the_boundaries_of_trust_are_named_and_the_commands_run(folder: Path) -> None:

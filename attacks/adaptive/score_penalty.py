@@ -44,8 +44,7 @@ class ScorePenalty(Adaptive):
             for _ in range(self.rounds - 1):
                 open_ = [i for i, each in enumerate(left) if each is not None]
                 again = [self._searched(crafting, i, left[i]) for i in open_]
-                for i, *found in zip(open_, again, self._tried(again, open_, attacker), strict=True):
-                    result, trial = found[0], found[1]
+                for i, result, trial in zip(open_, again, self._tried(again, open_, attacker), strict=True):
                     own = left[i]
                     assert own is not None
                     left[i] = _without(own, result, trial)

@@ -50,7 +50,7 @@ def craft(
     run = cache(lambda: _play(setup, steps, seed, victims, seeds, chosen))
     if setup.procedure.irreproducible:  # the victim is not kept, so requests made for it fit no other game
         return run()
-    places = ("attack", "unlearning", "game.targets", "game.stream.reserved", "game.service")
+    places: tuple[str, ...] = ("attack", "unlearning", "game.targets", "game.stream.reserved", "game.service")
     if strategy_of(setup.attack).needs_filter:  # what it crafts depends on what the filter makes of it
         places = (*places, "defense", "game.stream")
     key = {**setup.keys.of(*places, code=CODE), "seed": seed}
