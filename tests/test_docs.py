@@ -114,7 +114,8 @@ def test_the_page_of_attacks_has_games_that_are_played(folder: Path) -> None:
     lines = [small(line) + [less for name, less in fewer.items() if name in line] for line in commands(ATTACKS)[:-1]]
     lines = [[w for w in line if "newton" not in str(line) or not w.startswith("training.epochs")] for line in lines]
     played = [run(line, folder) for line in lines]
-    hidden, triggered, slow, condensed, moved, stages, jointly, over, burn, flexible, robust, blind, labels = played
+    (hidden, triggered, slow, condensed, moved, stages, jointly, over, burn, flexible, robust, blind, labels,
+     adaptive) = played  # fmt: skip
     assert "backdoor attack against retrain" in triggered
     assert "slow_down attack against certified_removal" in slow
     assert "usability attack against retrain" in condensed
@@ -128,6 +129,13 @@ def test_the_page_of_attacks_has_games_that_are_played(folder: Path) -> None:
     assert "adversarial_robustness attack against second_order" in robust
     assert "transfer misclassification attack against second_order" in blind
     assert "black-box misclassification attack against second_order" in labels
+    assert "attained after the filter in trials of its own" in " ".join(adaptive.split())
+
+
+def test_the_page_of_attacks_names_every_strategy() -> None:
+    rows = re.findall(r"^\| ([a-z -]+) \|", ATTACKS.partition("## Adaptive attackers")[2], flags=re.MULTILINE)
+    names = {path.stem for path in (ROOT / "conf/attack/adaptive").glob("*.yaml")}
+    assert names <= {row.replace(" ", "_").replace("-", "_") for row in rows}
 
 
 def test_the_boundaries_of_trust_are_named_and_the_commands_run(folder: Path) -> None:

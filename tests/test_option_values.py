@@ -20,7 +20,17 @@ from games.game import Game
 from tests.test_configs import with_its_game
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-GROUPS = ("game", "data", "training", "unlearning", "attack", "attack/functional", "defense", "hydra/launcher")
+GROUPS = (
+    "game",
+    "data",
+    "training",
+    "unlearning",
+    "attack",
+    "attack/functional",
+    "attack/adaptive",
+    "defense",
+    "hydra/launcher",
+)
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 GAMES = known_games()  # each says what attacks and defenses of its own must be
 NEEDS = {"data=arrays": ["data.path=mine.npz"]}
@@ -52,9 +62,10 @@ def leaves(node: Mapping[str, Any], outer: tuple[str, ...] = ()) -> Iterator[tup
 
 
 def own_leaves(option: str, node: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Those of the option itself: an attack is looked at once, and not again with every functional."""
-    inner = option.partition("=")[0] == "attack/functional"
-    return ((path, now) for path, now in leaves(node) if not inner or path[0] == "functional")
+    """Those of the option itself: an attack is looked at once, and not again with every component inside it."""
+    _, _, inner = option.partition("=")[0].partition("/")
+    whole = not inner or option.startswith("hydra/")
+    return ((path, now) for path, now in leaves(node) if whole or path[0] == inner)
 
 
 def with_value(node: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def _checked(who: str, budget: int, result: object, pool: set[int]) -> AttackRes
         numbers = float(result.objective), tuple(map(float, result.curve))
     except (TypeError, ValueError) as error:
         raise UserError(f"{who} must give numbers as objective and curve of an AttackResult ({error}).") from error
-    return AttackResult(replace(result.request, indices=indices), *numbers)
+    return AttackResult(replace(result.request, indices=indices), *numbers, tried=result.tried)
 
 
 def _wrong(indices: tuple[int, ...], budget: int, pool: set[int]) -> str | None:

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from attacks.adaptive.knowledge import Knowledge
 from attacks.crafting.access import Access, AccessMode
 from data.examples import Examples
 from unlearning.procedure import Request
@@ -34,12 +35,13 @@ class Attacker:
     """What the attacker has: the training records it may ask to delete, and reference examples of its own.
 
     `pool` (c,) are positions in the training set, `owned` the attacker's copies of them, row by row, and `reference`
-    examples that the provider does not hold.
+    examples that the provider does not hold. `knows` is what an adaptive attacker knows of the filter.
     """
 
     pool: Tensor
     owned: Examples
     reference: Examples
+    knows: Knowledge | None = None
 
     def may_name(self, count: int) -> Tensor:
         """Which of `count` training records are in the pool, bool (count,)."""
@@ -52,12 +54,14 @@ class Attacker:
 class AttackResult:
     """A request ready to be submitted (possibly empty), the attack's own estimate of its objective, and its search log.
 
-    `curve` is the best objective after each evaluation of the procedure.
+    `curve` is the best objective after each evaluation of the procedure. `tried` are the strategies that an adaptive
+    attacker chose among, with what each attained in the attacker's own trials; the first is what it plays.
     """
 
     request: Request
     objective: float
     curve: tuple[float, ...] = field(default=(), repr=False)
+    tried: tuple[tuple[str, float], ...] = ()
 
 
 class Attack(Protocol):

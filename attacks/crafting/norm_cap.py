@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from attacks.crafting.attack import Attacker
 from data.errors import UserError
 from models.gradients import gradient_norms
@@ -21,4 +23,4 @@ def below_norm_quantile(service: OpenService, attacker: Attacker, cap: float, bu
         raise UserError(
             f"attack.norm_cap={cap} leaves {left} records, fewer than attack.budget={budget}; raise the cap."
         )
-    return Attacker(attacker.pool[small], attacker.owned[small], attacker.reference)
+    return replace(attacker, pool=attacker.pool[small], owned=attacker.owned[small])

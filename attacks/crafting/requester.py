@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, ClassVar, final
 
 import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from attacks.adaptive.none import NotAdaptive
+from attacks.adaptive.strategy import Adaptive, Crafting
 from attacks.crafting.access import (
     Access,
     AccessMode,
@@ -21,7 +24,6 @@ from attacks.crafting.access import (
 from attacks.crafting.answer import check_budget, checked_results, lent
 from attacks.crafting.attack import Attack, Attacker, AttackGoal, AttackResult
 from attacks.crafting.criterion import ConfidenceMoved, Criterion
-from attacks.crafting.norm_cap import below_norm_quantile
 from data.errors import UserError, called
 from data.untouched import untouched
 from models.progress import progress
@@ -44,11 +46,12 @@ class Requester:
     one goal; an attack writes the one that its `access` claims, or both. With the access `transfer` what is opened is a
     surrogate that the attacker trained (`attacks.crafting.transfer`), and the search is the white-box one. `craft` is
     what a game calls. It checks the budget, asks for that access and, unless `needs_gradient` is False, for a procedure
-    that can be differentiated, leaves out what lies above the `norm_cap`, and checks the answer.
+    that can be differentiated, leaves out what lies above the `norm_cap`, lets the strategy of an `adaptive` attacker
+    search, and checks the answer.
 
-    An attack that claims white-box access says `access = "white_box"`; where the user chooses it is an option, and so
-    is `norm_cap` where there is one. `name` is what messages call it, else the name of the class; `criterion` is what
-    its success is.
+    An attack that claims white-box access says `access = "white_box"`; where the user chooses it is an option, and
+    so are `norm_cap` and `adaptive` where there are any. `name` is what messages call it, else the name of the
+    class; `criterion` is what its success is.
     """
 
     game: ClassVar[str] = "request"
@@ -72,6 +75,11 @@ class Requester:
         """The quantile of gradient norms above which it names no record; None is no cap."""
         return None
 
+    @property
+    def adaptive(self) -> Adaptive:
+        """What it does otherwise where it knows of a filter."""
+        return NotAdaptive()
+
     def check_access(self, access: AccessMode) -> None:
         """Raise UserError where its options do not go with `access`; what is `auto` is checked when it is resolved."""
         verb = SEARCHES.get(access)
@@ -79,6 +87,11 @@ class Requester:
             raise UserError(f"attack={called(self)} has attack.access={access} and no {verb}(); see docs/tutorial.md.")
         if access == "black_box" and self.norm_cap is not None:
             raise UserError("attack.norm_cap needs gradients of the victim; use it with attack.access=white_box.")
+        if access in ("black_box", "transfer") and self.adaptive.opens:
+            raise UserError(
+                f"attack/adaptive={self.adaptive.name} needs the victim and its gradients; use it with "
+                "attack.access=white_box."
+            )
 
     def search_white_box(
         self, service: OpenService, goals: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator
@@ -103,15 +116,25 @@ class Requester:
         check_budget(self.budget, len(attacker.pool))
         access = resolved_access(self.access, accesses)
         self.check_access(access)
+        service = None
         if opens(access):
             service = self._opened(accesses)
-            if self.norm_cap is not None:
-                attacker = below_norm_quantile(service, attacker, self.norm_cap, self.budget)
+            attacker = self.adaptive.narrow(service, attacker, self.budget, self.norm_cap)
+
+        def search(
+            attacker: Attacker, budget: int | None = None, which: Sequence[int] | None = None
+        ) -> list[AttackResult]:
+            attack = self if budget in (None, self.budget) else replace(self, budget=budget)
+            wanted = goals if which is None else [goals[i] for i in which]
+            if service is not None:
+                return attack.search_white_box(service, wanted, attacker, rng)
+            return attack._one_by_one(
+                accesses if which is None else [accesses[i] for i in which], wanted, attacker, rng
+            )
+
+        crafting = Crafting(search, goals, self.budget, self.norm_cap, service, rng)
         with untouched(f"attack={called(self)}", lent(accesses, goals, attacker)):
-            if opens(access):
-                answer = self.search_white_box(service, goals, attacker, rng)
-            else:
-                answer = self._one_by_one(accesses, goals, attacker, rng)
+            answer = self.adaptive.craft(crafting, attacker)
         return checked_results(self, SEARCHES[access], answer, len(goals), attacker.pool)
 
     def _opened(self, accesses: Sequence[Access]) -> OpenService:

@@ -9,6 +9,8 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from attacks.adaptive.none import NotAdaptive
+from attacks.adaptive.strategy import Strategy
 from attacks.crafting.access import AccessMode, opens
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult, random_request
 from attacks.crafting.black_box import BlackBoxObjective, ScoreSearch, search_scores
@@ -51,6 +53,7 @@ class Misclassification(Requester):
     kappa: Annotated[float, Field(ge=0)] = 0.1
     tolerance: Annotated[float, Field(ge=0)] = 0.01
     norm_cap: NormCap = None
+    adaptive: Strategy = Field(default_factory=NotAdaptive)
     steps: Annotated[int, Field(ge=1), at_most(10_000, "each runs the procedure")] = 4
     lr: Annotated[float, Field(gt=0)] = 0.5
     dampings: Dampings = (0.01, 0.1)

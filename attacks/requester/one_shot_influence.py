@@ -9,6 +9,8 @@ import torch
 from pydantic import Field, SkipValidation
 from pydantic.dataclasses import dataclass
 
+from attacks.adaptive.none import NotAdaptive
+from attacks.adaptive.strategy import Strategy
 from attacks.crafting.access import Opened
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
 from attacks.crafting.functionals import Confidence, Functional
@@ -31,6 +33,7 @@ class OneShotInfluence(Requester):
     access: Opened = "white_box"
     functional: SkipValidation[Functional] = Field(default_factory=Confidence)
     norm_cap: NormCap = None
+    adaptive: Strategy = Field(default_factory=NotAdaptive)
 
     def search_white_box(
         self, service: OpenService, goals: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator

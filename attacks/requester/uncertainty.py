@@ -9,6 +9,8 @@ import torch
 from pydantic import Field, SkipValidation
 from pydantic.dataclasses import dataclass
 
+from attacks.adaptive.none import NotAdaptive
+from attacks.adaptive.strategy import Strategy
 from attacks.crafting.access import AccessMode
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
 from attacks.crafting.black_box import BlackBoxObjective, ScoreSearch, search_scores
@@ -45,6 +47,7 @@ class Uncertainty(Requester):
     kappa: Annotated[float, Field(ge=0)] = 0.05
     feasible_first: bool = True
     norm_cap: NormCap = None
+    adaptive: Strategy = Field(default_factory=NotAdaptive)
     steps: Annotated[int, Field(ge=1), at_most(10_000, "each runs the procedure")] = 2
     lr: Annotated[float, Field(gt=0)] = 0.5
     dampings: Dampings = (0.01, 0.1)

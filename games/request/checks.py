@@ -9,6 +9,7 @@ from attacks.crafting.black_box import check_search
 from data.errors import UserError, called
 from data.randomness import seeded
 from defenses.provider import preparing
+from games.request.informed import check_strategy
 from games.request.repairing import held_back
 from games.request.settings import check_sizes, pool_size, stream_size
 from games.request.surrogate import check_transfer
@@ -33,6 +34,7 @@ def check(setup: RequestSetup) -> None:
     check_sizes(attack, stream, n, calibrated=not unfiltered(setup))
     if attack.access == "transfer":
         check_transfer(setup)
+    check_strategy(setup)
     rolled_back = getattr(attack, "feedback", "score") != "sequential"
     if attack.access == "black_box" and rolled_back and hasattr(attack, "search"):
         check_search(attack.search, pool_size(attack, stream, n), attack.queries)

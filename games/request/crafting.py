@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from attacks.adaptive.none import strategy_of
 from attacks.crafting.access import Access
 from attacks.crafting.attack import AttackResult
 from attacks.crafting.requester import crafted
@@ -18,6 +19,7 @@ from attacks.crafting.transfer import as_provider_counts, as_surrogate_counts
 from data.examples import Examples
 from data.randomness import generator
 from games.checkpoint import Checkpointed
+from games.request.informed import informed
 from games.request.surrogate import surrogate_of, surrogate_setup
 from games.request.targets import Targets, choose_attacker
 from models.victim import Victim
@@ -53,7 +55,9 @@ def craft(
     run = cache(lambda: _play(setup, steps, seed, victims, seeds, chosen))
     if setup.procedure.irreproducible:  # the victim is not kept, so requests made for it fit no other game
         return run()
-    places = ("attack", "unlearning", "game.targets", "game.stream.reserved", "game.service")
+    places: tuple[str, ...] = ("attack", "unlearning", "game.targets", "game.stream.reserved", "game.service")
+    if strategy_of(setup.attack).needs_filter:  # what it crafts depends on what the filter makes of it
+        places = (*places, "defense", "game.stream")
     key = {**setup.keys.of(*places, code=CODE), "seed": seed}
     record, _ = setup.store.record("attack", key, lambda: _as_record(run()))
     found = _from_record(record)
@@ -85,6 +89,7 @@ def _play(
         queries: int = getattr(attack, "queries", 1)
         feedback: Feedback = getattr(attack, "feedback", "score")
         accesses = [serve(provider, queries, feedback) for _ in chosen.goals]
+    attacker = informed(setup, seed, provider, chosen.goals)
     requests = crafted(attack, accesses, chosen.goals, attacker, rng)
     return CraftingRun(tuple(requests), meter, perf_counter() - began)
 
@@ -97,6 +102,7 @@ def _as_record(run: CraftingRun) -> dict[str, Any]:
                 "objective": each.objective,
                 "curve": each.curve,
                 "copies": each.request.examples is not None,
+                "tried": [list(pair) for pair in each.tried],
             }
             for each in run.crafted
         ],
@@ -109,7 +115,12 @@ def _as_record(run: CraftingRun) -> dict[str, Any]:
 
 def _from_record(record: Mapping[str, Any]) -> CraftingRun:
     requests = tuple(
-        AttackResult(Request(tuple(each["indices"])), float(each["objective"]), tuple(float(c) for c in each["curve"]))
+        AttackResult(
+            Request(tuple(each["indices"])),
+            float(each["objective"]),
+            tuple(float(c) for c in each["curve"]),
+            tuple((str(name), float(worth)) for name, worth in each["tried"]),
+        )
         for each in record["requests"]
     )
     meter = Meter(record["queries"], record["predictions"], record["operator_calls"])

@@ -12,7 +12,7 @@ from data.errors import called
 from data.examples import Examples
 from defenses.defense import Calibrated, Calibration, Context, Verdict, calibrated, reviewed
 from defenses.filters.influence import Influence
-from games.request.evaluation import Look
+from games.request.evaluation import Look, sent
 from games.request.quantities import BESIDE
 from games.request.targets import Targets, unfiltered
 from games.request.traffic import Stream
@@ -117,7 +117,8 @@ class Review:
         }  # fmt: skip
         scores = {"decision": [found.scores for found in verdicts], **self.beside}
         for direction in self.setup.game.targets.directions:
-            mine = [i for i, each in enumerate(chosen.goal_directions) if each == direction]
+            of_streams = [d for d in chosen.goal_directions for _ in range(len(streams) // len(chosen.goals))]
+            mine = [i for i, each in enumerate(of_streams) if each == direction]
             mine = [i for i in mine if streams[i].malicious.any()]  # a stream without a request has nothing to tell
             mine = [] if unfiltered(self.setup) and report["defense"] != "none" else mine  # nothing is told apart
             report[direction] = measured(
@@ -136,17 +137,6 @@ class Review:
 
     def _rejected(self, name: str) -> list[float]:
         return [float((~found.accepted).double().mean()) for found in self.verdicts[name]]
-
-
-def sent(request: Request, batch: Tensor, records: Examples) -> Examples:
-    """The records at positions `batch` (m,) as they were sent: those of the request as its copies."""
-    assert request.examples is not None
-    found, row = records[batch], {position: k for k, position in enumerate(request.indices)}
-    x, y = found.x.clone(), found.y.clone()
-    for place, position in enumerate(batch.tolist()):
-        if position in row:
-            x[place], y[place] = request.examples.x[row[position]], request.examples.y[row[position]]
-    return Examples(x, y)
 
 
 def measured(

@@ -187,6 +187,17 @@ def submitted(request: Request, deleted: Tensor, records: Examples) -> Examples 
     return submitted_copies(left, records) if kept else None
 
 
+def sent(request: Request, batch: Tensor, records: Examples) -> Examples:
+    """The records at positions `batch` (m,) as they were sent: those of the request as its copies."""
+    assert request.examples is not None
+    found, row = records[batch], {position: k for k, position in enumerate(request.indices)}
+    x, y = found.x.clone(), found.y.clone()
+    for place, position in enumerate(batch.tolist()):
+        if position in row:
+            x[place], y[place] = request.examples.x[row[position]], request.examples.y[row[position]]
+    return Examples(x, y)
+
+
 def _in_order(parts: Sequence[tuple[Tensor, ModelStack]]) -> ModelStack:
     if len(parts) == 1:
         return parts[0][1]

@@ -42,13 +42,15 @@ class RequestGame(Game):
     fresh_seeds: FreshSeeds = 3
 
     def roles(self) -> Mapping[str, tuple[str, type]]:
-        """A requester attack, the functional that it may be after, and a filter."""
+        """A requester attack, the functional that it may be after, its strategy against a filter, and a filter."""
+        from attacks.adaptive.strategy import Adaptive
         from attacks.crafting.attack import Attack
         from attacks.crafting.functionals import Functional
         from defenses.defense import Filter
 
         return {
-            "attack": ("attack", Attack), "attack.functional": ("functional", Functional), "defense": ("filter", Filter)
+            "attack": ("attack", Attack), "attack.functional": ("functional", Functional),
+            "attack.adaptive": ("strategy", Adaptive), "defense": ("filter", Filter),
         }  # fmt: skip
 
     def differentiates(self, attack: Any, procedure: Procedure, defense: Any) -> bool:

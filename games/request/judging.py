@@ -17,7 +17,7 @@ from games.request.objective import AttackedObjective
 from games.request.repairing import Repairing
 from games.request.states import Observer, mean_of_models
 from games.request.targets import Targets, member_seeds
-from games.request.traffic import Stream, Traffic
+from games.request.traffic import Stream, Traffic, together
 from models.victim import ModelStack, Victim
 from unlearning.procedure import Request
 from unlearning.retrain import Retrain
@@ -75,13 +75,18 @@ def judge_with_own_seed(
     judge, observer, kinds = scene.judge, scene.observer, list(asked.benign)
     positions = {"stream": _positions(asked.streams), "stream_random": _positions(asked.random_streams)}
     benign = {f"benign_{kind}": batches for kind, batches in asked.benign.items()}
+    whole = {"stream": asked.whole(asked.streams), "stream_random": asked.whole(asked.random_streams)}
+    split = asked.parts > 1  # models after single streams are then of interest to the filter alone
+    seen_as = {name: f"{name} in parts" if split else name for name in positions}
     review = Review(scene.setup, scene.victims[0], asked.calibration, {**positions, **benign}, scene.sent)
     groups: dict[str, Sequence[Tensor]] = {
         "calibration": asked.calibration, "after": asked.requests, "random": asked.random, "nearest": asked.nearest,
-        **positions, **benign,
+        **whole, **{seen_as[name]: batches for name, batches in positions.items()}, **benign,
     }  # fmt: skip
     forgot: dict[str, Lists] = {"after": {}, "random": {}}
-    looks: dict[str, Look] = {"calibration": review.calibrate} | {name: review.look(name) for name in review.groups}
+    looks: dict[str, Look] = {"calibration": review.calibrate} | {
+        seen_as.get(name, name): review.look(name) for name in review.groups
+    }
     looks |= {name: _measuring(scene, forgetting, groups[name], found) for name, found in forgot.items()}
     objective.before(scene.victims)
     if objective.measured:
@@ -90,15 +95,21 @@ def judge_with_own_seed(
         looks |= {name: _both(looks.get(name), objective.look(name, every)) for name in of_aims}
     label = "judging with the victim's seed"
     brought = dict.fromkeys(("after", "stream"), scene.brought)
-    found = judge.after(scene.victims, scene.seeds, groups, looks, label, unseen=("calibration",), brought=brought)
-    through = {"defended": review.accepted("stream"), "defended_random": review.accepted("stream_random")}
-    held = [not bool(verdict.accepted.all()) for verdict in review.verdicts["stream"]]
-    accepted = Accepted(through, review.copies_left(scene.brought), held)
-    found |= _defended(scene, objective, positions, accepted, found)
-    found["processed"] = processed(scene, asked.streams, held, found)
+    unseen = ("calibration", *(seen_as.values() if split else ()))
+    found = judge.after(scene.victims, scene.seeds, groups, looks, label, unseen=unseen, brought=brought)
+    through = {
+        "defended": together(review.accepted("stream"), asked.parts),
+        "defended_random": together(review.accepted("stream_random"), asked.parts),
+    }
+    passed = [bool(verdict.accepted.all()) for verdict in review.verdicts["stream"]]
+    held = [not all(passed[i : i + asked.parts]) for i in range(0, len(passed), asked.parts)]
+    left = list(scene.brought) if split else review.copies_left(scene.brought)  # a request that is split has no copies
+    accepted = Accepted(through, left, held)
+    found |= _defended(scene, objective, whole, accepted, found)
+    found["processed"] = processed(scene, whole["stream"], held, found)
     outcome: dict[str, Any] = {"before": observer.before()}
-    whole = ("after", "random", "nearest", "stream", "defended", "processed")
-    outcome |= {name: observer.state(found[name]) for name in whole}
+    states = ("after", "random", "nearest", "stream", "defended", "processed")
+    outcome |= {name: observer.state(found[name]) for name in states}
     outcome |= {name: observer.targets(found[name]) for name in ("stream_random", "defended_random")}
     for name, lists in forgot.items():
         outcome[name]["models"] |= lists
@@ -172,7 +183,7 @@ def _same(some: Tensor, others: Tensor) -> bool:
     return len(some) == len(others) and torch.equal(some.sort().values, others.sort().values)
 
 
-def processed(scene: Scene, streams: Sequence[Stream], held: Sequence[bool], found: Mapping[str, Tensor]) -> Tensor:
+def processed(scene: Scene, streams: Sequence[Tensor], held: Sequence[bool], found: Mapping[str, Tensor]) -> Tensor:
     """Predictions after the quarantined requests were processed too: exact retraining without the whole stream.
 
     A stream of which nothing was quarantined stays as the filter left it; with an exact procedure, the whole stream is
@@ -185,7 +196,7 @@ def processed(scene: Scene, streams: Sequence[Stream], held: Sequence[bool], fou
         result[rows] = found["stream"][rows]
         return result
     exact = scene.defended if scene.setup.procedure.exact else replace(scene.defended, procedure=Retrain())
-    groups = {"processed": [streams[i].positions for i in rows]}
+    groups = {"processed": [streams[i] for i in rows]}
     result[rows] = exact.after(scene.victims, scene.seeds, groups, label="processing the quarantine")["processed"]
     return result
 

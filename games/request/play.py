@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from attacks.adaptive.none import strategy_of
 from attacks.crafting.contribution import Contributes
 from attacks.crafting.criterion import criterion_of, described
 from data.machine import peak_gpu_memory_mb, peak_memory_mb
@@ -51,7 +52,8 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
     repairs = repairing(setup, spares, victims[0], seed)
     scene = Scene(setup, seed, victims, seeds, observer.judge, observer, sent, repairs)
     requests = [torch.tensor(each.request.indices, dtype=torch.long) for each in run.crafted]
-    asked = traffic(setup, seed, chosen, requests, victims)
+    strategy = strategy_of(setup.attack)
+    asked = traffic(setup, seed, chosen, requests, victims, strategy.played(run.crafted))
     objective = AttackedObjective(getattr(setup.attack, "functional", None), setup.data, chosen, seed)
     judged, alone = _judged(scene, asked, objective)
     record = {
@@ -63,6 +65,7 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
         "handed_in": chosen.handed_in,
         "records": len(setup.task.records),
         "spares": 0 if spares is None else len(spares),
+        "adaptive": _adaptive(setup, run),
         **judged,
         "ece_floor": ece_floor(observer.start[: len(setup.data.test)], generator(seed, "ece floor")).value,
         "queries": run.meter.queries,
@@ -95,7 +98,9 @@ def _before(setup: RequestSetup, seed: int) -> tuple[RequestSetup, list[Victim],
     victims, steps = learned(setup)
     judge, toward = Judge(setup.task, steps, setup.data), getattr(criterion, "toward", None)
     start = judge.predict([victim.copies(1) for victim in victims])[0]
-    chosen = choose_targets(setup.game.targets, start[: len(setup.data.test)], setup.data.test.x, seed, toward)
+    share = setup.game.targets.far or strategy_of(setup.attack).far
+    far = None if share is None else (share, setup.data.filter_trusted.x)
+    chosen = choose_targets(setup.game.targets, start[: len(setup.data.test)], setup.data.test.x, seed, toward, far)
     first = judge
     if isinstance(setup.attack, Contributes):
         handed_in, chosen = on_what_was_handed_in(handed_in, seed, chosen)
@@ -130,7 +135,9 @@ def _judged(scene: Scene, asked: Traffic, objective: AttackedObjective) -> tuple
 
 def _targets(scene: Scene) -> dict[str, Any]:
     chosen, test = scene.chosen, scene.setup.data.test
+    far = {} if chosen.distances is None else {"far": chosen.distances.tolist(), "usual": chosen.usual}
     return {
+        **far,
         "position": chosen.positions.tolist(),
         "label": chosen.labels.tolist(),
         "truth": test.y[chosen.positions].tolist(),
@@ -138,6 +145,12 @@ def _targets(scene: Scene) -> dict[str, Any]:
         "aim": chosen.goal_of.tolist(),
         "test": len(test),
     }
+
+
+def _adaptive(setup: RequestSetup, run: CraftingRun) -> dict[str, Any]:
+    """The strategy that was played, and where it was chosen what each attained in the attacker's own trials."""
+    strategy, tried = strategy_of(setup.attack), run.crafted[0].tried
+    return {"asked": strategy.name, "played": strategy.played(run.crafted).name, "tried": dict(tried)}
 
 
 def _requests(run: CraftingRun, chosen: Targets) -> list[dict[str, Any]]:

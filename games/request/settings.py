@@ -28,6 +28,7 @@ class TargetSettings:
     count: Annotated[int, Field(ge=1), at_most(1_000_000, "each is attacked")] = 12
     over: Band = (0.45, 0.65)
     under: Band = (0.75, 0.95)
+    far: Annotated[float, Field(gt=0, le=1)] | None = None
 
     def __post_init__(self) -> None:
         for name in ("over", "under"):

@@ -24,6 +24,7 @@ SHOWN = (
 ROWS = [QUANTITIES[name] for name in SHOWN]
 PERCENT = ("kept", "success")  # shown with both ends of the interval
 SILENT = ("relative_distance", "prediction_distance")  # not shown where they are 0 by definition
+UNAWARE = "This attacker does not know of the filter; attack/adaptive=auto plays one that does, which is its measure."
 State = tuple[str | None, str | None, str]  # with the victim's own seed, with fresh seeds, heading
 ALONE: tuple[State, ...] = (
     ("before", "nothing", "before"), ("after", "after", "after attack"), ("random", "random", "random control"),
@@ -59,6 +60,8 @@ def tables(records: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> 
         yield Text(_title(direction, part, first), style="bold")
         yield StateTable(part, first["detection"]["defense"])
         yield from map(Text, _lines(part, first))
+    if (line := _adaptive(records)) is not None:
+        yield Text(f"\n{line}")
     if first["certificate"] is not None:
         yield Text(f"\nCertificate after a random request: {first['certificate']['line']}")
     asked = sum(record["queries"] for record in records)
@@ -68,16 +71,44 @@ def tables(records: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> 
     yield Text("How to read this table: docs/reading.md")
 
 
+def _adaptive(records: Sequence[Mapping[str, Any]]) -> str | None:
+    """The strategy of an adaptive attacker; where it chose among several, how each did in its own trials."""
+    found = [record["adaptive"] for record in records if "adaptive" in record]
+    if not found or found[0]["asked"] == "none":
+        filtered = records[0]["detection"]["defense"] != "none"
+        return UNAWARE if found and filtered and "adaptive" in records[0]["config"]["attack"] else None
+    played = [each["played"] for each in found]
+    line = f"Adaptive attacker: {', '.join(dict.fromkeys(played))}"
+    if not found[0]["tried"]:
+        return f"{line}."
+    if len(set(played)) > 1:
+        line = f"Adaptive attacker: {', '.join(f'{name} ({played.count(name)})' for name in dict.fromkeys(played))}"
+    names = dict.fromkeys(name for each in found for name in each["tried"])
+    means = {name: [each["tried"][name] for each in found if name in each["tried"]] for name in names}
+    shown = ", ".join(f"{name} {sum(values) / len(values):+.2f}" for name, values in means.items())
+    return f"{line}; attained after the filter in trials of its own: {shown}."
+
+
 def _title(direction: str, part: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     low, high = record["config"]["game"]["targets"][direction]
     what, size = heading(direction, record["criterion"]), plus_minus(part["requested"], 1)
     over = f"95% intervals over {part['seeds']} seeds" if part["seeds"] > 1 else "95% intervals over its requests"
     if part["seeds"] == 1 and part["requests"] == 1:
         over = "one request, so no interval of what it did"
+    far = _far(record, direction)
     return (
-        f"{what}: {count(part['targets'], 'target')} with confidence {low}-{high}; "
+        f"{what}: {count(part['targets'], 'target')} with confidence {low}-{high}{far}; "
         f"{count(part['requests'], 'request')} of {size} deletions; {over}"
     )
+
+
+def _far(record: Mapping[str, Any], direction: str) -> str:
+    """How far targets lie from trusted examples, where they were chosen by that."""
+    targets = record["targets"]
+    if "far" not in targets:
+        return ""
+    mine = [d for d, own in zip(targets["far"], targets["direction"], strict=True) if own == direction]
+    return f", {sum(mine) / len(mine):.2f} from the nearest trusted example (test examples: {targets['usual']:.2f})"
 
 
 def _tables(console: Console, part: Mapping[str, Any], defense: str) -> list[Table]:

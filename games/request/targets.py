@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     RequestSetup = Setup[RequestGame]
 
 log = logging.getLogger(__name__)
+ROWS = 4096  # examples whose distances are computed at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +32,8 @@ class Targets:
     """The targets of a game: test positions (T,), predicted labels (T,), directions, and the goal of each.
 
     `shown` (T, *shape) are the inputs that they are judged at, where these are others than the test examples.
+    `distances` (T,), where targets were chosen by them, are those to the nearest of the filter's trusted examples,
+    Euclidean in the inputs, and `usual` the mean of all test examples.
     """
 
     positions: Tensor
@@ -39,6 +43,8 @@ class Targets:
     goals: tuple[AttackGoal, ...]
     goal_directions: tuple[str, ...]
     shown: Tensor | None = None
+    distances: Tensor | None = None
+    usual: float | None = None
 
     @property
     def handed_in(self) -> int:
@@ -70,17 +76,21 @@ def member_seeds(setup: RequestSetup, seed: int) -> list[int]:
 
 
 def choose_targets(
-    targets: TargetSettings, probabilities: Tensor, x: Tensor, seed: int, toward: int | None = None
-) -> Targets:
+    targets: TargetSettings, probabilities: Tensor, x: Tensor, seed: int, toward: int | None = None,
+    far: tuple[float, Tensor] | None = None,
+) -> Targets:  # fmt: skip
     """Draw targets whose confidence lies in the band of their direction, from the test set; p (n, K), x (n, ...).
 
-    None has the label `toward` that targets are to get. Where a band holds fewer than `count`, all of them are taken
-    and that is said. Raises UserError where it holds none.
+    None has the label `toward` that targets are to get. With `far`, a share and trusted inputs (t, ...), they are
+    drawn from the share of a band, rounded up, that lies farthest from the nearest of these. Where a band holds
+    fewer than `count`, all of them are taken and that is said. Raises UserError where it holds none.
     """
     top, predicted = confidence(probabilities).to(probabilities.device), probabilities.argmax(-1)
     if toward is not None:
         top = top.masked_fill((predicted == toward).to(top.device), -1.0)  # outside of every band
-    drawn = {direction: _in_band(targets, direction, top, seed) for direction in targets.directions}
+    distances = None if far is None else nearest_distance(x, far[1])
+    apart = None if far is None or distances is None else (far[0], distances)
+    drawn = {direction: _in_band(targets, direction, top, seed, apart) for direction in targets.directions}
     if targets.mode == "set":  # the goals of one attack are evaluated together, so they have equally many targets
         fewest = min(map(len, drawn.values()))
         drawn = {direction: each[:fewest] for direction, each in drawn.items()}
@@ -95,16 +105,38 @@ def choose_targets(
         for mine, direction in zip(torch.arange(len(positions)).split(sizes), goal_directions, strict=True)
     )
     goal_of = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
-    return Targets(positions, labels, directions, goal_of, goals, goal_directions)
+    plain = Targets(positions, labels, directions, goal_of, goals, goal_directions)
+    if distances is None:
+        return plain
+    return replace(plain, distances=distances[positions.to(distances.device)], usual=float(distances.mean()))
 
 
-def _in_band(targets: TargetSettings, direction: str, confidences: Tensor, seed: int) -> Tensor:
-    """Positions of up to `count` test examples in the band of a direction, drawn at random, in order."""
+def nearest_distance(x: Tensor, points: Tensor) -> Tensor:
+    """The Euclidean distance (n,) of inputs x (n, *shape) from the nearest of `points` (t, *shape), float64.
+
+    Raises UserError where there are no points.
+    """
+    if not len(points):
+        raise UserError("game.targets.far needs trusted examples, and there are none; keep some in the data set.")
+    flat, among = x.flatten(1), points.flatten(1)
+    return torch.cat([torch.cdist(part, among).amin(1).double() for part in flat.split(ROWS)])
+
+
+def _in_band(
+    targets: TargetSettings, direction: str, confidences: Tensor, seed: int, far: tuple[float, Tensor] | None = None
+) -> Tensor:
+    """Positions of up to `count` test examples in the band of a direction, drawn at random, in order.
+
+    With `far`, a share and the distance of every example, of the share with the largest distances.
+    """
     low, high = getattr(targets, direction)
     inside = ((confidences > low) & (confidences < high)).nonzero()[:, 0]
     band = f"game.targets.{direction}=[{low:g}, {high:g}]"
     if len(inside) == 0:
         raise UserError(f"No test example has a confidence in {band}; widen the band.")
+    if far is not None:
+        most = max(1, ceil(far[0] * len(inside)))
+        inside = inside[far[1].to(inside.device)[inside].topk(most).indices.sort().values]
     if len(inside) < targets.count:
         log.warning("%s holds no more than %d of the test examples; all are taken.", band, len(inside))
     draw = torch.randperm(len(inside), generator=generator(seed, "targets", direction))[: targets.count]

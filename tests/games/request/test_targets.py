@@ -92,3 +92,21 @@ def test_an_ensemble_has_its_own_seeds(tmp_path: Path) -> None:
     assert member_seeds(alone, 7) == [7]
     many = prepare(config(tmp_path, "attack/functional=ensemble", "attack.functional.members=3"))
     assert len(set(member_seeds(many, 7))) == 3
+
+
+def test_far_targets_are_of_the_share_that_lies_farthest_from_trusted_examples() -> None:
+    """Against brute force; the distance of each is reported, beside the mean of all test examples."""
+    trusted = X[:7] + 0.1
+    distances = torch.stack([(trusted - x).flatten(1).norm(dim=1).min() for x in X]).double()
+    settings = TargetSettings(count=2, direction="under")
+    inside = ((P.amax(1) > 0.75) & (P.amax(1) < 0.95)).nonzero()[:, 0]
+    most = inside[distances[inside].topk(-(-len(inside) // 4)).indices]
+    chosen = choose_targets(settings, P, X, seed=0, far=(0.25, trusted))
+    assert set(chosen.positions.tolist()) <= set(most.tolist())
+    assert chosen.distances is not None
+    assert torch.allclose(chosen.distances, distances[chosen.positions], atol=1e-5)
+    assert chosen.usual == pytest.approx(float(distances.mean()), abs=1e-5)
+    everything = choose_targets(settings, P, X, seed=0, far=(1.0, trusted))
+    assert torch.equal(everything.positions, choose_targets(settings, P, X, seed=0).positions)
+    with pytest.raises(UserError, match="needs trusted examples"):
+        choose_targets(settings, P, X, seed=0, far=(0.25, X[:0]))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from attacks.adaptive.none import NotAdaptive
 from data.errors import UserError
 from experiments.play.setup import prepare
 from games.game import Setup
@@ -16,7 +17,8 @@ from games.request.targets import choose_attacker, choose_targets, reserved_reco
 from games.request.traffic import Traffic, benign_batches, stream_pair, traffic
 from tests.experiments.games import config
 
-REQUESTS = [torch.tensor([3, 1, 2]), torch.empty(0, dtype=torch.long)]
+NOBODY = torch.empty(0, dtype=torch.long)
+REQUESTS = [torch.tensor([3, 1, 2]), NOBODY]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def asked(setup: Setup[Any]) -> Traffic:
         TargetSettings(count=1, over=(0.3, 0.65), under=(0.7, 0.97)), probabilities, setup.data.test.x, 0
     )
     pool = choose_attacker(setup, 0).pool
-    return traffic(setup, 0, chosen, [pool[:3], torch.empty(0, dtype=torch.long)], [victim])
+    return traffic(setup, 0, chosen, [pool[:3], NOBODY], [victim], NotAdaptive())
 
 
 def test_controls_have_the_size_of_their_request(asked: Traffic) -> None:
@@ -70,18 +72,18 @@ def test_a_stream_and_that_of_its_control_share_their_benign_records(setup: Setu
 
 
 def test_an_empty_request_gives_a_benign_stream_of_full_size(setup: Setup[Any]) -> None:
-    mine, control = stream_pair(setup, 0, 1, REQUESTS[1], REQUESTS[1])
+    mine, control = stream_pair(setup, 0, (1,), REQUESTS[1], REQUESTS[1], NOBODY)
     assert len(mine.positions) == 24
     assert not mine.malicious.any()
     assert torch.equal(mine.positions, control.positions)
 
 
 def test_benign_batches_differ_by_kind_and_number(setup: Setup[Any]) -> None:
-    first, second = benign_batches(setup, 0, "uniform", 2, 20)
+    first, second = benign_batches(setup, 0, "uniform", 2, 20, NOBODY)
     assert len(first.unique()) == 20
     assert not torch.equal(first, second)
-    assert torch.equal(first, benign_batches(setup, 0, "uniform", 1, 20)[0])
-    assert not torch.equal(first, benign_batches(setup, 0, "per_class", 1, 20)[0])
+    assert torch.equal(first, benign_batches(setup, 0, "uniform", 1, 20, NOBODY)[0])
+    assert not torch.equal(first, benign_batches(setup, 0, "per_class", 1, 20, NOBODY)[0])
 
 
 def test_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:

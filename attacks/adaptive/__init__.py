@@ -1,0 +1,1 @@
+"""Adaptive attackers: what one that knows of a filter does otherwise, a strategy a file."""
