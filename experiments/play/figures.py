@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.figure_style import our_style
 from data.paths import reason
-from games.style import our_style
 
 if TYPE_CHECKING:
     from games.game import Drawing

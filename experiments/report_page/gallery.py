@@ -7,9 +7,9 @@ import io
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from data.figure_style import our_style
 from experiments.report_page.markup import count
 from games.game import Drawing, Game
-from games.style import our_style
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -134,7 +134,7 @@ def test_our_modules_leave_the_backend_of_a_notebook_alone() -> None:
     code = (
         "import os; os.environ['MPLBACKEND'] = 'svg'\n"
         "import matplotlib; before = dict(matplotlib.rcParams)\n"
-        "from games.style import our_style\n"
+        "from data.figure_style import our_style\n"
         "with our_style(): assert matplotlib.rcParams['savefig.dpi'] == 200\n"
         "assert dict(matplotlib.rcParams) == before and os.environ['MPLBACKEND'] == 'svg'\n"
         "import sys; assert 'matplotlib.pyplot' not in sys.modules\n"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from data.figure_style import our_style
 from games.request.matrix import maps
-from games.style import our_style
 from tests.experiments.games import QUICK, run
 
 ROWS = [
