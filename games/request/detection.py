@@ -45,9 +45,8 @@ class Review:
         self.calibration: list[Calibration] = []
         self.threshold: float | None = None
         self.verdicts: dict[str, list[Verdict]] = {name: [] for name in groups}
-        scored = setup.game.differentiates(
-            setup.attack, setup.procedure, setup.defense
-        )  # else a model need not bear it
+        # without a filter nothing need differentiate the model, which an own module need not bear
+        scored = not unfiltered(setup) or setup.game.differentiates(setup.attack, setup.procedure, setup.defense)
         self.beside: dict[str, list[Tensor]] = {name: [] for name in BESIDE if scored}
 
     def calibrate(self, models: Sequence[ModelStack], which: slice, predictions: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -181,7 +182,7 @@ def test_nothing_of_the_provider_goes_into_a_surrogate() -> None:
     x, y = of.task.records.x.clone(), of.task.records.y.clone()
     others = ~mine.may_name(TRAINING)
     x[others], y[others] = 7.0, 0
-    changed = Testbed(type(of.task)(Examples(x, y), of.task.build, of.task.training), of.test, of.trusted, of.victim, 0)
+    changed = replace(of, task=replace(of.task, records=Examples(x, y)))
     found = []
     for each in (of, changed):
         seen = Attacker(mine.pool, each.task.records[mine.pool], mine.reference)

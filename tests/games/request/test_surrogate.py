@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from attacks.adaptive.none import NotAdaptive
 from attacks.crafting.transfer import surrogate_task
 from data.errors import UserError
 from experiments.play.play import cached
@@ -109,7 +110,8 @@ def test_controls_are_drawn_below_the_norms_that_the_attacker_sees(folder: Path)
     assert torch.equal(left.pool, attacker.pool[small])
     assert torch.equal(left.owned.x, capped.task.records.x[left.pool])
     requests = [torch.zeros(6, dtype=torch.long)] * 20
-    for control in random_controls(capped, 0, requests, attacker, []):  # no victim is looked at
+    unseen: Any = None  # no victim is looked at
+    for control in random_controls(capped, 0, requests, attacker, unseen, NotAdaptive()):
         assert set(control.tolist()) <= set(left.pool.tolist())
 
 
