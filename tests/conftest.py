@@ -14,7 +14,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--claims", action="store_true", help="also test claims that need many models (make claims)")
 
 
+LONGEST = ("test_docs.py", "test_readme.py")  # begin with these, so that no worker is left with one in the end
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     if not config.getoption("--claims"):
         skip = pytest.mark.skip(reason="a claim that takes long to test: make claims")
         for item in items:
