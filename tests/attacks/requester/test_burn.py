@@ -76,6 +76,7 @@ def burnt(access: str) -> tuple[AttackResult, Meter]:
     return found, meter
 
 
+@pytest.mark.claims
 def test_copies_ruin_what_neither_records_nor_noise_do() -> None:
     """A drop of accuracy of at least 0.2 white-box and 60% of it black-box; deleting the records themselves within 0.02
     of the victim, and noise of the same length likewise, over ten draws.
