@@ -35,7 +35,7 @@ class Camouflage(Requester):
     their loss points along that of the target's loss with the label c (y_t), at a model that the attacker trains itself
     on all records, for the camouflage on these with the poison. Which labels the victim predicts it knows; the model
     itself, and how it is drawn, not.
-    Several targets (goals of `game.targets.mode=single`) share one training set.
+    Goals share one training set; the targets of one goal (`game.targets.mode=set`) share its poisons and its budget.
     Source: Di et al., arXiv 2212.10717; near is our small-scale variant.
     """
 
@@ -61,36 +61,45 @@ class Camouflage(Requester):
     ) -> Contribution:
         """The training set with poison and camouflage for every goal.
 
-        Raises UserError where a goal has several targets, or the pool lacks records.
+        Raises UserError where a goal has more targets than poisons or camouflages, or the pool lacks records.
         """
-        if any(len(goal.labels) != 1 for goal in goals):
-            raise UserError("attack=camouflage works on one target at a time; set game.targets.mode=single.")
+        most = max(len(goal.labels) for goal in goals)
+        if most > min(self.poisons, self.budget):
+            raise UserError(
+                f"attack=camouflage needs a poison and a camouflage for each of {most} targets; raise attack.poisons "
+                "and attack.budget, or set game.targets.mode=single."
+            )
         number = int(torch.randint(2**62, (1,), generator=rng))
         model = _trained(task, task.records, number)
-        own = [int(goal.labels[0]) for goal in goals]
-        other = [self._other(model, goal, label) for goal, label in zip(goals, own, strict=True)]
+        x = torch.cat([goal.x for goal in goals])
+        own = [label for goal in goals for label in goal.labels.tolist()]
+        other = [self._other(model, target, label) for target, label in zip(x, own, strict=True)]
+        counts = [[size for goal in goals for size in _shares(count, goal)] for count in (self.poisons, self.budget)]
         free = attacker.pool[torch.randperm(len(attacker.pool), generator=rng).to(attacker.pool.device)]
         rows = []
-        for label, count in [*((each, self.poisons) for each in other), *((each, self.budget) for each in own)]:
+        for label, count in zip([*other, *own], [*counts[0], *counts[1]], strict=True):
             rows.append(self._taken(free, task.records.y, label, count))
             free = free[~torch.isin(free, rows[-1])]
-        poison, camouflage = rows[: len(goals)], rows[len(goals) :]
+        poison, camouflage = rows[: len(x)], rows[len(x) :]
         records = task.records
         for mine, labels in ((poison, other), (camouflage, own)):
             if mine is camouflage and self.method == "matching":
                 model = _trained(task, records, number)
-            x, y = records.x.clone(), records.y.clone()
-            for goal, taken, label in zip(goals, mine, labels, strict=True):
-                made = self._made(model, goal.x[0], label, records[taken], attacker, rng)
-                x[taken], y[taken] = made.x, made.y
-            records = Examples(x, y)
-        return Contribution(records, camouflage)
+            changed = Examples(records.x.clone(), records.y.clone())
+            for target, taken, label in zip(x, mine, labels, strict=True):
+                made = self._made(model, target, label, records[taken], attacker, rng)
+                changed.x[taken], changed.y[taken] = made.x, made.y
+            records = changed
+        per_goal = iter(camouflage)
+        return Contribution(records, [torch.cat([next(per_goal) for _ in goal.labels]) for goal in goals])
 
-    def _other(self, model: Victim, goal: AttackGoal, label: int) -> int:
+    def _other(self, model: Victim, target: Tensor, label: int) -> int:
         """The label that the target is to get."""
         if self.toward is not None:
             return self.toward
-        return next(found for found in model.logits(goal.x)[0].argsort(descending=True).tolist() if found != label)
+        return next(
+            found for found in model.logits(target[None])[0].argsort(descending=True).tolist() if found != label
+        )
 
     def _taken(self, free: Tensor, y: Tensor, label: int, count: int) -> Tensor:
         """The first `count` of the `free` positions (f,); for matching, of records with the label."""
@@ -118,6 +127,12 @@ class Camouflage(Requester):
     ) -> AttackResult:
         """The camouflage; nothing is asked."""
         return asked_back(goal)
+
+
+def _shares(count: int, goal: AttackGoal) -> list[int]:
+    """`count` records spread evenly over the targets of a goal."""
+    targets = len(goal.labels)
+    return [count // targets + (i < count % targets) for i in range(targets)]
 
 
 def _trained(task: Task, records: Examples, seed: int) -> Victim:

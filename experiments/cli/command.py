@@ -1,6 +1,7 @@
 """What every script of ours shares: one sentence for a user's mistake, `--version`, and configs checked before work."""
 
 import functools
+import logging
 import os
 import string
 import sys
@@ -9,16 +10,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data import output
 from data.errors import UserError
 from data.machine import DISTRIBUTION, toolkit_version
-from experiments.cli import output
 from experiments.cli.arguments import Arguments, checked, make_importable, parse
-from experiments.cli.options import Options, check_keys, known_keys, search_path
+from experiments.cli.options import Options, check_keys, check_presets, known_keys, search_path
 from experiments.cli.plugins import plugins
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+log = logging.getLogger(__name__)
 TRACEBACKS = "HYDRA_FULL_ERROR"  # the environment variable of Hydra's with which errors come as they are raised
 Entry = Callable[["DictConfig"], float | None]
 
@@ -45,6 +47,7 @@ def run(entry: Entry, config_name: str, config_path: Path, sweeps: bool = False)
         sys.argv[1:] = checked([*sys.argv[1:], *(f"--config-dir={folder}" for folder in plugins())])
         make_importable(typed.folders)
         arguments = parse(sys.argv[1:])
+        check_presets(arguments.overrides, arguments.folders)
         if arguments.is_sweep and sweeps:
             from experiments.sweeps import command as sweep_command
 
@@ -96,6 +99,9 @@ def _play(entry: Entry, config_name: str, config_path: Path, arguments: Argument
         games.append(config_name)
         try:
             own_node = HydraConfig.get()
+            params = own_node.sweeper.params or {} if own_node.mode == RunMode.RUN else {}
+            if params and not {text.partition("=")[0] for text in arguments.overrides} & {*map(str, params)}:
+                log.warning("One game of a sweep over %s; add -m to play all.", ", ".join(map(str, params)))
             every = {str(key): value for key, value in cfg.items()} | {"hydra": own_node}
             options.check(every, own_node.runtime.choices, config_name)
             check_keys(cfg, schema)

@@ -54,6 +54,15 @@ def defaults(file: Path) -> list[tuple[str, Any]]:
     return [(str(group), chosen) for each in listed if isinstance(each, dict) for group, chosen in each.items()]
 
 
+def check_presets(overrides: Iterable[str], folders: Sequence[Path]) -> None:
+    """Raise UserError for a preset among `overrides` with a `hydra:` that says nothing, at which Hydra breaks."""
+    for text in overrides:
+        group, _, name = text.lstrip("+").partition("=")
+        file = option_files(PRESETS, folders).get(name) if group == PRESETS else None
+        if file is not None and not isinstance(written(file).get("hydra", {}), dict):
+            raise UserError(f"{file}: its `hydra:` holds nothing; write below it what it is to set, or leave it out.")
+
+
 def known_keys(folder: Path, name: str) -> dict[str, Any]:
     """The top-level keys of the config `folder/name.yaml`: its own with their values, its groups with None.
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from data import output
 from data.errors import UserError
 from data.paths import is_folder
-from experiments.cli import output
 
 MISTAKE, INTERRUPTED, READER_LEFT = 2, 130, 1  # exit codes, beside 0
 

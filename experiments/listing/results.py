@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
+from data.fitted import Head, console, show
 from experiments.cli.arguments import make_importable
-from experiments.cli.fitted import Head, console, show
 from experiments.cli.roles import known_games
 from experiments.cli.script import Parser, ended, folder, place, printable, whole_number
 from experiments.listing.filters import no_column, plain, select

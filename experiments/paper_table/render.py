@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import fill
 
+from data import fitted
 from data.errors import UserError
-from experiments.cli import fitted
 from experiments.paper_table.content import FINDING_HEADINGS, Content, finding_cells
 from experiments.paper_table.latex import latex
 from storage.records import checked, jsonable, with_nulls, write_atomic, write_json_atomic

@@ -11,11 +11,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
+from data.fitted import console
 from data.machine import peak_memory_mb, versions
 from data.naming import AUTOMATIC, KEY, named
-from experiments.cli.fitted import console
+from data.output import lasting
 from experiments.cli.folders import keep_other_game
-from experiments.cli.output import lasting
 from experiments.listing.row import NOT_RECORDED
 from experiments.play.figures import draw
 from experiments.play.settings import settings_from

@@ -6,7 +6,7 @@ import copy
 import itertools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -15,9 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
 from data.naming import named
-from experiments.cli.options import CONF, Options, check_keys, composed, known_keys, option_files, search_path, written
+from experiments.cli.options import (
+    CONF,
+    Options,
+    check_keys,
+    composed,
+    defaults,
+    known_keys,
+    option_files,
+    search_path,
+    written,
+)  # fmt: skip
 from experiments.play.settings import settings_from
 from experiments.play.setup import resolved
+from experiments.sweeps.sharing import Composed, Shared, apart
 from storage.records import canonical_json, sha256
 
 if TYPE_CHECKING:
@@ -70,18 +81,21 @@ def expand(
         keys = {override.get_key_element() for override in typed}
         preset = [each for each in _of_preset(typed, parser, folders) if each.get_key_element() not in keys]
         choices = _choices([*(each for each in preset if each.is_sweep_override()), *typed])
+        optional = {each.get_key_element() for each in preset if "/" in each.get_key_element()}
         fitting = [str(override.input_line) for override in preset if not override.is_sweep_override()]
         options = Options((Path(config_path), *map(Path, folders)))
-        return _product(choices, lambda words: composed(config_name, [*words, *of_hydra], options), schema, fitting)
+        return _product(choices, lambda words: composed(config_name, [*words, *of_hydra], options), schema, fitting,
+                        optional, options.folders)  # fmt: skip
 
 
 def _of_preset(typed: Sequence[Override], parser: OverridesParser, folders: Sequence[Path]) -> list[Override]:
     """What the preset that is typed, if one is, has as `hydra.sweeper.params`."""
     files = option_files("experiment", folders)
     chosen = [files.get(str(each.value())) for each in typed if each.key_or_group == "experiment"]
-    nodes = [written(file).get("hydra", {}) for file in chosen if file is not None]
-    params = [node.get("sweeper", {}).get("params", {}) for node in nodes]
-    return parser.parse_overrides([f"{key}={value}" for each in params for key, value in each.items()])
+    nodes = [written(file) for file in chosen if file is not None]
+    for key in ("hydra", "sweeper", "params"):
+        nodes = [node[key] for node in nodes if isinstance(node.get(key), dict)]
+    return parser.parse_overrides([f"{key}={value}" for node in nodes for key, value in node.items()])
 
 
 def _choices(overrides: Sequence[Override]) -> dict[str, list[str]]:
@@ -130,38 +144,45 @@ def _length(override: Override) -> int:
         ) from error
 
 
-Composed = tuple["DictConfig", Mapping[str, Any]]  # a configuration, and what was chosen from each group
-
-
 def _product(
     choices: Mapping[str, list[str]], compose: Callable[[Sequence[str]], Composed], schema: Mapping[str, Any],
-    fitting: Sequence[str],
+    fitting: Sequence[str], optional: Collection[str], folders: Sequence[Path],
 ) -> list[Cell]:  # fmt: skip
     swept = [key for key, values in choices.items() if len(values) > 1]
-    first = {key: values[0] for key, values in choices.items()}
+    first = _offered({key: values[0] for key, values in choices.items()}, optional, folders)
     initial = compose(list(first.values()))
     simple = {key for key in swept if _is_value(initial[0], key)}
-    made = {tuple(text for key, text in first.items() if key not in simple): initial}
+    first = {key: text for key, text in first.items() if key not in simple}
+    groups = {key: choices[key] for key in swept if key not in simple}
+    shared = Shared(compose, first, {tuple(first.values()): initial}, apart(groups, choices, folders))
     settled: dict[tuple[str, ...], _Settled] = {}
     cells: dict[tuple[str, int], Cell] = {}
     for combination in itertools.product(*choices.values()):
-        chosen = dict(zip(choices, combination, strict=True))
-        words = tuple(text for key, text in chosen.items() if key not in simple)
-        if words not in made:
-            made[words] = compose(words)
+        chosen = _offered(dict(zip(choices, combination, strict=True)), optional, folders)
         seedless = tuple(text for key, text in chosen.items() if key != SEED)
         alike = settled.get(seedless)
         if alike is None or alike.follows_seed:
-            values = [text for text in fitting if _is_value(made[words][0], _parsed(text)[0])]
+            made = shared.of({key: text for key, text in chosen.items() if key not in simple})
+            values = [text for text in fitting if _is_value(made[0], _parsed(text)[0])]
             values += [text for key, text in chosen.items() if key in simple]  # in the order typed
-            alike = settled[seedless] = _settled(made[words], values, combination, schema)
+            alike = settled[seedless] = _settled(made, values, tuple(chosen.values()), schema)
         config = alike.config
         if SEED in simple:
             config = {**config, SEED: _parsed(chosen[SEED])[1]}
             check_keys({SEED: config[SEED]}, {SEED: schema[SEED]})
-        name = _name([chosen[key] for key in swept] or list(combination))
-        cells.setdefault((alike.text, config[SEED]), Cell(name, combination, config))
+        name = _name([chosen[key] for key in swept if key in chosen] or list(combination))
+        cells.setdefault((alike.text, config[SEED]), Cell(name, tuple(chosen.values()), config))
     return list(cells.values())
+
+
+def _offered(chosen: dict[str, str], optional: Collection[str], folders: Sequence[Path]) -> dict[str, str]:
+    """The overrides without those of `optional` groups that the option chosen around them does not have."""
+    for group in optional & chosen.keys():
+        outer, _, inner = group.rpartition("/")
+        file = option_files(outer, folders).get(chosen.get(outer, "").partition("=")[2])
+        if file is None or inner not in (place.split()[-1] for place, _ in defaults(file)):
+            chosen = {key: text for key, text in chosen.items() if key != group}
+    return chosen
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from experiments.sweeps.sweep import Plan
     from storage.store import Store
 
+SHOWN = 2  # cells that failed for one reason and are named; sweep.json has all
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # Hydra's default: ours for it is in this process
 
 
@@ -127,17 +128,23 @@ def show_plan(todo: Plan, cells: Sequence[Cell], store: Store) -> None:
 
 
 def show_failures(outcomes: Mapping[str, Outcome], folder: Path) -> int:
-    """Every cell that failed, and why, on standard error; returns the exit code."""
+    """Why cells failed, each reason once, with the cells, on standard error; returns the exit code."""
     failures = [outcome for outcome in outcomes.values() if outcome.state == "failed"]
-    for outcome in failures:
-        print(f"Failed: {outcome.name}: {outcome.error}", file=sys.stderr)
-        if outcome.traceback is not None:
-            log = folder / outcome.name / "traceback.txt"
+    reasons = {reason: [each for each in failures if each.error == reason] for reason in {o.error: 0 for o in failures}}
+    for reason, cells in reasons.items():
+        names = [each.name for each in cells]
+        print(f"Failed: {'; '.join(names[:SHOWN])}{_more(names)}: {reason}", file=sys.stderr)
+        if cells[0].traceback is not None:
+            log = folder / cells[0].name / "traceback.txt"
             try:
-                write_atomic(log, outcome.traceback.encode())
+                write_atomic(log, cells[0].traceback.encode())
                 print(f"        see {log}", file=sys.stderr)
             except OSError as error:
                 print(f"        (its traceback cannot be written: {error.strerror})", file=sys.stderr)
     if failures:
         print(f"{len(failures)} of {len(outcomes)} cells failed; the others are kept.", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""

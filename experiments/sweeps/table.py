@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.cli.fitted import Head, console
-from experiments.cli.fitted import show as show_fitted
+from data.fitted import Head, console
+from data.fitted import show as show_fitted
 from experiments.listing.row import Row, contributed, rows, usual
 from games.game import Game, Metric
 from metrics.wording import of_fewer, plus_minus

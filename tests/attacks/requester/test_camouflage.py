@@ -144,6 +144,22 @@ def test_many_targets_share_one_training_set() -> None:
     assert flipped == 3
 
 
+def test_a_set_of_targets_shares_poisons_and_camouflages() -> None:
+    """One request for three targets: as many rows as for one with thrice the numbers, and all three flip."""
+    data, task, _, goals, attacker = scene(0)
+    whole = AttackGoal(torch.cat([each.x for each in goals[:3]]), torch.cat([each.labels for each in goals[:3]]), 1)
+    attack = Camouflage(poisons=37, budget=74)
+    given = contributed(attack, task, data, [whole], attacker, generator(0, "a"))
+    [rows] = given.requested
+    assert len(rows) == len(rows.unique()) == 74
+    for label in whole.labels.unique().tolist():
+        wanted = int((whole.labels == label).sum())
+        assert int((given.records.y[rows] == label).sum()) in (24 * wanted, 24 * wanted + 1, 24 * wanted + 2)
+    before, after = learned(task, given.records), learned(task, given.records, rows)
+    assert torch.equal(before.logits(whole.x).argmax(-1), whole.labels)
+    assert bool((after.logits(whole.x).argmax(-1) != whole.labels).all())
+
+
 def test_matching_keeps_labels_and_its_ball_and_finds_the_gradient() -> None:
     """Clean labels: records of the class that is taught, moved by at most the radius; 1 - cos falls to a fraction."""
     data, task, victim, goals, attacker = scene(0)
@@ -168,7 +184,7 @@ def test_what_cannot_be_camouflaged_is_said() -> None:
     data, task, _, goals, attacker = scene(0)
     both = AttackGoal(torch.cat([goals[0].x, goals[1].x]), torch.cat([goals[0].labels, goals[1].labels]), 1)
     with pytest.raises(UserError, match=r"set game\.targets\.mode=single"):
-        contributed(Camouflage(), task, data, [both], attacker, generator(0, "a"))
+        contributed(Camouflage(poisons=1), task, data, [both], attacker, generator(0, "a"))
     with pytest.raises(UserError, match=r"lower attack\.poisons, attack\.budget or game\.targets\.count"):
         contributed(Camouflage(budget=300, poisons=299), task, data, goals[:2], attacker, generator(0, "a"))
 

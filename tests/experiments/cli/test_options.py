@@ -12,6 +12,7 @@ import pytest
 
 from data.errors import UserError
 from experiments.cli.arguments import checked, make_importable
+from experiments.cli.options import check_presets
 from experiments.sweeps.cells import expand
 from tests.experiments.games import ROOT, command, run
 from tests.experiments.small_sweeps import TINY
@@ -49,6 +50,14 @@ def test_a_copy_of_ours_is_no_other_option_and_a_new_one_is_used(tmp_path: Path)
     option(tmp_path / "conf", "attack/mine", "_target_: attacks.requester.random.Random\nbudget: 3\n")
     [cell] = expand(["attack=mine", "game=request"], folders=[tmp_path / "conf"])
     assert cell.config["attack"] == {"_target_": "attacks.requester.random.Random", "budget": 3}
+
+
+@pytest.mark.parametrize("text", ["hydra:", "hydra: 3"])
+def test_a_preset_that_sets_nothing_of_hydra(tmp_path: Path, text: str) -> None:
+    option(tmp_path, "experiment/empty", f"# @package _global_\n{text}\n")
+    with pytest.raises(UserError, match=r"empty\.yaml: its `hydra:` holds nothing"):
+        check_presets(["seed=0", "experiment=empty"], [tmp_path])
+    check_presets(["experiment=quick_request", "experiment=unknown"], [tmp_path])
 
 
 def test_two_folders_of_the_users_with_one_name(tmp_path: Path) -> None:

@@ -119,8 +119,7 @@ def test_what_failed_is_listed_and_the_rest_is_there(tmp_path: Path) -> None:
     axes[0]["options"][1]["overrides"] = ["attack=random", "attack.budget=1000"]
     done = tables(tmp_path, *mine(tmp_path, axes=axes))
     assert done.returncode == 1, done.stderr
-    assert "Failed: random,seed=0: " in done.stderr
-    assert "Failed: random,seed=1: " in done.stderr
+    assert "Failed: random,seed=0; random,seed=1: " in done.stderr
     assert "2 of 4 cells failed" in done.stderr
     assert "Traceback" not in done.stderr
     found = written(tmp_path)

@@ -110,17 +110,30 @@ def test_every_seed_is_checked(wrong: str) -> None:
 def test_a_preset_may_be_a_sweep() -> None:
     """Its lists are swept over, its single values set where there is such an option; what is typed counts more."""
     cells = expand(["experiment=matrix", "attack=misclassification,random", "unlearning=gradient_ascent,sisa"])
+    assert len(cells) == (2 + 1) * 2 * 6  # only one of the attacks may be adaptive
+    capped = [cell for cell in cells if "attack/adaptive=norm_cap" in cell.overrides]
+    assert len(capped) == 2 * 6
+    assert {cell.config["attack"]["adaptive"]["quantile"] for cell in capped} == {0.7}
+    assert not any("adaptive" in text for cell in cells for text in cell.overrides if "attack=random" in cell.overrides)
+    cells = [cell for cell in cells if cell not in capped]
     assert len(cells) == 2 * 2 * 6
     assert {cell.config["judge"] for cell in cells} == {"quick"}
     for cell in cells:
-        assert cell.config["attack"].get("queries", 100) == 100
+        assert cell.config["attack"].get("queries", 250) == 250
         assert cell.config["unlearning"].get("loss_cap", 1e6) == 1e6
     assert sum("queries" in cell.config["attack"] for cell in cells) == 12
     assert sum("loss_cap" in cell.config["unlearning"] for cell in cells) == 12
-    [one] = expand(
-        ["experiment=matrix", "attack=misclassification", "unlearning=sisa", "defense=none", "attack.queries=7"]
-    )
+    single = ["attack=misclassification", "attack/adaptive=none", "unlearning=sisa", "defense=none"]
+    [one] = expand(["experiment=matrix", *single, "attack.queries=7"])
     assert one.config["attack"]["queries"] == 7
+
+
+@pytest.mark.parametrize("text", ["", "hydra:\n  sweeper:\n", "hydra:\n  sweeper:\n    params:\n"])
+def test_a_preset_with_nothing_to_sweep_over(tmp_path: Path, text: str) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "empty.yaml").write_text(f"# @package _global_\njudge: quick\n{text}")
+    cells = expand(["experiment=empty", "seed=0,1"], folders=[tmp_path])
+    assert [cell.config["judge"] for cell in cells] == ["quick", "quick"]
 
 
 def test_a_sweep_of_a_preset_in_another_folder(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.experiments.games import QUICK, run
 
 ROWS = [
     {"attack": attack, "unlearning": procedure, "defense": defense, "part": "over", "auroc": auroc,
-     "success_defended": success}
+     "success_defended": success, "success_defended_random": 0.02}
     for attack, procedure, defense, auroc, success in (
         ("burn", "retrain", "none", None, 0.75), ("burn", "retrain", "none", None, 0.25),
         ("burn", "sisa", "none", None, 0.1), ("random", "sisa", "none", None, 0.0),
@@ -32,15 +32,25 @@ def test_panels_hold_the_means_of_their_cells() -> None:
     """By row and column: success, and behind a filter its AUROC, in %; nothing where nothing was played."""
     [drawing] = maps(ROWS)
     panels = {axis.get_title(): axis for axis in drawing.figure.axes if axis.get_title()}
-    assert list(panels) == ["no filter", "set level"]
+    assert list(panels) == ["random requests, no filter", "no filter", "set level"]
     written = {
         name: {(round(text.get_position()[1]), text.get_position()[0], text.get_text()) for text in axis.texts}
         for name, axis in panels.items()
     }
     assert written["no filter"] == {(0, 0, "50"), (0, 1, "10"), (1, 1, "0")}
+    control = written["random requests, no filter"]  # of the same size, by what the attack of the line wants
+    assert control == {(0, 0, "2"), (0, 1, "2"), (1, 1, "2")}
     assert written["set level"] == {(0, 1, "5"), (0, 1, "90"), (1, 0, "0"), (1, 0, "55")}
-    assert [label.get_text() for label in panels["no filter"].get_yticklabels()] == ["burn", "random"]
+    assert [label.get_text() for label in panels["random requests, no filter"].get_yticklabels()] == ["burn", "random"]
     assert "over" in drawing.name
+
+
+def test_an_adaptive_attacker_has_a_line_of_its_own() -> None:
+    capped = [{**row, "attack.adaptive._target_": "attacks.adaptive.norm_cap.NormCap"} for row in ROWS[:3]]
+    plain = [{**row, "attack.adaptive._target_": "attacks.adaptive.none.NotAdaptive"} for row in ROWS]
+    [drawing] = maps([*plain, *capped])
+    [panel] = [axis for axis in drawing.figure.axes if axis.get_title().startswith("random")]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["burn", "burn, norm cap", "random"]
 
 
 def test_one_attack_or_one_procedure_is_no_map() -> None:
@@ -59,5 +69,6 @@ def test_a_sweep_ends_with_its_map(tmp_path: Path) -> None:
     assert f"Map: {folder / 'matrix_over.png'}" in done.stdout, done.stderr
     assert (folder / "matrix_over.pdf").stat().st_size > 1000
     refused = [line for line in done.stderr.splitlines() if line.startswith("Failed")]
-    assert len(refused) == 2
-    assert all("one_shot_influence" in line and "FineTune has none" in line for line in refused)
+    assert len(refused) == 1  # one reason, of two cells and two that are adaptive
+    assert "one_shot_influence" in refused[0]
+    assert "FineTune has none" in refused[0]

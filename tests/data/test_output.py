@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.cli import output
+from data import output
 from experiments.play import play as game
 from experiments.play.play import play_config
 from games.request import figures

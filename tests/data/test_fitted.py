@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
-from experiments.cli.fitted import PIPE, Head, show
+from data.fitted import PIPE, Head, show
 
 HEADS = [Head("cell", False), Head("n"), *(Head(f"column\nnumber {i}") for i in range(9))]
 ROWS = [[f"attack=mine{row}", "3", *(f"{row}.{i}25 [0.000, 1.000]" for i in range(9))] for row in range(4)]
