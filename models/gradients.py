@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from models.victim import ModelStack, Tensors, Victim, forward, unflatten
 
 CHUNK = 2**18  # examples x models of one pass, at most
 NUMBERS = 2**26  # numbers in the per-example gradients that are held at once
+GRAPH = 4  # times as much as its values, and more, is held of what is differentiated once more
 
 
 def losses(module: nn.Module, parameters: Mapping[str, Tensor], buffers: Tensors, x: Tensor, y: Tensor) -> Tensor:
@@ -89,6 +90,11 @@ def gradients_at_once(victim: Victim, x: Tensor) -> int:
     return rows_at_once(victim, x, max(1, min(256, NUMBERS // victim.flat().numel())))
 
 
+def graphs_at_once(victim: Victim, x: Tensor) -> int:
+    """How many of them, each with the graph of its way back."""
+    return max(1, gradients_at_once(victim, x) // GRAPH)
+
+
 def gradient_norms(victim: Victim, examples: Examples, chunk: int | None = None) -> Tensor:
     """||grad l_i(theta)|| for every example, shape (n,); `chunk` gradients are held at once (default: what fits)."""
     size, found = chunk or gradients_at_once(victim, examples.x), victim.flat().new_empty(len(examples))
@@ -159,18 +165,32 @@ def input_gradients(victim: Victim, examples: Examples, direction: Tensor) -> Te
     """grad_x <v, grad_theta l(x_i, y_i; theta)> for every example, shape of `examples.x`, with v = `direction` (p,)."""
     tangent = unflatten(victim.pruned(direction), victim.moving)
 
-    def total(x: Tensor) -> Tensor:
+    def total(x: Tensor, y: Tensor) -> Tensor:
         def loss(parameters: Tensors) -> Tensor:
-            return losses(victim.module, parameters, victim.buffers, x, examples.y)
+            return losses(victim.module, parameters, victim.buffers, x, y)
 
         return jvp(loss, (victim.moving,), (tangent,))[1].sum()
 
-    result: Tensor = grad(total)(examples.x)
-    return result
+    return by_parts(examples, rows_at_once(victim, examples.x, CHUNK, GRAPH), lambda part: grad(total)(part.x, part.y))
+
+
+def by_parts(examples: Examples, size: int, slopes: Callable[[Examples], Tensor]) -> Tensor:
+    """What `slopes` gives for at most `size` examples at a time, each of the shape of its input: (n, *shape)."""
+    found = torch.empty_like(examples.x)
+    for first in range(0, len(examples), size):
+        part = slice(first, first + size)
+        found[part] = slopes(examples[part])
+    return found
 
 
 def own_input_gradients(victim: Victim, examples: Examples, directions: Tensor) -> Tensor:
     """grad_x <v_i, grad_theta l(x_i, y_i; theta)> (n, *shape), with its own direction v_i (p,) for each example."""
+    size = graphs_at_once(victim, examples.x)
+    waiting = iter(directions.split(size))  # they are asked for in their order
+    return by_parts(examples, size, lambda part: _own_input_gradients(victim, part, next(waiting)))
+
+
+def _own_input_gradients(victim: Victim, examples: Examples, directions: Tensor) -> Tensor:
     parameters = {n: v.detach().expand(len(examples), *v.shape).requires_grad_() for n, v in victim.moving.items()}
     x = examples.x.detach().requires_grad_()
     logits = vmap(forward, in_dims=(None, 0, None, 0))(victim.module, parameters, victim.buffers, x[:, None])[:, 0]

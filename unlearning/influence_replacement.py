@@ -15,8 +15,17 @@ from torch.func import grad, jvp
 from data.examples import Examples
 from models.bilinear import curvature_between
 from models.curvature import softmax_curvature
-from models.gradients import inner_products_many, input_gradients, losses, weighted_gradient
+from models.gradients import (
+    CHUNK,
+    GRAPH,
+    by_parts,
+    inner_products_many,
+    input_gradients,
+    losses,
+    weighted_gradient,
+)
 from models.influence import inverse_curvature
+from models.passes import rows_at_once
 from models.solver import Solver
 from models.victim import ModelStack, Tensors, Victim, forward, unflatten
 from unlearning.procedure import Procedure
@@ -144,17 +153,17 @@ class InfluenceReplacement(Procedure):
         """grad_x v' H(x_i) s for every copy, with H the solver's curvature of its loss."""
         at, left, right = victim.moving, unflatten(v, victim.moving), unflatten(s, victim.moving)
 
-        def hessian(x: Tensor) -> Tensor:
+        def hessian(x: Tensor, y: Tensor) -> Tensor:
             def along(values: Tensors) -> Tensor:
-                return jvp(partial(_losses, victim, x, copies.y), (values,), (left,))[1]
+                return jvp(partial(_losses, victim, x, y), (values,), (left,))[1]
 
             return jvp(along, (at,), (right,))[1].sum()
 
-        def fisher(x: Tensor) -> Tensor:
-            loss = partial(_losses, victim, x, copies.y)
+        def fisher(x: Tensor, y: Tensor) -> Tensor:
+            loss = partial(_losses, victim, x, y)
             return (jvp(loss, (at,), (left,))[1] * jvp(loss, (at,), (right,))[1]).sum()
 
-        def gauss_newton(x: Tensor) -> Tensor:
+        def gauss_newton(x: Tensor, y: Tensor) -> Tensor:
             def logits(values: Tensors) -> Tensor:
                 return forward(victim.module, values, victim.buffers, x)
 
@@ -163,8 +172,8 @@ class InfluenceReplacement(Procedure):
             return (jvp(logits, (at,), (left,))[1] * curved).sum()
 
         forms = {"gauss_newton": gauss_newton, "hessian": hessian, "fisher": fisher}
-        result: Tensor = grad(forms[self.solver.curvature])(copies.x)
-        return result
+        slopes = grad(forms[self.solver.curvature])
+        return by_parts(copies, rows_at_once(victim, copies.x, CHUNK, GRAPH), lambda part: slopes(part.x, part.y))
 
 
 def _losses(victim: Victim, x: Tensor, y: Tensor, parameters: Tensors) -> Tensor:

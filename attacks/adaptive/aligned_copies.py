@@ -17,7 +17,7 @@ from attacks.crafting.attack import Attacker, AttackResult
 from attacks.crafting.copies import Around, Copies, Norm
 from data.bounds import at_most
 from data.examples import Examples
-from models.gradients import gradients_at_once, weighted_gradient
+from models.gradients import graphs_at_once, weighted_gradient
 from models.progress import progress
 from models.victim import Victim, forward
 from unlearning.procedure import Request
@@ -99,7 +99,7 @@ def class_means(victim: Victim, records: Examples) -> Tensor:
 
 def dissimilarity(victim: Victim, examples: Examples, means: Tensor) -> tuple[Tensor, Tensor]:
     """1 - cos(g(x_i), mean of class y_i) (k,), and its slope in x_i (k, *shape); `means` is (K, p)."""
-    size, parts = gradients_at_once(victim, examples.x), []
+    size, parts = graphs_at_once(victim, examples.x), []
     for first in range(0, len(examples), size):
         part = examples[slice(first, first + size)]
         x = part.x.detach().clone().requires_grad_()

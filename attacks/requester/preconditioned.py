@@ -23,9 +23,8 @@ from attacks.crafting.white_box import WhiteBoxObjective
 from data.bounds import at_most
 from data.errors import UserError
 from data.examples import Data, Examples, bounds
-from models.gradients import CHUNK, weighted_input_gradients
+from models.gradients import weighted_input_gradients
 from models.influence import inverse_curvature
-from models.passes import rows_at_once
 from models.progress import progress
 from models.solver import Solver
 from models.training import train
@@ -193,13 +192,8 @@ class Plan:
         total, decay = task.total(deleted), task.training.weight_decay
         v = inverse_curvature(self.solver, models, task.records, total, decay, wanted).x
         weights = (total[:, self.rows] - 1) / len(task.records)
-        parts = torch.arange(len(self.rows), device=v.device).split(rows_at_once(models, task.records.x, CHUNK))
         for j in range(len(models)):
-            found = (
-                weighted_input_gradients(models[j], task.records[self.rows[some]], weights[j, some], v[j])
-                for some in parts
-            )
-            yield torch.cat(list(found))
+            yield weighted_input_gradients(models[j], task.records[self.rows], weights[j], v[j])
 
     def _trained(self, task: Task, deleted: Tensor) -> ModelStack:
         service = self.white_box.service

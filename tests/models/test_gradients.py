@@ -12,6 +12,7 @@ from models.gradients import (
     input_gradients,
     losses,
     objective_gradient,
+    own_input_gradients,
     per_example_gradients,
     weighted_gradient,
 )
@@ -123,6 +124,29 @@ def test_input_gradients_by_finite_differences(name: str) -> None:
         shift[k] = 1e-5
         up, down = (inner_products(model, type(data)(data.x + sign * shift, data.y), v) for sign in (1, -1))
         assert ((up - down) / 2e-5 - found[:, k]).abs().max() < 1e-8
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_memory_of_input_gradients_is_bounded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is the graph of a way back: a pass of fewer than a plain one has, and the result does not depend on it."""
+    model, data, seen = victim(name), examples(name), []
+    v, own = directions(model, 1)[0], directions(model, N)
+    whole = [input_gradients(model, data, v), own_input_gradients(model, data, own)]
+    close(whole[1], torch.stack([input_gradients(model, data[i : i + 1], row)[0] for i, row in enumerate(own)]))
+    cross_entropy = models.gradients.F.cross_entropy
+
+    def counted(logits: Tensor, *given: object, **settings: object) -> Tensor:
+        seen.append(len(logits))
+        return cross_entropy(logits, *given, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(models.gradients.F, "cross_entropy", counted)
+    monkeypatch.setattr(models.gradients, "CHUNK", 3 * models.gradients.GRAPH)
+    monkeypatch.setattr(models.gradients, "NUMBERS", 3 * models.gradients.GRAPH * len(v))
+    for found, expected in zip(
+        [input_gradients(model, data, v), own_input_gradients(model, data, own)], whole, strict=True
+    ):
+        close(found, expected)
+    assert max(seen) == 3
 
 
 def test_losses_are_those_of_the_probabilities() -> None:
