@@ -64,8 +64,8 @@ def _solve(
     b: Tensor,
     anchor: Victim,
 ) -> Solution:
-    size = _rows_at_once(solver, anchor)
-    if len(b) > size:  # the basis of the spectrum is many vectors for every row
+    size = _rows_at_once(solver, models)
+    if len(b) > size:  # iterations hold several vectors for every row, and the basis of the spectrum is many
         parts = [
             _solve(
                 solver,
@@ -97,10 +97,14 @@ def _solve(
     return conjugate_gradients(product, b, solver.tolerance, solver.max_iterations, precondition)
 
 
-def _rows_at_once(solver: Solver, anchor: Victim) -> int:
-    """Of how many rows at once to estimate the spectrum, whose basis may take as much as a product may hold."""
-    iterates = solver.method not in ("woodbury", "exact") and _needs_spectrum(solver)
-    return max(1, HELD * models_at_once(anchor) // BASIS) if iterates else 2**62
+def _rows_at_once(solver: Solver, models: ModelStack) -> int:
+    """How many rows to solve for at once: as many as models are held, each with several vectors of its size.
+
+    The basis of a spectrum may take as much as a product may hold.
+    """
+    if solver.method in ("woodbury", "exact"):  # what these hold does not grow with what is asked for
+        return 2**62
+    return max(1, HELD * models_at_once(models) // BASIS) if _needs_spectrum(solver) else models_at_once(models)
 
 
 def _needs_spectrum(solver: Solver) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import models.influence
+import models.passes
 from data.errors import UserError
 from models.curvature import dense, gauss_newton, hessian
 from models.influence import inverse_curvature
@@ -46,6 +47,28 @@ def test_both_methods_solve_the_same_systems(name: str, solver: Solver) -> None:
     expected = exact(name, models_, deleted, 0.15, vectors, gauss_newton)
     assert (solution.x - expected).abs().max() < 1e-9
     assert (solution.residual < 1.01e-12).all()
+
+
+@pytest.mark.parametrize("layers", ["all", "last"])
+def test_no_more_rows_are_iterated_than_models_are_held(layers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many vectors come: iterations hold several of each. What is solved does not depend on it."""
+    model, seen = victim("mlp"), list[int]()
+    vectors, nothing = directions(model, 7), deletions(1) * 0
+    solver = Solver(method="cg", damping=0.05, tolerance=1e-12, layers=layers)
+    whole = inverse_curvature(solver, model.copies(1), examples("mlp"), nothing, 0.1, vectors)
+    original = models.influence.conjugate_gradients
+
+    def counted(product: Any, b: Tensor, *settings: Any) -> Any:
+        seen.append(len(b))
+        return original(product, b, *settings)
+
+    monkeypatch.setattr(models.influence, "conjugate_gradients", counted)
+    size = len(model.flat()) if layers == "all" else sum(model.moving[name].numel() for name in list(model.moving)[-2:])
+    monkeypatch.setattr(models.passes, "ACTIVATIONS", 3 * size)
+    parts = inverse_curvature(solver, model.copies(1), examples("mlp"), nothing, 0.1, vectors)
+    assert seen == [3, 3, 1]
+    assert (parts.x - whole.x).abs().max() < 1e-9
+    assert len(parts.residual) == 7
 
 
 @pytest.mark.parametrize("method", ["cg", "dense"])
