@@ -15,10 +15,12 @@ from data.examples import Examples
 from defenses.defense import Context
 from defenses.filters.effects import Preconditioner, preconditioned, summed_gradient
 from defenses.filters.trusted_points import random_sets, stored
-from models.gradients import gradients_at_once, per_example_gradients
+from models.gradients import gradients_at_once, per_example_gradients, weighted_gradient
 from models.solver import Solver
+from models.victim import Victim
 
 NUMBERS = 2**24  # in the sums of gradients of random sets that are held at once
+OWN = 4  # times as long as in the gradient of a sum an example takes where its own gradient is written down
 
 
 def coherence(context: Context, requested: Examples, kind: Preconditioner, solver: Solver) -> float:
@@ -42,26 +44,35 @@ def squared_lengths(context: Context, records: Examples, kind: Preconditioner, s
 def random_coherences(context: Context, size: int, sets: int, kind: Preconditioner, solver: Solver) -> Tensor:
     """C of `sets` simple random samples of `size` of the stored records that are not gone, (sets,), float64.
 
-    The samples are always the same. A solve for every stored record and for every sample, and of all gradients one pass
-    for as many samples as there is room for.
+    The samples are always the same. A solve for every stored record and for every sample, of as many samples at a time
+    as there is room for.
     """
     victim, records = context.victim, stored(context)
     lengths = squared_lengths(context, records, kind, solver)
     found, p = torch.zeros(sets, dtype=torch.float64, device=lengths.device), victim.flat().numel()
-    for rows, drawn in random_sets(len(records), size, sets, max(1, NUMBERS // max(p, len(records)))):
+    at_once = max(1, NUMBERS // max(p, len(records)))
+    apart = OWN * len(records) > min(at_once, sets) * size
+    for rows, drawn in random_sets(len(records), size, sets, at_once):
         drawn = drawn.to(lengths.device)
         inside = records.x.new_zeros(len(drawn), len(records)).scatter_(1, drawn, 1)
-        totals = torch.zeros(len(drawn), p, dtype=torch.float64, device=lengths.device)
-        for part in torch.arange(len(records), device=drawn.device).split(gradients_at_once(victim, records.x)):
-            totals += inside[:, part] @ per_example_gradients(victim, records[part])
-        found[rows] = _ratio(_squared(context, totals.to(records.x), kind, solver), lengths[drawn].sum(1))
+        totals = weighted_gradient(victim, records, inside) if apart else _totals(victim, records, inside)
+        found[rows] = _ratio(_squared(context, totals, kind, solver), lengths[drawn].sum(1))
     return found
+
+
+def _totals(victim: Victim, records: Examples, inside: Tensor) -> Tensor:
+    """The sums of gradients (k, p) of samples (k, n), 1 where a record is inside, in one pass over all gradients."""
+    totals = torch.zeros(len(inside), victim.flat().numel(), dtype=torch.float64, device=inside.device)
+    for part in torch.arange(len(records), device=inside.device).split(gradients_at_once(victim, records.x)):
+        totals += inside[:, part] @ per_example_gradients(victim, records[part])
+    return totals.to(inside)
 
 
 def _squared(context: Context, vectors: Tensor, kind: Preconditioner, solver: Solver) -> Tensor:
     """<v, B v> (k,), float64, for every row v of `vectors` (k, p); what a solver leaves below zero is zero."""
     moved = preconditioned(context, vectors, kind, solver)
-    return (vectors.double() * moved.double()).sum(1).clamp_min(0)
+    pairs = zip(vectors, moved, strict=True)  # one by one: in float64 all of them would take twice the room
+    return torch.stack([one.double() @ other.double() for one, other in pairs]).clamp_min(0)
 
 
 def _ratio(joint: Tensor, apart: Tensor) -> Tensor:

@@ -124,10 +124,13 @@ def test_what_is_gone_takes_no_part() -> None:
     torch.testing.assert_close(few.of_random(context, 40), few.of_random(left, 40))
 
 
-def test_memory_is_bounded_and_results_do_not_depend_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("own", [0, 4])
+def test_memory_is_bounded_and_results_do_not_depend_on_it(own: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor on whether all gradients are written down in every pass (0), or samples add up their records' alone (4)."""
     few = replace(BY["C_H"], sets=50)
     whole = few.of_random(seen(0), SIZE)
     monkeypatch.setattr("defenses.filters.coherence.NUMBERS", 7 * TRAINING)
+    monkeypatch.setattr("defenses.filters.coherence.OWN", own)
     monkeypatch.setattr("defenses.filters.coherence.gradients_at_once", lambda victim, x: 13)
     parts = random_coherences(seen(0), SIZE, 50, "inverse_curvature", EXACT)
     assert (parts - whole).abs().max() < 1e-10
