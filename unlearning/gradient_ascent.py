@@ -10,12 +10,12 @@ import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-from torch.func import grad_and_value, vjp, vmap
+from torch.func import grad_and_value, vmap
 
 from data.bounds import at_most
 from data.examples import Examples
 from models.curvature import hessian
-from models.gradients import inner_products_many, losses
+from models.gradients import inner_products_many, losses, weighted_input_gradients
 from models.mask import pruned
 from models.passes import models_at_once, rows_at_once
 from models.victim import ModelStack, Tensors, Victim, concatenate
@@ -99,16 +99,23 @@ class GradientAscent(Procedure):
         return torch.where(total >= 1, (slopes - along) / total.clamp_min(1), slopes)
 
     def copies_vjp(self, task: Task, victim: Victim, forget_weights: Tensor, cotangent: Tensor, at: Examples) -> Tensor:
-        """dL/dx~_i, shape of `at.x`, for one request; q (p,)."""
+        """dL/dx~_i, shape of `at.x`, for one request; q (p,).
+
+        By the same adjoints: with a step dL/dx~_i gains r s_i grad_x <q', g_i(theta)>.
+        """
         columns, slopes = forget_weights != 0, torch.zeros_like(at.x)
         if not columns.any():
             return slopes
-        copies = at[columns]
-
-        def final(x: Tensor) -> Tensor:
-            return _flat(self._climb(victim.copies(1), x, copies.y, forget_weights[None, columns]))[0]
-
-        slopes[columns] = vjp(final, copies.x)[1](cotangent)[0].detach()
+        copies, weights, start = at[columns], forget_weights[None, columns], victim.copies(1)
+        steps, q, found = list[tuple[Tensors, Tensor]](), cotangent[None], torch.zeros_like(copies.x)
+        with torch.no_grad():
+            self._climb(start, copies.x, copies.y, weights, steps)
+        share = weights / weights.sum(dim=1, keepdim=True).clamp_min(1)
+        for parameters, rising in reversed(steps):
+            there, pushed = replace(start, parameters=parameters), rising[:, None] * q
+            found += weighted_input_gradients(there[0], copies, share[0], pushed[0])
+            q = q + hessian(there, copies, 1 - len(copies) * share, 0.0)(pushed)
+        slopes[columns] = found
         return slopes
 
     def _climb(
@@ -124,16 +131,21 @@ class GradientAscent(Procedure):
         `steps` is given the parameters before every step, and by how much it goes along the slopes (m,).
         """
 
-        def mean_loss(parameters: Tensors, buffers: Tensors, share: Tensor) -> Tensor:
+        def mean_loss(parameters: Tensors, buffers: Tensors, share: Tensor, x: Tensor, y: Tensor) -> Tensor:
             return share.dot(losses(models.module, parameters, buffers, x, y))
 
-        climb, parameters = vmap(grad_and_value(mean_loss)), models.moving
+        climb = vmap(grad_and_value(mean_loss), in_dims=(0, 0, 0, None, None))
+        parameters, size = models.moving, rows_at_once(models, x, CHUNK, len(models))
         share = weights / weights.sum(dim=1, keepdim=True).clamp_min(1)
+        parts = list(zip(share.split(size, dim=1), x.split(size), y.split(size), strict=True))
         cap = self.loss_cap
         if cap is None:
             cap = math.log(models[0].logits(x[:1].detach()).shape[-1])
         for _ in range(self.steps):
-            slopes, values = climb(parameters, models.buffers, share)
+            slopes, values = climb(parameters, models.buffers, *parts[0])
+            for part in parts[1:]:
+                more, further = climb(parameters, models.buffers, *part)
+                slopes, values = {name: value + more[name] for name, value in slopes.items()}, values + further
             rising = self.lr * (values <= cap).to(values)
             if steps is not None:
                 steps.append((parameters, rising))
@@ -143,8 +155,3 @@ class GradientAscent(Procedure):
             }
             parameters = pruned(moved, models.mask)
         return parameters
-
-
-def _flat(parameters: Tensors) -> Tensor:
-    """Parameters of m models as a matrix (m, p)."""
-    return torch.cat([value.reshape(len(value), -1) for value in parameters.values()], dim=1)

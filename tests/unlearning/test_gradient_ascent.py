@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import unlearning.gradient_ascent
 from data.examples import Examples
 from data.randomness import generator
 from models.gradients import per_example_gradients
@@ -93,3 +94,27 @@ def test_dx_equals_central_differences() -> None:
     difference = (value(1e-4) - value(-1e-4)) / 2e-4
     assert abs(float((slopes * direction).sum()) - difference) < 1e-6 * abs(difference)
     assert (slopes[6:] == 0).all()
+
+
+def test_examples_go_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many are deleted, few are in a pass at once, and what comes of it is the same."""
+    of, deleted, seen = bed(0), rows(range(7), range(30, 35)), list[int]()
+    procedure, records = GradientAscent(steps=3, lr=0.4, loss_cap=50.0), of.task.records
+    q = torch.randn(of.victim.flat().numel(), generator=generator(3, "q"), dtype=torch.float64)
+
+    def found() -> list[torch.Tensor]:
+        slopes = procedure.copies_vjp(of.task, of.victim, deleted[0], q, records)
+        return [procedure.forget(of.task, of.victim, deleted, 0).flat(), slopes]
+
+    whole, original = found(), unlearning.gradient_ascent.losses
+
+    def counted(*given: object) -> torch.Tensor:
+        values: torch.Tensor = original(*given)  # type: ignore[arg-type]
+        seen.append(values.shape[-1])
+        return values
+
+    monkeypatch.setattr(unlearning.gradient_ascent, "losses", counted)
+    monkeypatch.setattr(unlearning.gradient_ascent, "CHUNK", 3)
+    parts = found()
+    assert max(seen) == 3
+    assert all((one - other).abs().max() < 1e-12 for one, other in zip(whole, parts, strict=True))
