@@ -6,7 +6,7 @@ first two is in private slots. Python's privacy is a convention: an attack that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -65,27 +65,33 @@ class OpenService:
 
         Raises UserError for a request that is empty, malformed, or names what is gone already; it costs nothing.
         """
-        changed = self._carried_out(requests)
+        changed = list(self.carried_out(requests))
         self.meter.operator_calls += len(requests) * len(self.victims)
         pairs = zip(requests, changed, strict=True)
         return [replace(self, task=self.task.without(request), victims=victims) for request, victims in pairs]
 
-    def _carried_out(self, requests: Sequence[Request]) -> list[tuple[Victim, ...]]:
+    def carried_out(self, requests: Sequence[Request]) -> Iterator[tuple[Victim, ...]]:
+        """The victims after each request alone, one after the other; as `forget_each`, but nothing is counted.
+
+        They are made in batches, of which one is held at a time.
+        """
         requests = [as_carried_out(request, self.record) for request in requests]
         if any(request.examples is not None or not request.indices for request in requests):
-            return [tuple(self._forgotten(request)) for request in requests]
+            yield from map(self._forgotten, requests)
+            return
         deleted = as_weights(requests, self.task.records)
         if self.task.forgotten is not None and bool((deleted * self.task.forgotten.to(deleted)).any()):
             raise UserError("The request names a record that was deleted before.")
-        changed: list[tuple[Victim, ...]] = []
         for rows in deleted.split(models_at_once(self.victims[0])):
-            stacks = self._unlearned(rows)
-            changed += [tuple(stack[row] for stack in stacks) for row in range(len(rows))]
-        return changed
+            yield from self._each(rows)
 
-    def _forgotten(self, request: Request) -> list[Victim]:
+    def _each(self, deleted: Tensor) -> Iterator[tuple[Victim, ...]]:
+        stacks = self._unlearned(deleted)
+        yield from (tuple(stack[row] for stack in stacks) for row in range(len(deleted)))
+
+    def _forgotten(self, request: Request) -> tuple[Victim, ...]:
         pairs = zip(self.victims, self.seeds, strict=True)
-        return [forget(self.procedure, self.task, victim, request, seed) for victim, seed in pairs]
+        return tuple(forget(self.procedure, self.task, victim, request, seed) for victim, seed in pairs)
 
     def _unlearned(self, deleted: Tensor) -> list[ModelStack]:
         pairs = zip(self.victims, self.seeds, strict=True)
@@ -172,10 +178,29 @@ class Service(Predictor):
             raise UserError("With sequential feedback a service takes one request at a time.")
         self._account.check(len(requests))
         changed = self._provider.forget_each(requests)
-        self._account.spent += len(requests)
-        self._provider.meter.queries += len(requests)
+        self._count(len(requests))
         self._retired = self._feedback == "sequential"
         return [Service(provider, self._account, self._feedback, meter=None) for provider in changed]
+
+    def answers(self, requests: Sequence[Request], x: Tensor) -> Tensor:
+        """What the service after each request alone predicts for `x` (n, *shape): (m, n, classes); one query each.
+
+        The same as `forget_each` and `predict`, without a service for each to hold on to, so that any number may be
+        asked for. Raises UserError with `sequential`, where a request is carried out for good.
+        """
+        if self._feedback == "sequential":
+            raise UserError("With sequential feedback nothing is tried; forget() carries a request out for good.")
+        self._account.check(len(requests))
+        labels_only, found = self._feedback == "labels", list[Tensor]()
+        for victims in self._provider.carried_out(requests):
+            found.append(Predictor(victims, labels_only=labels_only).predict(x))
+        self._provider.meter.operator_calls += len(requests) * len(self._provider.victims)
+        self._count(len(requests))
+        return torch.stack(found)
+
+    def _count(self, asked: int) -> None:
+        self._account.spent += asked
+        self._provider.meter.queries += asked
 
 
 def serve(provider: OpenService, queries: int, feedback: Feedback = "score") -> Service:

@@ -85,9 +85,12 @@ class BlackBoxObjective:
 
     def predictions(self, services: list[Service]) -> CandidatePredictions:
         """What each of `services` predicts for the targets and the reference examples."""
-        answers = torch.stack([service.predict(self.inputs) for service in services])
+        return self._read(torch.stack([service.predict(self.inputs) for service in services]))
+
+    def _read(self, answers: Tensor) -> CandidatePredictions:
+        """The same from what was answered for `inputs`, (m, inputs, K)."""
         log_p = answers.clamp_min(torch.finfo(answers.dtype).tiny).log()
-        count, of_targets = len(services), self.shown.shape[:2]
+        count, of_targets = len(answers), self.shown.shape[:2]
         on_targets, on_reference = log_p.split([of_targets.numel(), len(self.attacker.reference)], dim=1)
         return CandidatePredictions(
             log_p=on_targets.unflatten(1, of_targets),
@@ -101,12 +104,17 @@ class BlackBoxObjective:
 
     def losses(self, masks: Tensor) -> Tensor:
         """The regularised objective (m,) of requests given as masks (m, c) over the pool; one query each."""
-        requests = requests_from(masks, self.attacker)
-        return self.record(requests, self.service.forget_each(requests))
+        return self.asked(requests_from(masks, self.attacker))
 
-    def record(self, requests: list[Request], services: list[Service]) -> Tensor:
-        """Remember the best feasible request among these, and return their losses (m,)."""
-        predictions = self.predictions(services)
+    def asked(self, requests: list[Request]) -> Tensor:
+        """The same for requests, which may bring copies."""
+        return self._remembered(requests, self._read(self.service.answers(requests, self.inputs)))
+
+    def record(self, request: Request, service: Service) -> Tensor:
+        """Remember a request where it is the best feasible one so far, and return the loss (1,) at what came of it."""
+        return self._remembered([request], self.predictions([service]))
+
+    def _remembered(self, requests: list[Request], predictions: CandidatePredictions) -> Tensor:
         ranks, feasible = self.objective.rank(predictions).tolist(), self.objective.feasible(predictions).tolist()
         for request, rank, allowed in zip(requests, ranks, feasible, strict=True):
             if allowed and rank < self.value:

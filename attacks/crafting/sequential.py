@@ -67,7 +67,7 @@ def closed_loop(black_box: BlackBoxObjective, budget: int, per_query: int, ridge
         order += black_box.attacker.pool[group.to(black_box.attacker.pool.device)].tolist()
         service = service.forget(Request(tuple(order[-len(group) :])))
         gone[group] = True
-        black_box.record([Request(tuple(order))], [service])
+        black_box.record(Request(tuple(order)), service)
         after, push = black_box.predictions([service]), pushes[group].sum(0)
         moved = after.log_p[0, 0] - now.log_p[0, 0]
         push, moved = push - push.mean(-1, keepdim=True), moved - moved.mean(-1, keepdim=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor
 
+import models.passes
+import unlearning.service
 from data.errors import UserError
 from data.examples import Examples
 from models.solver import Solver
@@ -43,7 +46,10 @@ def test_nothing_but_its_verbs() -> None:
     """No public name, slots included, holds a model, a task, a procedure or a meter; and none can be added."""
     service, _ = closed(bed(0), FirstOrder(), 5)
     shown = Predictor([bed(0).victim])
-    for black_box, verbs in ((shown, ["predict"]), (service, ["forget", "forget_each", "predict", "queries_left"])):
+    for black_box, verbs in (
+        (shown, ["predict"]),
+        (service, ["answers", "forget", "forget_each", "predict", "queries_left"]),
+    ):
         assert [name for name in dir(black_box) if not name.startswith("_")] == verbs
         assert all(inspect.ismethod(getattr(black_box, verb)) for verb in verbs)
         assert not hasattr(black_box, "__dict__")
@@ -148,6 +154,42 @@ def test_copies_come_one_request_after_the_other(procedure: Procedure, feedback:
         torch.testing.assert_close(found, victim.probabilities(x), rtol=1e-9, atol=1e-12)
     assert meter.operator_calls == 3
     assert meter.queries == (0 if feedback == "opened" else 3)
+
+
+@pytest.mark.parametrize("feedback", ["score", "labels"])
+@pytest.mark.parametrize("copied", [False, True])
+def test_answers_are_those_of_the_services_and_hold_few_models(
+    feedback: str, copied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `forget_each` and `predict` say, and cost; models are let go of before the next are made."""
+    of = bed(0)
+    requests: list[Request] = [Request((i, i + 1)) for i in range(8)]
+    if copied:
+        requests = [copies_of(of, *request.indices) for request in requests]
+    one, other = (closed(of, FirstOrder(), 20, feedback) for _ in range(2))
+    expected = torch.stack([each.predict(of.test.x[:5]) for each in one[0].forget_each(requests)])
+    monkeypatch.setattr(models.passes, "ACTIVATIONS", 2 * len(of.victim.flat()))
+    held, made, original = list[int](), list[weakref.ref[object]](), unlearning.service.Predictor.predict
+
+    def counted(self: Predictor, x: Tensor) -> Tensor:
+        made.append(weakref.ref(self._victims[0]))
+        held.append(sum(each() is not None for each in made))
+        return original(self, x)
+
+    monkeypatch.setattr(unlearning.service.Predictor, "predict", counted)
+    found = other[0].answers(requests, of.test.x[:5])
+    torch.testing.assert_close(found, expected)
+    assert one[1].queries == other[1].queries == 8
+    assert one[1].operator_calls == other[1].operator_calls
+    assert other[0].queries_left() == 12
+    assert max(held) <= 2
+
+
+def test_nothing_is_tried_where_requests_are_for_good() -> None:
+    service, meter = closed(bed(0), FirstOrder(), 5, "sequential")
+    with pytest.raises(UserError, match="forget\\(\\) carries a request out"):
+        service.answers([Request((1,))], bed(0).test.x[:2])
+    assert meter.queries == 0
 
 
 @pytest.mark.parametrize("name", every.NAMES)
