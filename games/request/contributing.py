@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from attacks.crafting.contribution import Contributes, Contribution, contributed, with_contribution
+from attacks.crafting.contribution import Contributes, Contribution, contributed, differing, with_contribution
 from data.examples import Examples
 from data.randomness import generator
 from defenses.provider import prepared, preparing
@@ -57,13 +58,12 @@ def on_what_was_handed_in(setup: RequestSetup, seed: int, chosen: Targets) -> tu
     What it contributes comes from the store where it is there. Where it hands in the records as they were, the setup
     stays what it is, and its victims serve.
     """
-    given, before = _stored(setup, seed, chosen), setup.task.records
+    began = perf_counter()
+    given, seconds = _stored(setup, seed, chosen)
     goals = tuple(with_contribution(chosen.goals, given))
     shown = torch.cat([goal.x for goal in goals]) if given.shown is not None else None
-    chosen = replace(chosen, goals=goals, shown=shown)
-    if torch.equal(given.records.x, before.x) and torch.equal(given.records.y, before.y):
-        return setup, chosen
-    return on_records(setup, given.records), chosen
+    chosen = replace(chosen, goals=goals, shown=shown, seconds=seconds, now=perf_counter() - began)
+    return (setup if given.records is setup.task.records else on_records(setup, given.records)), chosen
 
 
 def on_records(setup: RequestSetup, records: Examples) -> RequestSetup:
@@ -80,22 +80,28 @@ def as_prepared(setup: RequestSetup) -> RequestSetup:
     return setup if torch.equal(records.x, before.x) else on_records(setup, records)
 
 
-def _stored(setup: RequestSetup, seed: int, chosen: Targets) -> Contribution:
-    attacker, rng = choose_attacker(setup, seed), generator(seed, "contribution")
-    pool = attacker.pool
+def _stored(setup: RequestSetup, seed: int, chosen: Targets) -> tuple[Contribution, float]:
+    """What is contributed, and the seconds that it took to make."""
+    attacker, rng, before = choose_attacker(setup, seed), generator(seed, "contribution"), setup.task.records
 
     def made() -> dict[str, Tensor]:
         assert isinstance(setup.attack, Contributes)
+        began = perf_counter()
         given = contributed(setup.attack, setup.task, setup.data, chosen.goals, attacker, rng)
-        found = {"x": given.records.x[pool], "y": given.records.y[pool]}
+        rows = differing(given.records, before).nonzero()[:, 0]  # others are in the data set already
+        found = {"rows": rows, "x": given.records.x[rows], "y": given.records.y[rows]}
         found |= {f"{i}/requested": each for i, each in enumerate(given.requested)}
+        found["seconds"] = torch.tensor(perf_counter() - began)
         return found | {f"{i}/shown": each for i, each in enumerate(given.shown or ())}
 
     key = {**setup.keys.of(*PLACES, code=CODE), "seed": seed}
     tensors, _ = setup.store.tensors("contribution", key, made)
     here = {name: value.to(setup.device) for name, value in tensors.items()}
-    x, y = setup.task.records.x.clone(), setup.task.records.y.clone()
-    x[pool], y[pool] = here["x"], here["y"]
+    records = before
+    if len(here["rows"]):
+        records = Examples(before.x.clone(), before.y.clone())
+        records.x[here["rows"]], records.y[here["rows"]] = here["x"], here["y"]
     goals = range(len(chosen.goals))
     shown = [here[f"{i}/shown"] for i in goals] if "0/shown" in here else None
-    return Contribution(Examples(x, y), [here[f"{i}/requested"].cpu() for i in goals], shown)
+    given = Contribution(records, [here[f"{i}/requested"].cpu() for i in goals], shown)
+    return given, float(here["seconds"])

@@ -72,8 +72,8 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
         "predictions": run.meter.predictions,
         "operator_calls": run.meter.operator_calls,
         "seconds": {
-            "victim": learned - began,
-            "attack": run.seconds,
+            "victim": learned - began - chosen.now,
+            "attack": chosen.seconds + run.seconds,
             "judgement": perf_counter() - attacked,
             **alone,
         },

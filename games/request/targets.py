@@ -33,7 +33,8 @@ class Targets:
 
     `shown` (T, *shape) are the inputs that they are judged at, where these are others than the test examples.
     `distances` (T,), where targets were chosen by them, are those to the nearest of the filter's trusted examples,
-    Euclidean in the inputs, and `usual` the mean of all test examples.
+    Euclidean in the inputs, and `usual` the mean of all test examples. `seconds` is what making that took which the
+    attacker handed in for them, when it was really made, and `now` how much of it was in this game.
     """
 
     positions: Tensor
@@ -45,6 +46,8 @@ class Targets:
     shown: Tensor | None = None
     distances: Tensor | None = None
     usual: float | None = None
+    seconds: float = 0.0
+    now: float = 0.0
 
     @property
     def handed_in(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from attacks.crafting.attack import Attacker, AttackGoal
@@ -209,8 +210,11 @@ def test_a_game_trains_on_what_was_handed_in(tmp_path: Path) -> None:
     print(rates, states["before"]["models"]["accuracy"])
     assert rates["after"] >= rates["random"] + 0.5
     assert all(len(each["indices"]) == 12 for each in record["requests"])
+    assert record["seconds"]["attack"] > 0.05  # it trains a model of its own; what is asked back is there already
     kinds = {kind.name for kind in (tmp_path / "store").iterdir()}
     assert {"contribution", "victim", "attack", "game"} <= kinds
+    [kept] = (tmp_path / "store" / "contribution").rglob("*.safetensors")
+    assert len(load_file(kept)["x"]) == len(record["requests"]) * (12 + 6)  # what changed, not the training set
     assert len(list((tmp_path / "store" / "victim").rglob("*.safetensors"))) == 2  # by whom targets are chosen, and it
     again = cached(prepare(config(tmp_path, *GAME, "unlearning=first_order")), 0)[0]
     assert again["requests"] == record["requests"]
