@@ -28,6 +28,7 @@ from games.request.states import Observer
 from games.request.targets import Targets, choose_targets, member_seeds
 from games.request.traffic import Traffic, traffic
 from metrics.uncertainty import ece_floor
+from metrics.wording import count
 from models.named_tensors import digest
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
     chosen = observer.chosen
     learned = perf_counter()
     run = craft(setup, seed, victims, seeds, chosen)
-    log.info("Crafted %d requests with %d runs of the procedure.", len(run.crafted), run.meter.operator_calls)
+    crafted, runs = count(len(run.crafted), "request"), count(run.meter.operator_calls, "run")
+    log.info("Crafted %s with %s of the procedure.", crafted, runs)
     attacked = perf_counter()
     sent = [each.request if each.request.examples is not None else None for each in run.crafted]
     repairs = repairing(setup, spares, victims[0], seed)

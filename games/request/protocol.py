@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from data.naming import option
+from metrics.wording import count
 
 NORMS = {"linf": "l-infinity", "l2": "l2"}
 
@@ -24,7 +25,7 @@ def protocol(records: Sequence[Mapping[str, Any]]) -> str:
         own = first["config"]["game"]["service"]["record"] == "own"
         said.append("the server deletes its own records" if own else "the server computes with the copies")
     seconds = [fmean(record["seconds"][stage] for record in records) for stage in ("attack", "judgement")]
-    said.append(f"{seconds[0]:.1f} s for {len(requests)} requests, {seconds[1]:.1f} s to judge them")
+    said.append(f"{seconds[0]:.1f} s for {count(len(requests), 'request')}, {seconds[1]:.1f} s to judge them")
     return f"Protocol: {option(first['config'], 'attack')}, {'; '.join(each for each in said if each)}."
 
 

@@ -13,6 +13,7 @@ from games.request.effects import effects, effects_by_fresh_seed, empty
 from games.request.quantities import BESIDE, FRESH, OF_TARGETS, QUANTITIES, SHARED, STATES
 from metrics.clustered import clustered_rate
 from metrics.intervals import crossed_interval, grouped_interval, rate_interval
+from metrics.wording import count
 
 Record = Mapping[str, Any]
 Runs = list[list[float]]  # values by run (a fresh seed, or the only run) of one seed
@@ -206,7 +207,7 @@ def _detected(seen: Sequence[Record], path: Sequence[str]) -> dict[str, Any]:
         bounds = values[0]["settings"]
         return {
             "mean": float(values[0]["value"]), "low": float(bounds["low"]), "high": float(bounds["high"]),
-            "n": values[0]["n"], "over": f"{seen[0]['streams']} streams of one seed",
+            "n": values[0]["n"], "over": f"{count(seen[0]['streams'], 'stream')} of one seed",
         }  # fmt: skip
     return _over_seeds([[float(value["value"])] for value in values], "streams")
 
