@@ -19,6 +19,7 @@ from data.bounds import at_most
 from data.examples import Data, Examples, bounds
 from models.gradients import gradients_at_once, own_input_gradients, per_example_gradients
 from models.influence import inverse_curvature
+from models.passes import models_at_once
 from models.progress import progress
 from models.solver import Solver
 from models.training import train
@@ -82,7 +83,7 @@ class SlowDown(Requester):
 
     def measured(self, model: Victim, task: Task, rows: Examples) -> tuple[Tensor, Tensor]:
         """The measure (k,) of every row, and its slope in the row (k, *shape)."""
-        size = gradients_at_once(model, rows.x)
+        size = min(gradients_at_once(model, rows.x), models_at_once(model))
         parts = [rows[slice(first, first + size)] for first in range(0, len(rows), size)]
         found = [self._measured(model, task, part) for part in parts]
         return torch.cat([each[0] for each in found]), torch.cat([each[1] for each in found])

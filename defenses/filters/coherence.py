@@ -16,6 +16,7 @@ from defenses.defense import Context
 from defenses.filters.effects import Preconditioner, preconditioned, summed_gradient
 from defenses.filters.trusted_points import random_sets, stored
 from models.gradients import gradients_at_once, per_example_gradients, weighted_gradient
+from models.passes import models_at_once
 from models.solver import Solver
 from models.victim import Victim
 
@@ -34,7 +35,7 @@ def coherence(context: Context, requested: Examples, kind: Preconditioner, solve
 
 def squared_lengths(context: Context, records: Examples, kind: Preconditioner, solver: Solver) -> Tensor:
     """<g_i, B g_i> (n,), float64, of every one of the `records`."""
-    size, found = gradients_at_once(context.victim, records.x), []
+    size, found = min(gradients_at_once(context.victim, records.x), models_at_once(context.victim)), []
     for first in range(0, len(records), size):
         own = per_example_gradients(context.victim, records[slice(first, first + size)])
         found.append(_squared(context, own, kind, solver))

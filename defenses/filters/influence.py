@@ -23,7 +23,7 @@ from models.gradients import (
     per_example_gradients,
     weighted_gradient,
 )
-from models.passes import rows_at_once
+from models.passes import models_at_once, rows_at_once
 from models.solver import Solver
 from models.victim import Tensors, Victim, flatten, forward
 
@@ -94,7 +94,7 @@ class Influence(Scored):
             return requested.x.new_zeros(len(requested))
         total = summed_gradient(victim, requested)
         moved = self._preconditioned(context, total[None])[0]
-        size, scores = gradients_at_once(victim, requested.x), []
+        size, scores = min(gradients_at_once(victim, requested.x), models_at_once(victim)), []
         for first in range(0, len(requested), size):
             own = per_example_gradients(victim, requested[slice(first, first + size)])
             solved = self._preconditioned(context, own)
