@@ -216,7 +216,7 @@ def _batches(rates: Sequence[float], size: int) -> dict[str, Any]:
     """The share rejected in batches of one seed, with an interval over batches that knows how many records they had."""
     hits = torch.cat([torch.arange(size) < round(rate * size) for rate in rates])
     found = asdict(clustered_rate(hits, torch.arange(len(rates)).repeat_interleave(size)))
-    return {**found, "over": f"{len(rates)} batches of one seed"}
+    return {**found, "over": f"{len(rates)} batch{'es' * (len(rates) != 1)} of one seed"}
 
 
 def _over_seeds(groups: Sequence[Sequence[float]], units: str) -> dict[str, Any]:
