@@ -151,8 +151,10 @@ def project_controls(controls: Tensor, sizes: Sequence[int]) -> Tensor:
 
     Source: Boyle and Dykstra, 1986. It is the nearest one up to CLOSE, and keeps the bounds to rounding.
     """
-    used = (controls > 0).any(0)
-    x, found = controls[:, used], torch.zeros_like(controls)
+    used, found = (controls > 0).any(0), torch.zeros_like(controls)
+    if not bool(used.any()):  # no record is worth asking for: where every target is won already there is no slope
+        return found
+    x = controls[:, used]
     bounds = torch.tensor(sizes, dtype=x.dtype, device=x.device)[:, None]
     first = project(x, bounds)
     if bool((first.sum(0) > 1).any()):

@@ -176,3 +176,11 @@ def test_a_plan_is_never_worse_than_where_it_starts() -> None:
     assert len(named.unique()) == len(named)
     assert [len(each) <= 6 for each in found] == [True] * 3
     assert bool(allowed[named].all())
+
+
+def test_where_nothing_is_worth_asking_for_nothing_is_planned() -> None:
+    """As where every target is won already: no control is above zero, after any step."""
+    assert not project_controls(-torch.rand(3, 8), [2, 0, 3]).any()
+    nothing, none = torch.zeros(300, dtype=torch.bool), torch.empty(0, dtype=torch.long)
+    found = planned(horizon(FirstOrder(rate=20.0)), nothing, [[none] * 3], steps=2, lr=0.5)
+    assert [len(each) for each in found] == [0, 0, 0]
