@@ -49,6 +49,12 @@ class Review:
         scored = not unfiltered(setup) or setup.game.differentiates(setup.attack, setup.procedure, setup.defense)
         self.beside: dict[str, list[Tensor]] = {name: [] for name in BESIDE if scored}
 
+    def also(self, groups: Mapping[str, Sequence[Tensor]]) -> Review:
+        """A review of other batches, with the calibration of this one; requests in them bring no copies."""
+        found = Review(self.setup, self.victim, self.batches, groups)
+        found.calibration, found.threshold = self.calibration, self.threshold
+        return found
+
     def calibrate(self, models: Sequence[ModelStack], which: slice, predictions: Tensor) -> None:
         """Keep the models after some of the calibration batches."""
         for k, batch in enumerate(self.batches[which]):

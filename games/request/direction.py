@@ -90,10 +90,14 @@ class Direction(Part):
 
         Without a filter there are only those of the scores that are computed whatever decides.
         """
-        found: Any = self.record["detection"]
-        if found["defense"] == "none" and path[0] not in BESIDE:
+        if self.record["detection"]["defense"] == "none" and path[0] not in BESIDE:
             return {}
-        for key in (self.name, *path, "value"):
+        return self.detected(self.name, *path)
+
+    def detected(self, *path: str) -> Values:
+        """A number of the record of what was detected, by its keys; empty where there is none."""
+        found: Any = self.record["detection"]
+        for key in (*path, "value"):
             if found is None or key not in found:
                 return {}
             found = found[key]

@@ -30,6 +30,12 @@ def effects_by_fresh_seed(record: Record, state: str, mine: Sequence[int]) -> li
     return [_differences(record, first, second, mine) for first, second in pairs]
 
 
+def split_effects(record: Record, mine: Sequence[int]) -> list[float]:
+    """The same of requests that are spread over several streams, less their control, which is spread likewise."""
+    found = record["detection"]["split"]
+    return _differences(record, found["attack"], found["random"], mine)
+
+
 def empty(record: Record, target: int) -> bool:
     """Whether nothing was requested for this target."""
     return not record["requests"][record["targets"]["aim"][target]]["indices"]

@@ -15,6 +15,7 @@ from games.request.evaluation import Judge, Look
 from games.request.forgetting import Forgetting, Lists
 from games.request.objective import AttackedObjective
 from games.request.repairing import Repairing
+from games.request.split import judge_split, split_requests
 from games.request.states import Observer, mean_of_models
 from games.request.targets import Targets, member_seeds
 from games.request.traffic import Stream, Traffic, together
@@ -123,6 +124,9 @@ def judge_with_own_seed(
         for d in scene.setup.game.targets.directions
     }
     detection = review.report(scene.chosen, asked.streams, {kind: f"benign_{kind}" for kind in kinds})
+    copies = any(each is not None for each in scene.sent)
+    also = split_requests(scene.setup, scene.seed, asked.requests, asked.random, copies)
+    detection["split"] = judge_split(scene, also, review)
     return outcome, detection, accepted
 
 

@@ -8,7 +8,7 @@ from typing import cast
 from games.game import Part, Values
 from games.metric import number, whole
 from games.request.direction import Direction
-from games.request.effects import effects, fresh_effects
+from games.request.effects import effects, fresh_effects, split_effects
 
 Measure = Callable[[Direction], Values]
 LEAST = 0.2  # of `moved`
@@ -102,6 +102,27 @@ def fresh_gain(of: Direction) -> Values:
 def detected(*path: str) -> Measure:
     """A number of what the filter did."""
     return lambda of: of.detection(*path)
+
+
+def split(state: str, name: str) -> Measure:
+    """A metric of the targets after requests (`attack`), or their controls (`random`), that are split."""
+
+    def measure(of: Direction) -> Values:
+        found = of.record["detection"].get("split")
+        return {} if found is None else of.targets(found[state], name)
+
+    return measure
+
+
+def split_effect(of: Direction) -> Values:
+    """What split requests attained less what their controls did, through the filter."""
+    found = of.record["detection"].get("split")
+    return {} if found is None else of.by_target(split_effects(of.record, of.mine))
+
+
+def split_detected(*path: str) -> Measure:
+    """A number of what the filter did with split requests."""
+    return lambda of: {} if of.record["detection"].get("split") is None else of.detected("split", of.name, *path)
 
 
 def benign_only(which: int) -> Measure:

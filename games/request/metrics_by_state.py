@@ -34,7 +34,7 @@ IN_SWEEP = {
 
 def by_state() -> list[Metric]:
     """All of them."""
-    return [*_of_states(), *_of_changes(), *_of_fresh_seeds()]
+    return [*_of_states(), *_of_changes(), *_of_fresh_seeds(), *_of_split()]
 
 
 def on(measure: Measure) -> Callable[[Part], Values]:
@@ -124,3 +124,33 @@ def _of_fresh_seeds() -> list[Metric]:
         for state in FRESH
         for each in OF_TARGETS
     ]
+
+
+def _of_split() -> list[Metric]:
+    """Of requests that an attacker who knows of the filter spreads over several streams; nothing without a filter."""
+    shared: dict[str, Any] = {"shown": frozenset({"results", "sweep", "report"}), "group": "Filter"}
+    share: dict[str, Any] = {"share": True, "digits": 0, "scale": "share"}
+    rate: dict[str, Any] = {"share": True, "digits": 2}
+    where = "of the same requests, spread over several streams by an attacker that knows of the filter"
+    return [
+        Metric(
+            name="success_split", label="success, split (%)", values=on(measures.split("attack", "success")),
+            help=f"success after the filter {where}.", **share, **shared,
+        ),
+        Metric(
+            name="success_split_random", label="control, split (%)", values=on(measures.split("random", "success")),
+            help="the same of random requests, spread likewise.", shown=frozenset({"results"}), **share,
+        ),
+        Metric(
+            name="effect_split", label="effect, split", values=on(measures.split_effect), bounds=SYMMETRIC, signed=True,
+            help=f"effect after the filter {where}; its control is spread likewise.", shown=frozenset({"results"}),
+        ),
+        Metric(
+            name="auroc_split", label="AUROC, split", values=on(measures.split_detected("decision", "auroc")),
+            help=f"`auroc` {where}.", **rate, **shared,
+        ),
+        Metric(
+            name="caught_split", label="caught, split", values=on(measures.split_detected("caught")),
+            help=f"`caught` {where}.", shown=frozenset({"results"}), **rate,
+        ),
+    ]  # fmt: skip

@@ -51,6 +51,7 @@ class StreamSettings:
     benign_per_malicious: Annotated[int, Field(ge=1), at_most(1_000_000, "all are in one batch")] = 3
     benign: Kind = "uniform"
     harder: Kind | None = "outlier"
+    split: Annotated[int, Field(ge=2), at_most(1000, "each is a stream of its own")] | None = 3
     benign_batches: Annotated[int, Field(ge=1), at_most(1000, "each is a model of its own")] = 4
     calibration_batches: Annotated[int, Field(ge=0), at_most(1000, "each is a model of its own")] = 8
     reserved: Annotated[float, Field(ge=0, lt=1)] = 0.2

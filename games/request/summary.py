@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from games.request.direction import of_direction
-from games.request.effects import effects, effects_by_fresh_seed, empty
+from games.request.effects import effects, effects_by_fresh_seed, empty, split_effects
 from games.request.quantities import BESIDE, FRESH, OF_TARGETS, QUANTITIES, SHARED, STATES
 from metrics.clustered import clustered_rate
 from metrics.intervals import crossed_interval, grouped_interval, rate_interval
@@ -70,6 +70,7 @@ def _direction(records: Sequence[Record], direction: str) -> dict[str, Any]:
         "effect": {"victim_seed": _effect(records, mine, "after", _own_effects)},
         "effect_defended": {"victim_seed": _effect(records, mine, "defended", _own_effects)},
         "filter": _filter(records, direction),
+        "split": _split(records, mine, direction),
         "scores": _scores(records, direction),
         "fresh_seeds": None,
     }  # fmt: skip
@@ -185,6 +186,24 @@ def _filter(records: Sequence[Record], direction: str) -> dict[str, Any] | None:
         part |= {name: _detected(seen, path) for name, path in paths.items()}
         counts = ("streams", "malicious", "malicious_distinct", "benign", "benign_distinct")
         part["counts"] = {name: sum(each[name] for each in seen) for name in counts}
+    return part
+
+
+def _split(records: Sequence[Record], mine: Sequence[Sequence[int]], direction: str) -> dict[str, Any] | None:
+    """What requests that are spread over several streams did, where an attacker was played that does so."""
+    found = [record["detection"].get("split") for record in records]
+    if any(each is None for each in found):
+        return None
+    pairs = list(zip(records, mine, strict=True))
+    part: dict[str, Any] = {"parts": sorted({each["parts"] for each in found})}
+    for name, state, metric in (
+        ("success", "attack", "success"), ("success_random", "random", "success"), ("kept", "attack", "kept"),
+    ):  # fmt: skip
+        runs = [[_by_request(r, own, [r["detection"]["split"][state][metric][i] for i in own])] for r, own in pairs]
+        part[name] = _of_runs(runs, metric, "requests")
+    part["effect"] = _of_runs([[_by_request(r, own, split_effects(r, own))] for r, own in pairs], "effect", "requests")
+    if seen := [each[direction] for each in found if each[direction] is not None]:
+        part |= {"auroc": _detected(seen, ("decision", "auroc")), "caught": _detected(seen, ("caught",))}
     return part
 
 

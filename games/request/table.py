@@ -25,6 +25,10 @@ ROWS = [QUANTITIES[name] for name in SHOWN]
 PERCENT = ("kept", "success")  # shown with both ends of the interval
 SILENT = ("relative_distance", "prediction_distance")  # not shown where they are 0 by definition
 UNAWARE = "This attacker does not know of the filter; attack/adaptive=auto plays one that does, which is its measure."
+SPLIT = (
+    "This attacker does not know of the filter. One that does, and spreads its requests over several streams, stands "
+    "beside it (split); attack/adaptive=auto tries more, which is the measure of a filter."
+)
 State = tuple[str | None, str | None, str]  # with the victim's own seed, with fresh seeds, heading
 ALONE: tuple[State, ...] = (
     ("before", "nothing", "before"), ("after", "after", "after attack"), ("random", "random", "random control"),
@@ -76,7 +80,8 @@ def _adaptive(records: Sequence[Mapping[str, Any]]) -> str | None:
     found = [record["adaptive"] for record in records if "adaptive" in record]
     if not found or found[0]["asked"] == "none":
         filtered = records[0]["detection"]["defense"] != "none"
-        return UNAWARE if found and filtered and "adaptive" in records[0]["config"]["attack"] else None
+        unaware = SPLIT if records[0]["detection"].get("split") else UNAWARE
+        return unaware if found and filtered and "adaptive" in records[0]["config"]["attack"] else None
     played = [each["played"] for each in found]
     line = f"Adaptive attacker: {', '.join(dict.fromkeys(played))}"
     if not found[0]["tried"]:
@@ -175,6 +180,7 @@ def _lines(part: Mapping[str, Any], game: Mapping[str, Any]) -> list[str]:
     lines += _footnotes(part, game["left_out"])
     if part["filter"] is not None:
         lines += _filter(part["filter"])
+        lines += [] if part["split"] is None else [_split(part["split"])]
     elif part["scores"]:
         scores = ", ".join(f"{name} {bracketed(each)}" for name, each in part["scores"].items())
         over = next(iter(part["scores"].values()))["over"]
@@ -226,3 +232,13 @@ def _filter(found: Mapping[str, Any]) -> list[str]:
     over = next(iter(found["benign_rejected_alone"].values()))["over"]
     lines.append(f"  Benign rejected in benign streams, by who asks: {alone} (over {over}).")
     return lines
+
+
+def _split(found: Mapping[str, Any]) -> str:
+    """What the filter left of the same requests where they are spread over several streams."""
+    told = f"; AUROC {bracketed(found['auroc'])}, caught {bracketed(found['caught'])}" if "auroc" in found else ""
+    return (
+        f"Split over {' or '.join(map(str, found['parts']))} streams each, through the filter: success "
+        f"{rate(found['success'], 0)} % (control, likewise {rate(found['success_random'], 0)} %), labels kept "
+        f"{rate(found['kept'], 0)} %, effect {signed(found['effect'])}{told}."
+    )
