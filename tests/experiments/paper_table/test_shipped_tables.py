@@ -9,6 +9,7 @@ from experiments.cli.roles import game_of
 from experiments.paper_table.checking import check_metrics, specification
 from experiments.paper_table.games import cells_of
 from experiments.paper_table.specification import Specification
+from experiments.play.setup import prepare
 from games.game import metric_of
 from games.request.game import RequestGame
 from tests.experiments.games import ROOT
@@ -34,8 +35,17 @@ def test_sizes_claims_and_provenance(name: str) -> None:
     assert all(claim.source or "black-box" in claim.id for claim in table.claims)
 
 
-@pytest.mark.parametrize("name", [path.stem for path in PATHS])
-@pytest.mark.parametrize("size", ["smallest", "quick", "paper"])
+LARGE = ("filter", "uncertainty")  # Hydra takes most of a minute to compose all rows of a size
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        pytest.param(name, size, marks=pytest.mark.claims if name in LARGE and size != "smallest" else ())
+        for size in ("smallest", "quick", "paper")
+        for name in (path.stem for path in PATHS)
+    ],
+)
 def test_every_row_is_a_game_and_has_what_its_claims_ask_for(name: str, size: str) -> None:
     table = read(name)
     games = {row: game_of(cell.config) for (row, _), cell in cells_of(table.rows(size), range(1), []).items()}
@@ -56,10 +66,32 @@ def test_every_row_is_a_game_and_has_what_its_claims_ask_for(name: str, size: st
         assert number.part in game.targets.directions
 
 
+SCORES = {"S1", "S1p", "S2", "S3", "S4", "S5", "S6", "S7", "S8"}
+OTHERS = {"Zmax", "C", "similarity", "membership", "chain", "healing"}
+STRATEGIES = {path.stem for path in (ROOT / "conf" / "attack" / "adaptive").glob("*.yaml")} - {"none"}
+
+
 def test_the_filter_meets_an_adaptive_attacker_beside_every_attack() -> None:
-    rows = {row.name for row in read("filter").rows("quick")}
-    for row in rows:
-        attack, attacker, score = row.split(".")
+    rows = {tuple(row.name.split(".")) for row in read("filter").rows("quick")}
+    for attack, attacker, score in rows:
         if attacker == "plain" and attack != "random":
-            assert f"{attack}.norm_cap.{score}" in rows
-    assert {row.split(".")[2] for row in rows} == {"S1", "S1p", "S2", "S3", "S5", "S6", "S8"}
+            assert (attack, "norm_cap", score) in rows
+    every = {score for attack, attacker, score in rows if (attack, attacker) == ("flip_once", "plain")}
+    assert every == SCORES | OTHERS
+    assert every - {"healing"} == {score for attack, by, score in rows if (attack, by) == ("flip_once", "auto")}
+    assert all(("flip_once", by, score) in rows for by in STRATEGIES for score in ("S1", "Zmax"))
+
+
+def test_uncertainty_meets_every_procedure() -> None:
+    """White-box and by transfer where the procedure has a gradient, and by scores and by labels whatever it has."""
+    procedures = {path.stem for path in (ROOT / "conf" / "unlearning").glob("*.yaml")}
+    rows = [row for row in read("uncertainty").rows("quick") if row.name.startswith("single.")]
+    by_procedure: dict[str, set[str]] = {}
+    for row in rows:
+        by_procedure.setdefault(row.name.split(".")[1], set()).add(row.name.split(".")[2])
+    cells = cells_of([row for row in rows if row.name.endswith(".few")], range(1), [])
+    found = {row.split(".")[1]: prepare(cell.config).procedure for (row, _), cell in cells.items()}
+    assert len({type(each) for each in found.values()}) == len(procedures) == len(by_procedure)
+    for name, attacks in by_procedure.items():
+        assert {"few", "labels"} <= attacks
+        assert ({"white_box", "transfer"} <= attacks) == found[name].differentiable
