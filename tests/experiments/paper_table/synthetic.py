@@ -51,6 +51,9 @@ def record(
         "decision": {name: {"value": value} for name, value in SCORES.items()},
         "S1": {"auroc": {"value": 0.8}}, "S8": {"auroc": {"value": "nan"}},
     }  # fmt: skip
+    split = None
+    if defense != "none":
+        split = {"parts": 3, "attack": states["after"], "random": states["random"], direction: seen}
     return {
         "seed": seed, "criterion": described(criterion),
         "game": "request", "memory_mb": {"peak": 300.0},
@@ -63,7 +66,7 @@ def record(
         "victim_seed": states,
         "fresh_seeds": {name: [states["after" if name == "after" else "before"]] * 2 for name in
                         FRESH} if fresh else None,
-        "detection": {"defense": defense, direction: seen,
+        "detection": {"defense": defense, direction: seen, "split": split,
                       "benign_rejected": {"uniform": [0.04, 0.06], "outlier": [0.2, 0.4]}},
         "records": 300, "queries": 30, "predictions": 2, "operator_calls": 40,
         "seconds": {"victim": 1.0, "attack": 2.0, "judgement": 3.0, "forget_one": 0.1, "retrain_one": 0.4},
