@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -39,7 +40,8 @@ class Sequential(Requester):
     sum_t [kappa - m_yhat(x_t)]_+ keeps a model unnoticed before the last stage: `early` defers the trigger. A stage
     names at most `per_stage` records (null spreads the budget), and `benign` records of others, drawn at random and not
     known ahead, are deleted with them. The stages are carried out on the provider, and the result is the union of what
-    was asked for, in its order, which a game carries out at once.
+    was asked for, in its order, which a game carries out at once; with `judged` stages it asks for them one after the
+    other too, each in a stream of its own.
 
     `solver`: open_loop ranks the records once, by their slopes, and splits the list; closed_loop ranks them anew at
     every stage, at the current model and retained records; adjoint plans all stages by projected gradients (`steps`,
@@ -56,6 +58,7 @@ class Sequential(Requester):
     solver: Solver = "closed_loop"
     stages: Annotated[int, Field(ge=1), at_most(1000, "each runs the procedure")] = 5
     per_stage: Annotated[int, Field(ge=1)] | None = None
+    judged: Literal["union", "stages"] = "union"
     benign: Annotated[int, Field(ge=0), at_most(1_000_000, "all are deleted")] = 10
     toward: Annotated[int, Field(ge=0)] | None = None
     stealth: Annotated[float, Field(ge=0)] = 1.0
@@ -73,6 +76,11 @@ class Sequential(Requester):
     def criterion(self) -> Criterion:  # type: ignore[override]
         """A label that changed, or became the one that is wanted."""
         return LabelFlipped(self.toward)
+
+    @property
+    def streams(self) -> int:
+        """In how many streams a game has its request."""
+        return self.stages if self.judged == "stages" else 1
 
     def check_access(self, access: AccessMode) -> None:
         """A black box shows no slopes to rank or to plan with."""
@@ -132,8 +140,16 @@ class Sequential(Requester):
         """What was asked for in all stages, by goal; the curve is the objective after each stage."""
         found = self.courses(service, goals, attacker, rng)
         return [
-            AttackResult(Request(each.records), float(each.losses[-1]), tuple(each.losses.tolist())) for each in found
-        ]
+            AttackResult(
+                Request(each.records), float(each.losses[-1]), tuple(each.losses.tolist()),
+                stages=self._said(map(len, each.named)),
+            )
+            for each in found
+        ]  # fmt: skip
+
+    def _said(self, stages: Iterable[int]) -> tuple[int, ...]:
+        """How many records each stage named, where the game is to know."""
+        return tuple(stages) if self.judged == "stages" else ()
 
     def courses(
         self, service: OpenService, goals: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator
@@ -169,6 +185,7 @@ class Sequential(Requester):
         """What was asked for in all stages; the curve is the objective after each stage."""
         self._check_black_box(len(attacker.pool))
         others = of_others(attacker.pool, self.stages, self.benign, rng)
-        return asked_in_stages(
+        found = asked_in_stages(
             service, goal, attacker, self._objective, self.early, self.sizes, others, self.search, rng
         )
+        return replace(found, stages=self._said(found.stages))
