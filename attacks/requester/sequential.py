@@ -11,7 +11,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from attacks.crafting.access import AccessMode
+from attacks.crafting.access import AccessMode, require_opened
 from attacks.crafting.adjoint import require_plannable
 from attacks.crafting.asked_in_stages import asked_in_stages, stage_queries
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
@@ -85,8 +85,7 @@ class Sequential(Requester):
     def check_access(self, access: AccessMode) -> None:
         """A black box shows no slopes to rank or to plan with."""
         super().check_access(access)
-        if access == "black_box" and self.solver != "closed_loop":
-            raise UserError(f"attack.solver={self.solver} needs attack.access=white_box; closed_loop does not.")
+        require_opened(access, {f"attack.solver={self.solver}": self.solver != "closed_loop"})
 
     def check(self, data: Data, procedure: Procedure, record: Record) -> None:
         """Raise UserError for a label that is none, too few records or queries, and chains without a gradient."""

@@ -26,7 +26,7 @@ from models.solver import Solver
 
 
 @plain_dataclass(frozen=True, eq=False)
-class Path:
+class Sums:
     """What is remembered of a sequence: the sums S+ and S- (t,) of what was accepted, the `labels` (t,) whose margins
     are looked at, those that the first victim predicted, the threshold of the first batch, and how many there were.
     """
@@ -37,10 +37,10 @@ class Path:
     threshold: float
     batches: int = 0
 
-    def after(self, standardised: Tensor, drift: float) -> Path:
+    def after(self, standardised: Tensor, drift: float) -> Sums:
         """The path with one batch (t,) more: the recursion of `metrics.cusum.cusum`."""
         up, down = (self.up + standardised - drift).clamp_min(0), (self.down - standardised - drift).clamp_min(0)
-        return Path(up, down, self.labels, self.threshold, self.batches + 1)
+        return Sums(up, down, self.labels, self.threshold, self.batches + 1)
 
     @property
     def value(self) -> float:
@@ -114,7 +114,7 @@ class Cusum:
 
     def review(self, context: Context, requests: Tensor) -> Verdict:
         """Accept the batch (m,), or quarantine the highest ranked ceil(share m) of it."""
-        path = context.remembered if isinstance(context.remembered, Path) else self._start(context, len(requests))
+        path = context.remembered if isinstance(context.remembered, Sums) else self._start(context, len(requests))
         requested = context.unlearned(requests)
         after = path.after(self.standardised(context, requested, path.labels), self.drift)
         ranked = Influence(score="S1").scores(context, requests)
@@ -149,12 +149,12 @@ class Cusum:
 
         return once(context, points, ("cusum", *of, *solved), simulated)
 
-    def _start(self, context: Context, size: int) -> Path:
+    def _start(self, context: Context, size: int) -> Sums:
         self.check_sequence(1, size, len(stored(context)))
         labels = predicted(context.victim, self._points(context))
         nothing = torch.zeros(len(labels), dtype=torch.float64, device=labels.device)
         threshold = float(calibrated_threshold(self.of_random(context, size), self.rate))
-        return Path(nothing, nothing, labels, threshold)
+        return Sums(nothing, nothing, labels, threshold)
 
     def _moments(self, context: Context, labels: Tensor) -> Moments:
         points, solved = self._points(context), (self.preconditioner, self.solver)

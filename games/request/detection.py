@@ -149,7 +149,7 @@ class Review:
             )  # fmt: skip
         report["benign_size"] = parts * len(self.groups[next(iter(benign.values()))][0])
         report["benign_rejected"] = {kind: self._rejected(name, parts) for kind, name in benign.items()}
-        if parts > 1 and report["defense"] != "none":
+        if parts > 1 and not unfiltered(self.setup):
             alone = {kind: self.verdicts[name] for kind, name in benign.items()}
             asks = torch.stack([stream.malicious.any() for stream in streams]).cpu().reshape(-1, parts).any(1).tolist()
             directions = chosen.goal_directions

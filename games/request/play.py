@@ -25,7 +25,7 @@ from games.request.judging import Scene, judge_with_fresh_seeds, judge_with_own_
 from games.request.objective import AttackedObjective
 from games.request.repairing import repairing, without_spares
 from games.request.states import Observer
-from games.request.targets import Targets, choose_targets, member_seeds
+from games.request.targets import Targets, choose_targets, member_seeds, nearest_distance
 from games.request.traffic import Traffic, traffic
 from metrics.uncertainty import ece_floor
 from metrics.wording import count
@@ -83,6 +83,8 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
         "memory_mb": {"peak": peak_memory_mb(), "gpu": peak_gpu_memory_mb(setup.device)},
     }
     steps.clear()
+    if repairs is not None and repairs.steps is not None:
+        repairs.steps.clear()
     return record
 
 
@@ -139,6 +141,11 @@ def _judged(scene: Scene, asked: Traffic, objective: AttackedObjective) -> tuple
 def _targets(scene: Scene) -> dict[str, Any]:
     chosen, test = scene.chosen, scene.setup.data.test
     far = {} if chosen.distances is None else {"far": chosen.distances.tolist(), "usual": chosen.usual}
+    trusted, shown = scene.setup.data.filter_trusted, chosen.shown
+    if len(trusted):
+        everywhere = nearest_distance(test.x, trusted.x)
+        own = everywhere[chosen.positions] if shown is None else nearest_distance(shown, trusted.x)
+        far |= {"trusted_distance": own.tolist(), "trusted_distance_usual": float(everywhere.mean())}
     return {
         **far,
         "position": chosen.positions.tolist(),

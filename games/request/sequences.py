@@ -33,7 +33,7 @@ def told_apart(
         if mine:
             both, place = torch.cat([scores[mine], random[mine]]), torch.arange(len(mine)).repeat(2)
             found[direction] = {
-                "caught": _rate(alarms[mine]), "caught_random": _rate(false[mine]),
+                "streams": len(mine), "caught": _rate(alarms[mine]), "caught_random": _rate(false[mine]),
                 "auroc": clustered_auroc(both, torch.arange(len(both)) < len(mine), place).as_dict(),
             }  # fmt: skip
     found["benign"] = {kind: _alarms(verdicts, parts).double().tolist() for kind, verdicts in benign.items()}

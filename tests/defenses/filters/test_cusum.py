@@ -12,7 +12,7 @@ from torch.nn.functional import one_hot
 from data.errors import UserError
 from data.randomness import generator
 from defenses.defense import Context, Verdict, reviewed
-from defenses.filters.cusum import Cusum, Path, standardised_in_turn
+from defenses.filters.cusum import Cusum, Sums, standardised_in_turn
 from metrics.cusum import cusum
 from metrics.detection import calibrated_threshold
 from models.solver import Solver
@@ -84,7 +84,7 @@ def test_a_path_is_the_recursion_at_the_models_as_they_become() -> None:
         z = by_hand(provider, batch, 10)
         up, down = (up + z - 0.5).clamp_min(0), (down - z - 0.5).clamp_min(0)
         path = verdict.remembered
-        assert isinstance(path, Path)
+        assert isinstance(path, Sums)
         assert (path.up - up).abs().max() < 1e-6
         assert (path.down - down).abs().max() < 1e-6
         assert float(verdict.scores.max()) == pytest.approx(float(torch.maximum(up, down).max()), abs=1e-6)
@@ -119,11 +119,11 @@ def test_what_is_quarantined_moves_nothing() -> None:
     verdict = in_turn(strict, opened(bed(0)), useful[None], seen(0))[0]
     assert not bool(verdict.accepted.any())
     path = verdict.remembered
-    assert isinstance(path, Path)
+    assert isinstance(path, Sums)
     assert float(path.up.max()) == float(path.down.max()) == 0.0
     quarter = in_turn(FILTER, opened(bed(0)), useful[None], seen(0))[0]
     assert int((~quarter.accepted).sum()) == 5
-    assert isinstance(quarter.remembered, Path)
+    assert isinstance(quarter.remembered, Sums)
     assert quarter.remembered.value < float(quarter.scores.max())
 
 

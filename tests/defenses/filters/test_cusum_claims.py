@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import pytest
@@ -20,13 +20,12 @@ from metrics.clustered import clustered_auroc
 from metrics.cusum import cusum
 from metrics.detection import calibrated_threshold
 from metrics.intervals import rate_interval
-from models.solver import Solver
 from tests.attacks.checks import bed, crafted, opened
-from tests.defenses.filters.test_set_level import effects, seen
+from tests.defenses.filters.test_set_level import effects
 from tests.testbed import TRAINING
 from unlearning.turns import carried_on
 
-SEEDS, TARGETS, ALONE, DRAWN = range(3), 20, 60, 2000
+SEEDS, TARGETS, ALONE, DRAWN, POINTS = range(3), 12, 30, 2000, 200
 
 
 @dataclass(frozen=True)
@@ -78,9 +77,9 @@ def benign(seed: int, case: Case, count: int) -> list[list[Tensor]]:
 
 def live(seed: int, sequences: Sequence[Sequence[Tensor]]) -> Tensor:
     """z (count, parts, t) of every batch, at what became of the batches before it."""
-    of, test = bed(seed), Cusum(solver=Solver(method="auto", tolerance=1e-10))
+    of, test = bed(seed), Cusum(points=POINTS)
     root = opened(of)
-    labels, providers = of.victim.logits(of.trusted.x).argmax(-1), [root] * len(sequences)
+    labels, providers = of.victim.logits(of.trusted.x[:POINTS]).argmax(-1), [root] * len(sequences)
     found = []
     for batches in zip(*sequences, strict=True):
         rows = []
@@ -114,7 +113,7 @@ def told(case: Case, drift: float = 0.5) -> dict[str, Told]:
         rng = generator(seed, "simulated", str(case))
         drawn = torch.stack([torch.randperm(TRAINING, generator=rng)[: case.parts * case.size] for _ in range(DRAWN)])
         drawn = drawn.reshape(DRAWN, case.parts, case.size)
-        some = [standardised_in_turn(effects(seed).T, each) for each in drawn.split(100)]
+        some = [standardised_in_turn(effects(seed)[:, :POINTS].T, each) for each in drawn.split(100)]
         null = torch.cat(some, dim=1)  # (parts, 2000, t)
         z = live(seed, [*attacked(seed, case), *benign(seed, case, ALONE)]).transpose(0, 1)
         for name, of in (("alone", lambda x: x.abs()), ("summed", lambda x: cusum(x, drift))):
@@ -130,3 +129,49 @@ def told(case: Case, drift: float = 0.5) -> dict[str, Told]:
         three = [(each.mean, each.low, each.high) for each in rates]
         found[name] = Told((a.value, float(a.settings["low"]), float(a.settings["high"])), *three)
     return found
+
+
+def said(case: Case) -> dict[str, Told]:
+    found = told(case)
+    print(case, found)
+    return found
+
+
+@pytest.mark.claims
+def test_sums_find_what_is_split_over_many_batches_and_single_batches_do_not() -> None:
+    """15 records over ten batches of 15: sums catch half of the sequences, of 36, where single batches catch none."""
+    found = said(Case(10, 15))
+    assert found["alone"].caught[0] <= 0.1
+    assert found["summed"].caught[0] >= 0.35
+    assert found["summed"].auroc[0] > found["alone"].auroc[0] + 0.1
+
+
+@pytest.mark.claims
+def test_sums_see_more_of_stages() -> None:
+    """Five stages of 3 records among 27 others, each chosen at the model of its time."""
+    found = said(Case(5, 30, staged=True))
+    assert found["summed"].caught[0] > found["alone"].caught[0] + 0.1
+
+
+@pytest.mark.claims
+def test_three_large_batches_hide_a_request_from_both() -> None:
+    """5 of 60 records in each of three: three steps are too few to add up, and the request is as good as unseen."""
+    found = said(Case(3, 60))
+    assert max(each.caught[0] for each in found.values()) <= 0.3
+
+
+@pytest.mark.claims
+def test_the_traffic_of_one_account_gives_it_away() -> None:
+    """Five stages of 3 records without others in between: nothing dilutes them, and single batches show them too."""
+    found = said(Case(5, 3, staged=True, covered=False))
+    assert min(each.caught[0] for each in found.values()) >= 0.8
+
+
+@pytest.mark.claims
+def test_benign_sequences_are_flagged_somewhat_more_often_than_promised() -> None:
+    """The threshold is simulated with effects at the first victim, and later models have others: not more than 15%."""
+    cases = (Case(3, 60), Case(5, 30, staged=True), Case(5, 3, staged=True, covered=False), Case(10, 15))
+    rates = {str(case): told(case)["summed"].false for case in cases}
+    print(rates)
+    assert all(low <= 0.05 for _, low, _ in rates.values())
+    assert max(rate for rate, _, _ in rates.values()) <= 0.15
