@@ -168,7 +168,7 @@ def test_a_chain_is_played_and_calibrated_before_anything_is_trained(tmp_path: P
 
 
 def test_every_filter_of_a_chain_remembers_its_own() -> None:
-    """The sums of the second go on from batch to batch as they do alone, and sequences that are too long are refused."""
+    """The sums of the second go on from batch to batch as they do alone; sequences that are too long are refused."""
     sums = Cusum(length=3, sequences=200, points=10)
     chain, first = Chain(filters=(Norm(rule="robust_z", z=100.0), sums)), seen(0)
     calibration = calibrated(bed(0), benign(0, "calibration", 2))
