@@ -55,7 +55,7 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
     scene = Scene(setup, seed, victims, seeds, observer.judge, observer, sent, repairs)
     requests = [torch.tensor(each.request.indices, dtype=torch.long) for each in run.crafted]
     strategy = strategy_of(setup.attack)
-    stages = [each.stages for each in run.crafted] if run.crafted[0].stages else []
+    stages = [each.stages for each in run.crafted] if any(each.stages for each in run.crafted) else []
     asked = traffic(setup, seed, chosen, requests, victims, strategy.played(run.crafted), stages)
     objective = AttackedObjective(getattr(setup.attack, "functional", None), setup.data, chosen, seed)
     judged, alone = _judged(scene, asked, objective)

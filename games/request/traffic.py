@@ -12,6 +12,7 @@ from torch import Tensor
 from attacks.adaptive.strategy import Adaptive
 from attacks.crafting.attack import Attacker
 from attacks.requester.nearest import nearest_records
+from data.errors import UserError
 from data.randomness import generator
 from games.request.benign import draw_benign
 from games.request.informed import informed
@@ -91,6 +92,8 @@ def traffic(
     poison = strategy.poison(service, attacker).cpu()
     controls = random_controls(setup, seed, requests, attacker, service, strategy)
     parts, pairs = streams_of(setup.attack, strategy), list[tuple[Stream, Stream]]()
+    if any(len(each) != parts for each in stages):
+        raise UserError(f"The attack comes in {parts} streams (its `streams`), and a request of it in other `stages`.")
     for i, both in enumerate(zip(requests, controls, strict=True)):
         own = [divided(each, parts, stages[i] if stages else ()) for each in both]
         pairs += stream_pairs(setup, seed, i, own[0], own[1], poison)
