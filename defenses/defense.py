@@ -33,7 +33,9 @@ class Context:
     `calibration` are benign batches of about the size of live ones, of records that no live batch names. Which requests
     are malicious is not in it. `threshold` is what `Calibrated.threshold` gave for this calibration, where it was asked
     before, so that many batches are calibrated once. `submitted` (m) are the requested records as they were sent, row
-    by row, where a request brings copies; `record` says whether the provider computes with them.
+    by row, where a request brings copies; `record` says whether the provider computes with them. Of batches that come
+    one after the other `task` and `victim` are what became of those before, the calibration is that of the first, and
+    `remembered` is what the verdict on the batch before gave; None for the first.
     """
 
     task: Task
@@ -44,6 +46,7 @@ class Context:
     threshold: float | None = None
     submitted: Examples | None = None
     record: Record = "submitted"
+    remembered: object | None = None
 
     def unlearned(self, requests: Tensor) -> Examples:
         """What is unlearned for the records at positions `requests` (m,): as they are stored, or as they were sent."""
@@ -58,13 +61,21 @@ class Verdict:
 
     Requests that are not accepted are quarantined, never refused: they are processed later by exact retraining. A
     filter that does not trust what was submitted may say which stored record is deleted `instead` (m,), as a position,
-    or -1 where the request is carried out as it was sent.
+    or -1 where the request is carried out as it was sent. What it wants to know when it reviews the next batch of a
+    sequence it gives to be `remembered`.
     """
 
     scores: Tensor
     accepted: Tensor
     threshold: float
     instead: Tensor | None = None
+    remembered: object | None = None
+
+    def deleted(self, requests: Tensor) -> Tensor:
+        """The positions that are deleted of a batch (m,): those accepted, or others instead."""
+        if self.instead is None:
+            return requests[self.accepted]
+        return torch.where(self.instead < 0, requests, self.instead)[self.accepted].unique()
 
 
 def accept_everything(requests: Tensor) -> Verdict:

@@ -6,7 +6,7 @@ therefore repeats its few own operations, is given the models of the runs it had
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -82,20 +82,33 @@ class Checkpointed(Procedure):
         self, task: Task, victim: Victim, forget_weights: Tensor, seed: int, submitted: Examples | None = None
     ) -> ModelStack:
         """The models after each row of `forget_weights`, from an earlier run where it is kept."""
-        if not self.store.enabled or self.irreproducible:
+
+        def make() -> ModelStack:
             return unlearned(self.procedure, task, victim, forget_weights, seed, submitted)
-        key = {**self.key, "seed": seed, "asked": _digest(task, victim, forget_weights, submitted)}
+
+        if not self.keeps:
+            return make()
+        return self.kept({"seed": seed, "asked": _digest(task, victim, forget_weights, submitted)}, victim, make)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a run can be kept: a store is there, and another run would give the same."""
+        return self.store.enabled and not self.irreproducible
+
+    def kept(self, of: Mapping[str, Any], like: Victim, make: Callable[[], ModelStack]) -> ModelStack:
+        """What `make` gives, models like the victim `like`, from an earlier run where it is kept; `of` names it."""
+        key = {**self.key, **of}
         found = self.store.find_tensors(KIND, key)
         if found is not None:
             path, tensors = found
             self._kept.add(path)
-            return ensemble_of(tensors, victim)
+            return ensemble_of(tensors, like)
         began = perf_counter()
-        models = unlearned(self.procedure, task, victim, forget_weights, seed, submitted)
+        models = make()
         if perf_counter() - began >= self.slow:
-            kept = self.store.keep_tensors(KIND, key, tensors_of(models))
-            if kept is not None:
-                self._kept.add(kept)
+            where = self.store.keep_tensors(KIND, key, tensors_of(models))
+            if where is not None:
+                self._kept.add(where)
         return models
 
     def request_vjp(

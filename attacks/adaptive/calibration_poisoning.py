@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Annotated, ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from pydantic import Field
@@ -13,8 +14,12 @@ from torch import Tensor
 from attacks.adaptive.strategy import STRICT, Adaptive, Crafting, knowledge_of
 from attacks.crafting.attack import Attacker
 from data.errors import UserError
+from data.examples import Examples
 from models.gradients import gradient_norms
+from models.victim import Victim
 from unlearning.service import OpenService
+
+_known: WeakKeyDictionary[Victim, tuple[Examples, Tensor]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -34,7 +39,7 @@ class CalibrationPoisoning(Adaptive):
 
     def poison(self, service: OpenService, attacker: Attacker) -> Tensor:
         """The records (m,) of the pool with the largest gradients, sorted positions."""
-        norms = gradient_norms(service.victims[0], attacker.owned)
+        norms = _norms(service.victims[0], attacker.owned)
         most = min(self._count(attacker), len(norms))
         return attacker.pool[norms.topk(most).indices].sort().values.cpu()
 
@@ -60,3 +65,11 @@ class CalibrationPoisoning(Adaptive):
 
     def _count(self, attacker: Attacker) -> int:
         return self.set_aside(knowledge_of(attacker, self.name).size)
+
+
+def _norms(victim: Victim, records: Examples) -> Tensor:
+    """The gradient norms (m,) of records, computed once for a victim: crafting, trials and traffic all ask for them."""
+    known = _known.get(victim)
+    if known is None or not torch.equal(known[0].x, records.x) or not torch.equal(known[0].y, records.y):
+        known = _known[victim] = records, gradient_norms(victim, records)
+    return known[1]

@@ -16,8 +16,8 @@ class OffManifold(Adaptive):
 
     It is `game.targets.far` as the attacker's choice, and that setting, where it is given, takes its place. Distances
     are Euclidean, in the inputs, to the filter's trusted examples, which the attacker would have to guess: an upper
-    bound on what it can choose. Weakens filters that look at trusted examples (S3, S4, S5, set_level). Requests are
-    crafted as without a strategy.
+    bound on what it can choose. Meant to weaken filters that look at trusted examples (S3, S4, S5, set_level); on the
+    testbed of the tests it does not (docs/attacks.md). Requests are crafted as without a strategy.
     """
 
     name: ClassVar[str] = "off_manifold"

@@ -14,12 +14,12 @@ from data.bounds import at_most
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Splitting(Adaptive):
-    """The request is cut into `parts`, and what is accepted of all of them is deleted together.
+    """The request is cut into `parts`, which come one after the other.
 
     Part j has every parts-th record from the j-th on, so that all parts are alike. Each is in a stream of the full
-    size, filled up with benign records that are in no other of them; the filter reviews every stream on its own, with
-    the model as it was. A test that adds up over streams would see through it; none of the filters here does.
-    Requests bring no copies. Our strategy.
+    size, filled up with benign records that are in no other of them; what the filter accepts of one is unlearned before
+    it reviews the next. A test that adds up over streams may see through it (`defenses.filters.cusum`). Requests bring
+    no copies. Our strategy.
     """
 
     name: ClassVar[str] = "splitting"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 from data.errors import UserError
@@ -24,6 +24,16 @@ def resolved_access(claimed: AccessMode, accesses: Sequence[Access]) -> AccessMo
     if claimed != "auto":
         return claimed
     return "white_box" if accesses and isinstance(accesses[0], OpenService) else "black_box"
+
+
+def require_opened(access: AccessMode, wanted: Mapping[str, bool]) -> None:
+    """Raise UserError where a black box, which shows no slopes, is asked for what needs them: `wanted` options."""
+    named = [name for name, is_set in wanted.items() if is_set]
+    if access == "black_box" and named:
+        raise UserError(
+            f"{' and '.join(named)} {'need' if named[1:] else 'needs'} attack.access=white_box (or transfer); a black "
+            "box shows no slopes."
+        )
 
 
 def require_white_box(accesses: Sequence[Access], attack: str) -> OpenService:

@@ -70,7 +70,9 @@ def _checked(who: str, budget: int, result: object, pool: set[int]) -> AttackRes
         numbers = float(result.objective), tuple(map(float, result.curve))
     except (TypeError, ValueError) as error:
         raise UserError(f"{who} must give numbers as objective and curve of an AttackResult ({error}).") from error
-    return AttackResult(replace(result.request, indices=indices), *numbers, tried=result.tried)
+    if result.stages and sum(result.stages) != len(indices):
+        raise UserError(f"{who} asks for {len(indices)} records in stages of {list(result.stages)}, which are others.")
+    return AttackResult(replace(result.request, indices=indices), *numbers, result.tried, result.stages)
 
 
 def _wrong(indices: tuple[int, ...], budget: int, pool: set[int]) -> str | None:

@@ -33,6 +33,7 @@ def asked_in_stages(
     first = BlackBoxObjective(service, goal, attacker, objective)
     gone = torch.zeros_like(attacker.pool, dtype=torch.bool)
     order: list[int] = []
+    named: list[int] = []
     curve = [first.value]
     for stage, (size, theirs) in enumerate(zip(sizes, others, strict=True)):
         left = Attacker(attacker.pool[~gone], attacker.owned[~gone], attacker.reference)
@@ -44,10 +45,11 @@ def asked_in_stages(
         most = min(size, len(left.pool))
         mine = search_scores(now, search, most, rng, tries).request.indices if most else ()
         order += mine
+        named.append(len(mine))
         gone_too = theirs[torch.isin(theirs, left.pool)].tolist()
         together = tuple(dict.fromkeys([*mine, *gone_too]))
         if together:
             service = service.forget(Request(together))
             gone |= torch.isin(attacker.pool, torch.tensor(together, device=gone.device))
         curve.append(float(objective.rank(first.predictions([service]))))
-    return AttackResult(Request(tuple(order)), curve[-1], tuple(curve))
+    return AttackResult(Request(tuple(order)), curve[-1], tuple(curve), stages=tuple(named))

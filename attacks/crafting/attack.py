@@ -55,13 +55,16 @@ class AttackResult:
     """A request ready to be submitted (possibly empty), the attack's own estimate of its objective, and its search log.
 
     `curve` is the best objective after each evaluation of the procedure. `tried` are the strategies that an adaptive
-    attacker chose among, with what each attained in the attacker's own trials; the first is what it plays.
+    attacker chose among, with what each attained in the attacker's own trials; the first is what it plays. `stages` are
+    how many of the records, in their order, are asked for one after the other, where they are not asked for at once; an
+    attack that says so has the number of stages as its `streams`.
     """
 
     request: Request
     objective: float
     curve: tuple[float, ...] = field(default=(), repr=False)
     tried: tuple[tuple[str, float], ...] = ()
+    stages: tuple[int, ...] = ()
 
 
 class Attack(Protocol):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attacks.crafting.access import opens
 from attacks.crafting.attack import AttackGoal
-from attacks.crafting.objective import CandidatePredictions
+from attacks.crafting.objective import CandidatePredictions, Unconstrained, noticed
 from data.bounds import at_most
 from data.errors import UserError
 
@@ -45,7 +45,7 @@ def check_feedback(feedback: str, access: str) -> None:
 
 
 @plain_dataclass(frozen=True)
-class LabelsLost:
+class LabelsLost(Unconstrained):
     """L = sum_t (k_t + s_t) + stealth [E_ref - (1 + tolerance) E_ref(victim)]_+, every candidate being feasible.
 
     k_t is 1 where target t keeps its label, s_t the share of its noisy copies that have it, and E_ref the error rate on
@@ -68,15 +68,11 @@ class LabelsLost:
         error = (candidates.reference[:, 0].argmax(-1) != candidates.reference_truth).to(has).mean(-1)
         before = (candidates.reference_labels != candidates.reference_truth).to(has).mean()
         loss = (still[:, 0] + still[:, 1:].mean(1)).sum(-1)
-        return loss + self.stealth * (error - (1 + self.tolerance) * before).clamp_min(0)
+        return loss + self.stealth * noticed(error, before, self.tolerance)
 
     def loss(self, candidates: CandidatePredictions) -> Tensor:
         """The objective itself."""
         return self.rank(candidates)
-
-    def feasible(self, candidates: CandidatePredictions) -> Tensor:
-        """Always."""
-        return torch.ones(len(candidates.log_p), dtype=torch.bool, device=candidates.log_p.device)
 
 
 @plain_dataclass(frozen=True)

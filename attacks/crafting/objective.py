@@ -45,6 +45,19 @@ class Objective(Protocol):
     def feasible(self, candidates: CandidatePredictions) -> Tensor: ...
 
 
+class Unconstrained:
+    """What objectives have in common that every candidate is feasible for."""
+
+    def feasible(self, candidates: CandidatePredictions) -> Tensor:
+        """Always, (m,)."""
+        return torch.ones(len(candidates.log_p), dtype=torch.bool, device=candidates.log_p.device)
+
+
+def noticed(now: Tensor, before: Tensor, tolerance: float) -> Tensor:
+    """[now - (1 + tolerance) before]_+ (m,): by how much a loss or an error rate rose beyond what goes unnoticed."""
+    return (now - (1 + tolerance) * before).clamp_min(0)
+
+
 @dataclass(frozen=True)
 class UncertaintyObjective:
     """L = -dir sum_t u(x_t) + keep sum_t [kappa - m_yhat(x_t)]_+ + keep_reference mean_ref [kappa - m_yhat(x)]_+.
@@ -87,7 +100,7 @@ class UncertaintyObjective:
 
 
 @dataclass(frozen=True)
-class DamageObjective:
+class DamageObjective(Unconstrained):
     """L = -R_ref, the mean cross-entropy on the reference examples, which is to rise. Every candidate is feasible."""
 
     def without_penalties(self) -> DamageObjective:
@@ -102,10 +115,6 @@ class DamageObjective:
         """The objective itself."""
         return self.rank(candidates)
 
-    def feasible(self, candidates: CandidatePredictions) -> Tensor:
-        """Always."""
-        return torch.ones(len(candidates.log_p), dtype=torch.bool, device=candidates.log_p.device)
-
 
 def _reference_loss(candidates: CandidatePredictions) -> Tensor:
     """The mean cross-entropy (m,) on the reference examples."""
@@ -114,7 +123,7 @@ def _reference_loss(candidates: CandidatePredictions) -> Tensor:
 
 
 @dataclass(frozen=True)
-class MisclassificationObjective:
+class MisclassificationObjective(Unconstrained):
     """L = sum_t [m_yhat(x_t) + kappa]_+ + stealth [R_ref - R_ref(victim) - tolerance R_ref(victim)]_+, untargeted.
 
     With a label `toward` that every target is to get, sum_t [kappa - m_toward(x_t)]_+ in place of the first sum. R_ref
@@ -136,8 +145,7 @@ class MisclassificationObjective:
         if self.toward is not None:
             labels, sign = torch.full_like(labels, self.toward), -1
         hinge = (sign * margins(averaged(candidates.log_p), labels) + self.kappa).clamp_min(0).sum(-1)
-        loss = _reference_loss(candidates)
-        return hinge + self.stealth * (loss - (1 + self.tolerance) * candidates.reference_loss).clamp_min(0)
+        return hinge + self.stealth * noticed(_reference_loss(candidates), candidates.reference_loss, self.tolerance)
 
     def loss(self, candidates: CandidatePredictions) -> Tensor:
         """The objective itself."""
@@ -148,13 +156,9 @@ class MisclassificationObjective:
         predicted = averaged(candidates.log_p).argmax(-1)
         return (predicted != candidates.labels if self.toward is None else predicted == self.toward).all(-1)
 
-    def feasible(self, candidates: CandidatePredictions) -> Tensor:
-        """Always."""
-        return torch.ones(len(candidates.log_p), dtype=torch.bool, device=candidates.log_p.device)
-
 
 @dataclass(frozen=True)
-class HoldObjective:
+class HoldObjective(Unconstrained):
     """L = sum_t [kappa - m_yhat(x_t)]_+ + stealth [R_ref - (1 + tolerance) R_ref(victim)]_+: targets keep their labels.
 
     What a model is to be like before a deletion after which it is not. Every candidate is feasible. Our formulation.
@@ -171,20 +175,15 @@ class HoldObjective:
     def rank(self, candidates: CandidatePredictions) -> Tensor:
         """The objective itself."""
         hinge = (self.kappa - margins(averaged(candidates.log_p), candidates.labels)).clamp_min(0).sum(-1)
-        loss = _reference_loss(candidates)
-        return hinge + self.stealth * (loss - (1 + self.tolerance) * candidates.reference_loss).clamp_min(0)
+        return hinge + self.stealth * noticed(_reference_loss(candidates), candidates.reference_loss, self.tolerance)
 
     def loss(self, candidates: CandidatePredictions) -> Tensor:
         """The objective itself."""
         return self.rank(candidates)
 
-    def feasible(self, candidates: CandidatePredictions) -> Tensor:
-        """Always."""
-        return torch.ones(len(candidates.log_p), dtype=torch.bool, device=candidates.log_p.device)
-
 
 @dataclass(frozen=True)
-class RobustnessObjective:
+class RobustnessObjective(Unconstrained):
     """L = -sum_t l(x_t + e_t; theta'), the cross-entropy of the labels at the perturbed targets, which is to rise.
 
     That candidates are shown the worst inputs near the targets is up to who predicts. Every candidate is feasible. Our
@@ -203,7 +202,3 @@ class RobustnessObjective:
     def loss(self, candidates: CandidatePredictions) -> Tensor:
         """The objective itself."""
         return self.rank(candidates)
-
-    def feasible(self, candidates: CandidatePredictions) -> Tensor:
-        """Always."""
-        return torch.ones(len(candidates.log_p), dtype=torch.bool, device=candidates.log_p.device)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attacks.crafting.adjoint import Horizon, planned
 from attacks.crafting.functionals import averaged, margins
-from attacks.crafting.objective import CandidatePredictions, MisclassificationObjective, Objective
+from attacks.crafting.objective import CandidatePredictions, MisclassificationObjective, Objective, Unconstrained
 from attacks.crafting.selection import most_useful, prefix_lengths
 from attacks.crafting.stages import Policy, State, of_others
 from attacks.crafting.white_box import WhiteBoxObjective
@@ -20,7 +20,7 @@ PREFIXES = 8  # lengths of a stage's request that are tried where a target must 
 
 
 @dataclass(frozen=True)
-class BeforeLast:
+class BeforeLast(Unconstrained):
     """What a model before the last stage costs: early sum_t [kappa - m_yhat(x_t)]_+ and the stealth penalty of `base`.
 
     The first sum keeps labels until the last stage (a deferred trigger): it is the hinge in place of the count of
@@ -46,10 +46,6 @@ class BeforeLast:
     def loss(self, candidates: CandidatePredictions) -> Tensor:
         """The cost (m,)."""
         return self.rank(candidates)
-
-    def feasible(self, candidates: CandidatePredictions) -> Tensor:
-        """Always."""
-        return self.base.feasible(candidates)
 
 
 def scheduled(schedules: Sequence[Sequence[Tensor]]) -> Policy:

@@ -8,7 +8,7 @@ deleted once, when it is first asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 import torch
@@ -21,6 +21,7 @@ from models.passes import models_at_once
 from models.progress import progress
 from models.victim import ModelStack, stack
 from unlearning.service import OpenService
+from unlearning.turns import carried_on, deleted_of
 
 
 def stage_sizes(budget: int, stages: int, per_stage: int | None) -> list[int]:
@@ -49,10 +50,7 @@ class State:
 
     def gone(self) -> Tensor:
         """What is deleted already, 0/1 weights (G, n)."""
-        like = self.white_box.service.task.records.x
-        nothing = like.new_zeros(len(self.white_box.service.task.records))
-        earlier = [each.task.forgotten for each in self.providers]
-        return torch.stack([nothing if each is None else each.to(nothing) for each in earlier])
+        return deleted_of(self.white_box.service, self.providers)
 
     def models(self) -> list[ModelStack]:
         """The models of all goals, one stack of G for every victim."""
@@ -68,25 +66,9 @@ class State:
     def after(self, asked: Sequence[Tensor]) -> State:
         """The state after everything in `asked`, positions by goal, but what is gone already was deleted in one call.
 
-        An exact procedure gives what it would give for all deletions at once, whatever their order, so that all goals
-        are carried out together from stage 0; of any other the models depend on the path, and each goes its own.
+        See `unlearning.turns.carried_on`.
         """
-        gone, providers = self.gone(), list(self.providers)
-        new = torch.zeros_like(gone)
-        for row, positions in zip(new, asked, strict=True):
-            row[positions] = 1
-        new, root = new * (1 - gone), self.white_box.service
-        goals = new.any(1).nonzero()[:, 0].tolist()
-        if root.procedure.exact:
-            for part in _split(goals, models_at_once(root.victims[0])):
-                _replaced(providers, part, root.unlearn((gone + new)[part]))
-        else:
-            for goal in goals:
-                _replaced(providers, [goal], providers[goal].unlearn(new[goal][None]))
-        for goal in goals:
-            task = replace(root.task, forgotten=gone[goal] + new[goal])
-            providers[goal] = replace(providers[goal], task=task)
-        return State(self.white_box, tuple(providers))
+        return State(self.white_box, tuple(carried_on(self.white_box.service, self.providers, asked)))
 
     def costs(self, objective: Objective, rows: Tensor, owner: Tensor) -> Tensor:
         """What is lost (m,) where rows (m, n) of records that are left are deleted next for the goals `owner` (m,)."""
@@ -116,15 +98,6 @@ class State:
             nothing = provider.task.records.x.new_zeros(1, len(provider.task.records))
             found.append(self.white_box.request_slopes(models_now, nothing, cotangents, service=provider))
         return torch.cat(found)
-
-
-def _replaced(providers: list[OpenService], goals: Sequence[int], stacks: Sequence[ModelStack]) -> None:
-    for row, goal in enumerate(goals):
-        providers[goal] = replace(providers[goal], victims=tuple(each[row] for each in stacks))
-
-
-def _split(values: list[int], size: int) -> list[list[int]]:
-    return [values[first : first + size] for first in range(0, len(values), size)]
 
 
 Policy = Callable[[State, int], Sequence[Tensor]]  # (state, stage) -> positions that the attacker names, by goal

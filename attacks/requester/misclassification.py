@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from attacks.adaptive.none import NotAdaptive
 from attacks.adaptive.strategy import Strategy
-from attacks.crafting.access import AccessMode, opens
+from attacks.crafting.access import AccessMode, opens, require_opened
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult, random_request
 from attacks.crafting.black_box import BlackBoxObjective, ScoreSearch, search_scores
 from attacks.crafting.copies import Copies, require_copies, search_copies
@@ -73,8 +73,7 @@ class Misclassification(Requester):
     def check_access(self, access: AccessMode) -> None:
         """Some options need the gradient, and a black box shows none."""
         super().check_access(access)
-        if access == "black_box" and (self.minimal or self.rounds > 1):
-            raise UserError("attack.minimal and attack.rounds need attack.access=white_box.")
+        require_opened(access, {"attack.minimal": self.minimal, f"attack.rounds={self.rounds}": self.rounds > 1})
         if access == "black_box" and self.copies.radius > 0 and self.records == "search":
             raise UserError(
                 "A black-box attack searches records or copies: set attack.records=random, or attack.copies.radius=0."

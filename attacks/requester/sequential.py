@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -10,7 +11,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from attacks.crafting.access import AccessMode
+from attacks.crafting.access import AccessMode, require_opened
 from attacks.crafting.adjoint import require_plannable
 from attacks.crafting.asked_in_stages import asked_in_stages, stage_queries
 from attacks.crafting.attack import Attacker, AttackGoal, AttackResult
@@ -39,7 +40,8 @@ class Sequential(Requester):
     sum_t [kappa - m_yhat(x_t)]_+ keeps a model unnoticed before the last stage: `early` defers the trigger. A stage
     names at most `per_stage` records (null spreads the budget), and `benign` records of others, drawn at random and not
     known ahead, are deleted with them. The stages are carried out on the provider, and the result is the union of what
-    was asked for, in its order, which a game carries out at once.
+    was asked for, in its order, which a game carries out at once; with `judged` stages it asks for them one after the
+    other too, each in a stream of its own.
 
     `solver`: open_loop ranks the records once, by their slopes, and splits the list; closed_loop ranks them anew at
     every stage, at the current model and retained records; adjoint plans all stages by projected gradients (`steps`,
@@ -56,6 +58,7 @@ class Sequential(Requester):
     solver: Solver = "closed_loop"
     stages: Annotated[int, Field(ge=1), at_most(1000, "each runs the procedure")] = 5
     per_stage: Annotated[int, Field(ge=1)] | None = None
+    judged: Literal["union", "stages"] = "union"
     benign: Annotated[int, Field(ge=0), at_most(1_000_000, "all are deleted")] = 10
     toward: Annotated[int, Field(ge=0)] | None = None
     stealth: Annotated[float, Field(ge=0)] = 1.0
@@ -74,11 +77,15 @@ class Sequential(Requester):
         """A label that changed, or became the one that is wanted."""
         return LabelFlipped(self.toward)
 
+    @property
+    def streams(self) -> int:
+        """In how many streams a game has its request."""
+        return self.stages if self.judged == "stages" else 1
+
     def check_access(self, access: AccessMode) -> None:
         """A black box shows no slopes to rank or to plan with."""
         super().check_access(access)
-        if access == "black_box" and self.solver != "closed_loop":
-            raise UserError(f"attack.solver={self.solver} needs attack.access=white_box; closed_loop does not.")
+        require_opened(access, {f"attack.solver={self.solver}": self.solver != "closed_loop"})
 
     def check(self, data: Data, procedure: Procedure, record: Record) -> None:
         """Raise UserError for a label that is none, too few records or queries, and chains without a gradient."""
@@ -132,8 +139,16 @@ class Sequential(Requester):
         """What was asked for in all stages, by goal; the curve is the objective after each stage."""
         found = self.courses(service, goals, attacker, rng)
         return [
-            AttackResult(Request(each.records), float(each.losses[-1]), tuple(each.losses.tolist())) for each in found
-        ]
+            AttackResult(
+                Request(each.records), float(each.losses[-1]), tuple(each.losses.tolist()),
+                stages=self._said(map(len, each.named)),
+            )
+            for each in found
+        ]  # fmt: skip
+
+    def _said(self, stages: Iterable[int]) -> tuple[int, ...]:
+        """How many records each stage named, where the game is to know."""
+        return tuple(stages) if self.judged == "stages" else ()
 
     def courses(
         self, service: OpenService, goals: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator
@@ -169,6 +184,7 @@ class Sequential(Requester):
         """What was asked for in all stages; the curve is the objective after each stage."""
         self._check_black_box(len(attacker.pool))
         others = of_others(attacker.pool, self.stages, self.benign, rng)
-        return asked_in_stages(
+        found = asked_in_stages(
             service, goal, attacker, self._objective, self.early, self.sizes, others, self.search, rng
         )
+        return replace(found, stages=self._said(found.stages))

@@ -16,6 +16,7 @@ from attacks.crafting.copies import Around, Norm
 from attacks.crafting.criterion import Criterion, LabelFlipped
 from attacks.crafting.requester import OPTIONS, Requester
 from data.bounds import at_most
+from data.errors import UserError
 from data.examples import Data, Examples, bounds
 from models.gradients import gradients_at_once, own_input_gradients, per_example_gradients
 from models.influence import inverse_curvature
@@ -24,10 +25,18 @@ from models.progress import progress
 from models.solver import Solver
 from models.training import train
 from models.victim import Victim
-from unlearning.procedure import Task
-from unlearning.service import Service
+from unlearning.certification.softmax_regression import (
+    NUMBERS,
+    as_matrix,
+    design,
+    remainder_bound,
+    spectral_norm,
+)
+from unlearning.certified_removal import CertifiedRemoval
+from unlearning.procedure import Procedure, Task
+from unlearning.service import Record, Service
 
-Measure = Literal["influence", "gradient"]
+Measure = Literal["influence", "gradient", "bound"]
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -35,14 +44,15 @@ class SlowDown(Requester):
     """Before training `budget` rows of the attacker's are moved, labels kept, so that their deletion moves the model.
 
     Maximises, for every row, ||H^{-1} grad l(x, y; theta)|| (influence: the step that removal takes, to which the
-    left-over gradient of certified removal grows as the square), or ||grad l(x, y; theta)|| (gradient), over ||x' - x||
-    <= `radius` in `norm` and the values that records take. theta is a model that the attacker trains itself, by the
-    same recipe, and H its curvature; that they depend on the moved rows is not followed. `steps` of ascent of `step`
-    radii each, normalised by row; a row's best point is kept. The request deletes them all.
+    left-over gradient of certified removal grows as the square), ||grad l(x, y; theta)|| (gradient), or what removing
+    the row alone adds to the bound that certified removal keeps (bound: (gamma/2) ||X||_2 sqrt(sum_j ||S x_j||^4) with
+    the step S = H^{-1} grad l / n and all n records x_j, see `unlearning.certification.softmax_regression`), over
+    ||x' - x|| <= `radius` in `norm` and the values that records take. theta is a model that the attacker trains itself,
+    by the same recipe, and H its curvature; that they depend on the moved rows is not followed. `steps` of ascent of
+    `step` radii each, normalised by row; a row's best point is kept. The request deletes them all.
     What counts is how few deletions use up the budget of a procedure that retrains where it is spent
     (unlearning=certified_removal): certificates and seconds, not targets.
-    Source: Marchant et al., AAAI 2022, arXiv 2109.08266 (there with a line search, and the bound itself as a third
-    measure).
+    Source: Marchant et al., AAAI 2022, arXiv 2109.08266 (there with a line search, and the bound of their removal).
     """
 
     name: ClassVar[str] = "slow_down"
@@ -53,6 +63,14 @@ class SlowDown(Requester):
     steps: Annotated[int, Field(ge=1), at_most(100_000, "each solves a system for every row")] = 20
     step: Annotated[float, Field(gt=0, le=2)] = 0.25
     solver: Solver = Field(default_factory=lambda: Solver(method="auto"))
+
+    def check(self, data: Data, procedure: Procedure, record: Record) -> None:
+        """Raise UserError for the bound of another procedure, which there is none of."""
+        if self.measure == "bound" and not isinstance(procedure, CertifiedRemoval):
+            raise UserError(
+                "attack.measure=bound is the bound that unlearning=certified_removal keeps; choose that, or "
+                "attack.measure=influence."
+            )
 
     def contribute(
         self, task: Task, data: Data, goals: Sequence[AttackGoal], attacker: Attacker, rng: torch.Generator
@@ -91,10 +109,13 @@ class SlowDown(Requester):
     def _measured(self, model: Victim, task: Task, rows: Examples) -> tuple[Tensor, Tensor]:
         gradients = per_example_gradients(model, rows)
         steps = self._solved(model, task, gradients)
-        lengths = steps.norm(dim=1)
-        # d ||B g|| = <B B g / ||B g||, dg>, with B symmetric
-        directions = self._solved(model, task, steps / lengths.clamp_min(torch.finfo(steps.dtype).tiny)[:, None])
-        return lengths, own_input_gradients(model, rows, directions)
+        if self.measure == "bound":
+            values, slopes = _bounds(model, task, steps)
+        else:
+            values = steps.norm(dim=1)
+            slopes = steps / values.clamp_min(torch.finfo(steps.dtype).tiny)[:, None]
+        directions = self._solved(model, task, slopes)  # d f(B g) = <B grad f, dg>, with B symmetric
+        return values, own_input_gradients(model, rows, directions)
 
     def _solved(self, model: Victim, task: Task, vectors: Tensor) -> Tensor:
         if self.measure == "gradient":
@@ -108,3 +129,18 @@ class SlowDown(Requester):
     ) -> AttackResult:
         """All that was handed in; nothing is asked."""
         return asked_back(goal)
+
+
+def _bounds(model: Victim, task: Task, steps: Tensor) -> tuple[Tensor, Tensor]:
+    """What a removal with the step B g / n (for B g in `steps` (k, p)) adds to the bound (k,), and its slope (k, p)."""
+    x, classes = design(model, task.records), model.probabilities(task.records.x[:1]).shape[1]
+    norm, everybody = spectral_norm(x), x.new_ones(1, len(x))
+    values, slopes = [], []
+    for part in steps.split(max(1, NUMBERS // (len(x) * classes))):
+        with torch.enable_grad():
+            at = part.detach().requires_grad_()
+            found = remainder_bound(x, everybody, as_matrix(at, classes) / len(x), norm)
+            [slope] = torch.autograd.grad(found.sum(), at)
+        values.append(found.detach().to(steps))
+        slopes.append(torch.where(values[-1][:, None] > 0, slope, 0))  # a step of nothing has no direction
+    return torch.cat(values), torch.cat(slopes)

@@ -28,7 +28,8 @@ class Chain:
     The score of a request is the number of filters that reject it, and the threshold 0: scores of different filters
     have no common scale. What is deleted `instead` of a request is what the first filter says that says something; the
     filters behind it see that stored record in place of the copy. The model after the batch is the one on trial, with
-    the batch as it was sent. Every filter that has a threshold gets it from the same benign calibration, once.
+    the batch as it was sent. Every filter that has a threshold gets it from the same benign calibration, once. What one
+    remembers of a sequence is of the whole batch, whatever the others reject.
     """
 
     game: ClassVar[str] = "request"
@@ -53,15 +54,24 @@ class Chain:
         """Accept what every filter accepts (m,)."""
         rejected = torch.zeros(len(requests), dtype=torch.float64, device=requests.device)
         instead: Tensor | None = None
-        for each in self.filters:
+        known, remembered = context.remembered, list[object]()
+        before = known if isinstance(known, tuple) else (None,) * len(self.filters)
+        for each, own in zip(self.filters, before, strict=True):
             threshold = _threshold(each, context) if isinstance(each, Calibrated) else None
-            verdict = reviewed(each, replace(context, threshold=threshold), requests)
+            verdict = reviewed(each, replace(context, threshold=threshold, remembered=own), requests)
+            remembered.append(verdict.remembered)
             rejected += (~verdict.accepted).to(rejected)
             if verdict.instead is not None:
                 earlier = torch.full_like(requests, -1) if instead is None else instead
                 instead = torch.where(earlier < 0, verdict.instead, earlier)
                 context = _stored_in_place(context, instead)
-        return Verdict(rejected, rejected == 0, 0.0, instead)
+        return Verdict(rejected, rejected == 0, 0.0, instead, tuple(remembered))
+
+    def check_sequence(self, batches: int, size: int, records: int) -> None:
+        """Raise UserError where one of the filters cannot judge sequences of so many batches of `size` of n records."""
+        for each in self.filters:
+            if hasattr(each, "check_sequence"):
+                each.check_sequence(batches, size, records)
 
     def check_calibration(self, scores: int) -> None:
         """Raise UserError where one of the filters cannot be calibrated with so many benign scores."""

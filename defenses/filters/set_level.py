@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import ceil
 from typing import Annotated, ClassVar, Literal
-from weakref import WeakKeyDictionary
 
 import torch
 from pydantic import Field
@@ -20,15 +18,10 @@ from defenses.filters.coherence import coherence, random_coherences
 from defenses.filters.effects import Preconditioner, on_margin
 from defenses.filters.influence import Influence
 from defenses.filters.scored import STRICT, Rate
-from defenses.filters.trusted_points import Null, batch_effects, null_of
+from defenses.filters.trusted_points import Null, batch_effects, null_of, once
 from metrics.conformal import rank
 from metrics.detection import calibrated_threshold
 from models.solver import Solver
-from models.victim import Victim
-
-# what random requests do, with what that depends on, and the tensors that this names
-Known = tuple[tuple[object, ...], tuple[Tensor, ...], Null | Tensor]
-_nulls: WeakKeyDictionary[Victim, list[Known]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -84,9 +77,7 @@ class SetLevel:
         if self.statistic == "Zmax":
             return self.null(context, size).maxima
         of = (size, self.sets, self.preconditioner, self.solver)
-        found = _once(context, None, ("C", *of), lambda: random_coherences(context, *of))
-        assert isinstance(found, Tensor)
-        return found
+        return once(context, None, ("C", *of), lambda: random_coherences(context, *of))
 
     def _ranked(self, context: Context, requests: Tensor) -> Tensor:
         """The scores (m,) by which requests are ranked."""
@@ -108,25 +99,7 @@ class SetLevel:
     def null(self, context: Context, size: int) -> Null:
         """What random requests of `size` records do to trusted examples, computed once for a victim."""
         points, of = self._points(context), (size, self.sets, self.preconditioner, self.solver)
-        found = _once(context, points, ("Zmax", *of), lambda: null_of(context, points, *of))
-        assert isinstance(found, Null)
-        return found
+        return once(context, points, ("Zmax", *of), lambda: null_of(context, points, *of))
 
     def _points(self, context: Context) -> Examples:
         return context.trusted[: self.points]
-
-
-def _once(
-    context: Context, points: Examples | None, of: tuple[object, ...], make: Callable[[], Null | Tensor]
-) -> Null | Tensor:
-    """What `make` gives, made once for a victim, its records, the `points`, and what it is made `of`."""
-    task = context.task
-    named = (None if points is None else points.x, task.records.x, task.records.y, task.forgotten)
-    tensors = tuple(each for each in named if each is not None)
-    depends = (*of, *((each.data_ptr(), each.shape, each._version) for each in tensors))
-    known = _nulls.setdefault(context.victim, [])
-    for before, _, found in known:
-        if before == depends:
-            return found
-    known.append((depends, tensors, make()))  # kept alive, no other tensor gets their places in memory
-    return known[-1][2]

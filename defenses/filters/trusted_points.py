@@ -10,8 +10,10 @@ moments are those of sampling without replacement (Cochran, Sampling Techniques,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -30,8 +32,13 @@ from defenses.filters.effects import (
 from models.gradients import gradients_at_once, inner_products_many
 from models.passes import models_at_once
 from models.solver import Solver
+from models.victim import Victim
 
 NUMBERS = 2**22  # effects that are held at once
+Made = TypeVar("Made")
+# what was made for a victim, with what that depends on, and the tensors that this names
+Known = tuple[tuple[object, ...], tuple[Tensor, ...], object]
+_known: WeakKeyDictionary[Victim, list[Known]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,3 +115,18 @@ def random_sets(n: int, size: int, sets: int, at_once: int) -> Iterator[tuple[sl
         rows = slice(first, min(first + at_once, sets))
         # clones: a view would keep the whole permutation
         yield rows, torch.stack([torch.randperm(n, generator=rng)[:size].clone() for _ in range(rows.start, rows.stop)])
+
+
+def once(context: Context, points: Examples | None, of: tuple[object, ...], make: Callable[[], Made]) -> Made:
+    """What `make` gives, made once for a victim, its records, the `points`, and what it is made `of`."""
+    task = context.task
+    named = (None if points is None else points.x, task.records.x, task.records.y, task.forgotten)
+    tensors = tuple(each for each in named if each is not None)
+    depends = (*of, *((each.data_ptr(), each.shape, each._version) for each in tensors))
+    known = _known.setdefault(context.victim, [])
+    for before, _, found in known:
+        if before == depends:
+            return found  # type: ignore[return-value]
+    made = make()
+    known.append((depends, tensors, made))  # kept alive, no other tensor gets their places in memory
+    return made

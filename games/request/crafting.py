@@ -103,6 +103,7 @@ def _as_record(run: CraftingRun) -> dict[str, Any]:
                 "curve": each.curve,
                 "copies": each.request.examples is not None,
                 "tried": [list(pair) for pair in each.tried],
+                "stages": list(each.stages),
             }
             for each in run.crafted
         ],
@@ -120,6 +121,7 @@ def _from_record(record: Mapping[str, Any]) -> CraftingRun:
             float(each["objective"]),
             tuple(float(c) for c in each["curve"]),
             tuple((str(name), float(worth)) for name, worth in each["tried"]),
+            tuple(map(int, each["stages"])),
         )
         for each in record["requests"]
     )

@@ -14,17 +14,21 @@ from defenses.defense import Calibrated, Calibration, Context, Verdict, calibrat
 from defenses.filters.influence import Influence
 from games.request.evaluation import Look, sent
 from games.request.quantities import BESIDE
+from games.request.sequences import told_apart
 from games.request.targets import Targets, unfiltered
-from games.request.traffic import Stream
+from games.request.traffic import Stream, in_sequences
+from games.request.turns import Turn, reviewed_in_turn
 from metrics.clustered import clustered_auroc, clustered_rate, clustered_tpr
 from metrics.detection import Roc, roc_curve
 from models.victim import ModelStack, Victim
 from unlearning.procedure import Request
+from unlearning.service import OpenService
 
 if TYPE_CHECKING:
     from games.request.targets import RequestSetup
 
 CONTROL = "stream_random"  # the streams of the random controls, whose requests lie where the malicious ones do
+NOBODY = torch.empty(0)
 STREAM = "stream"  # the group whose records are told apart; of the other groups only the verdicts count
 
 
@@ -70,14 +74,31 @@ class Review:
                 context = self._context(
                     models[0][k], None if copies is None else sent(copies, batch, self.setup.task.records)
                 )
-                verdict = reviewed(self.setup.defense, context, batch)
-                self.verdicts[name].append(verdict)
-                for score, found in self.beside.items() if name == STREAM else ():
-                    decides = isinstance(self.setup.defense, Influence) and self.setup.defense.score == score
-                    beside = Influence(score=score)  # type: ignore[arg-type]
-                    found.append(verdict.scores if decides else beside.scores(context, batch))
+                self.verdicts[name].append(self._verdict(name, number, context, batch))
 
         return review
+
+    def in_turn(self, root: OpenService, parts: int) -> None:
+        """Review all groups, whose batches are sequences of `parts`, one after the other; `root` is the provider."""
+        for name, batches in self.groups.items():
+            sequences = in_sequences(batches, parts)
+            if name == STREAM:
+                self.beside = {score: [NOBODY] * len(batches) for score in self.beside}
+
+            def review(i: int, turn: Turn, name: str = name) -> Verdict:
+                seen = turn.seen(self._context(turn.candidate, None))
+                return self._verdict(name, i * parts + turn.place, seen, turn.batch)
+
+            self.verdicts[name] = [each for own, _ in reviewed_in_turn(root, sequences, review) for each in own]
+
+    def _verdict(self, name: str, number: int, context: Context, batch: Tensor) -> Verdict:
+        """The verdict on the batch of that number of a group, with the scores that are reported beside it."""
+        verdict = reviewed(self.setup.defense, context, batch)
+        for score, found in self.beside.items() if name == STREAM else ():
+            decides = isinstance(self.setup.defense, Influence) and self.setup.defense.score == score
+            beside = Influence(score=score)  # type: ignore[arg-type]
+            found[number : number + 1] = [verdict.scores if decides else beside.scores(context, batch)]
+        return verdict
 
     def _context(self, candidate: Victim, submitted: Examples | None) -> Context:
         setup = self.setup
@@ -88,12 +109,8 @@ class Review:
 
     def accepted(self, name: str) -> list[Tensor]:
         """Of every batch of a group the positions that are deleted: those accepted, or others instead."""
-        found = []
-        for batch, verdict in zip(self.groups[name], self.verdicts[name], strict=True):
-            deleted = batch if verdict.instead is None else torch.where(verdict.instead < 0, batch, verdict.instead)
-            kept = deleted[verdict.accepted]
-            found.append(kept if verdict.instead is None else kept.unique())
-        return found
+        pairs = zip(self.groups[name], self.verdicts[name], strict=True)
+        return [verdict.deleted(batch) for batch, verdict in pairs]
 
     def copies_left(self, brought: Sequence[Request | None]) -> list[Request | None]:
         """Of the requests that bring copies, by their number, the parts that are carried out as they were sent."""
@@ -111,8 +128,13 @@ class Review:
             left.append(part if kept else None)
         return left
 
-    def report(self, chosen: Targets, streams: Sequence[Stream], benign: Mapping[str, str]) -> dict[str, Any]:
-        """What the filter did: by direction over its streams, and on benign batches, whose groups are given by kind."""
+    def report(
+        self, chosen: Targets, streams: Sequence[Stream], benign: Mapping[str, str], parts: int = 1
+    ) -> dict[str, Any]:
+        """What the filter did: by direction over its streams, and on benign batches, whose groups are given by kind.
+
+        Where batches are sequences of `parts`, also how it told these apart, and benign ones count by sequence.
+        """
         verdicts = self.verdicts[STREAM]
         pairs = list(zip(streams, verdicts, strict=True))
         report: dict[str, Any] = {
@@ -131,8 +153,13 @@ class Review:
                 [~verdicts[i].accepted for i in mine], [streams[i] for i in mine],
                 [~self.verdicts[CONTROL][i].accepted for i in mine],
             )  # fmt: skip
-        report["benign_size"] = len(self.groups[next(iter(benign.values()))][0])
-        report["benign_rejected"] = {kind: self._rejected(name) for kind, name in benign.items()}
+        report["benign_size"] = parts * len(self.groups[next(iter(benign.values()))][0])
+        report["benign_rejected"] = {kind: self._rejected(name, parts) for kind, name in benign.items()}
+        if parts > 1 and not unfiltered(self.setup):
+            alone = {kind: self.verdicts[name] for kind, name in benign.items()}
+            asks = torch.stack([stream.malicious.any() for stream in streams]).cpu().reshape(-1, parts).any(1).tolist()
+            directions = chosen.goal_directions
+            report["sequences"] = told_apart(verdicts, self.verdicts[CONTROL], alone, parts, directions, asks)
         return report
 
     def _called(self) -> str:
@@ -140,8 +167,9 @@ class Review:
         name = called(self.setup.defense)
         return name if name != "none" or unfiltered(self.setup) else type(self.setup.defense).__name__
 
-    def _rejected(self, name: str) -> list[float]:
-        return [float((~found.accepted).double().mean()) for found in self.verdicts[name]]
+    def _rejected(self, name: str, parts: int) -> list[float]:
+        held = [~found.accepted for found in self.verdicts[name]]
+        return [float(torch.cat(list(each)).double().mean()) for each in in_sequences(held, parts)]
 
 
 def measured(

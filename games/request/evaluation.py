@@ -11,12 +11,14 @@ from torch import Tensor
 
 from attacks.crafting.perturbation import Nearby
 from data.examples import Data, Examples
+from games.request.turns import Parts, in_turn
 from metrics.stacked import stacked
 from metrics.uncertainty import confidence, entropy, reliability
 from models.passes import models_at_once
 from models.progress import progress
 from models.victim import ModelStack, Victim, concatenate
 from unlearning.procedure import Procedure, Request, Task, submitted_copies, unlearned
+from unlearning.service import OpenService
 
 if TYPE_CHECKING:
     from games.request.repairing import Repairing
@@ -55,6 +57,7 @@ class Judge:
         self, victims: Sequence[Victim], seeds: Sequence[int], groups: Mapping[str, Sequence[Tensor]],
         looks: Mapping[str, Look] | None = None, label: str = "judging", empty_too: bool = False,
         unseen: Collection[str] = (), brought: Mapping[str, Sequence[Request | None]] | None = None,
+        turns: Mapping[str, Sequence[Parts]] | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
         """Mean probabilities (m, n_test + n_conformal, K) after each of the m requests of every group, by its name.
 
@@ -65,7 +68,8 @@ class Judge:
         the victim as it is, unless `empty_too`: with another seed than the victim's a procedure that draws changes it.
         Of `unseen` groups only the models are of interest: they get no predictions. `brought` has by group, for each of
         its requests, the one whose copies are submitted with it, if any; copies of records that are not deleted (since
-        a filter rejected them) play no part.
+        a filter rejected them) play no part. `turns` has by group the batches in which its requests come, one after
+        the other; repairs take place after the last.
         """
         requests = [(name, i) for name, group in groups.items() for i in range(len(group))]
         found: dict[str, list[Tensor]] = {name: [] for name in groups}
@@ -77,6 +81,8 @@ class Judge:
                 copies = [each[0] if each else None for each in given]
                 if self.repairs is None:
                     models = self.unlearn(victims, seeds, self.rows(asked), empty_too, copies)
+                    parts = [turns[name][i] if turns and name in turns else () for name, i in batch]
+                    models = in_turn(self.provider(victims, seeds), models, parts)
                 else:
                     models = self.repairs.models(self, victims, seeds, asked, empty_too, copies)
                 for name in dict.fromkeys(name for name, _ in batch):
@@ -90,6 +96,10 @@ class Judge:
                 del models, own  # before the next batch is made
                 tick(len(batch))
         return {name: torch.cat([nothing, *parts]) for name, parts in found.items()}
+
+    def provider(self, victims: Sequence[Victim], seeds: Sequence[int]) -> OpenService:
+        """Who carries requests out one after the other."""
+        return OpenService(self.task, self.procedure, tuple(victims), tuple(seeds))
 
     @property
     def clean(self) -> int:

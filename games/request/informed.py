@@ -14,6 +14,7 @@ from data.randomness import derive
 from games.request.rehearsal import Rehearsal
 from games.request.settings import pool_size, reserved_count, stream_size
 from games.request.targets import choose_attacker, unfiltered
+from games.request.turns import streams_of
 from unlearning.service import OpenService
 
 if TYPE_CHECKING:
@@ -55,12 +56,17 @@ def check_strategy(setup: RequestSetup) -> None:
             f"{name} sets {aside} of the attacker's {pool} records aside, which leaves fewer than "
             f"attack.budget={attack.budget}; lower attack.adaptive.share, or raise attack.owned or attack.pool."
         )
-    if strategy.parts * size + attack.budget + aside > free:
+    parts = streams_of(attack, strategy)
+    if parts * size + attack.budget + aside > free:
+        who = name if strategy.parts > 1 or aside or parts == 1 else "attack.judged=stages"
+        fewer = "attack.adaptive.parts" if strategy.parts > 1 else "attack.stages"
         raise UserError(
-            f"{name} needs {strategy.parts} streams of {size} records for a request, beside {aside} that are set aside "
-            f"and its control, and {free} training records are not reserved; lower attack.adaptive.parts or "
+            f"{who} needs {parts} streams of {size} records for a request, beside {aside} that are set aside "
+            f"and its control, and {free} training records are not reserved; lower {fewer} or "
             "attack.budget, or game.stream.benign_per_malicious."
         )
+    if hasattr(setup.defense, "check_sequence"):
+        setup.defense.check_sequence(parts, size, n)
     copies = getattr(getattr(attack, "copies", None), "radius", 0.0) > 0
     if copies and (strategy.parts > 1 or strategy.sends_copies):
         raise UserError(f"{name} and attack.copies do not go together; set attack.copies.radius=0.")

@@ -18,7 +18,8 @@ from games.request.repairing import Repairing
 from games.request.split import judge_split, split_requests
 from games.request.states import Observer, mean_of_models
 from games.request.targets import Targets, member_seeds
-from games.request.traffic import Stream, Traffic, together
+from games.request.traffic import Stream, Traffic, in_sequences, together
+from games.request.turns import Parts
 from models.victim import ModelStack, Victim
 from unlearning.procedure import Request
 from unlearning.retrain import Retrain
@@ -60,34 +61,34 @@ class Scene:
 class Accepted:
     """What the filter let through of the streams of the requests (`defended`) and of the controls (`defended_random`).
 
-    `positions` are what is deleted, by stream, `brought` the parts of the requests whose copies count, and `held` which
-    streams have something in quarantine.
+    `positions` are what is deleted, by request, `brought` the parts of the requests whose copies count, and `held`
+    which requests have something in quarantine. `turns` are the same positions by stream, where streams come one after
+    the other.
     """
 
     positions: Mapping[str, Sequence[Tensor]]
     brought: Sequence[Request | None]
     held: Sequence[bool]
+    turns: Mapping[str, Sequence[Parts]]
 
 
 def judge_with_own_seed(
     scene: Scene, forgetting: Forgetting, objective: AttackedObjective, asked: Traffic
 ) -> tuple[dict[str, Any], dict[str, Any], Accepted]:
     """Every state with the victim's own seed (common random numbers), what the filter did, and what it accepted."""
-    judge, observer, kinds = scene.judge, scene.observer, list(asked.benign)
+    judge, observer, kinds, parts = scene.judge, scene.observer, list(asked.benign), asked.parts
     positions = {"stream": _positions(asked.streams), "stream_random": _positions(asked.random_streams)}
-    benign = {f"benign_{kind}": batches for kind, batches in asked.benign.items()}
-    whole = {"stream": asked.whole(asked.streams), "stream_random": asked.whole(asked.random_streams)}
-    split = asked.parts > 1  # models after single streams are then of interest to the filter alone
-    seen_as = {name: f"{name} in parts" if split else name for name in positions}
-    review = Review(scene.setup, scene.victims[0], asked.calibration, {**positions, **benign}, scene.sent)
+    positions |= {f"benign_{kind}": list(batches) for kind, batches in asked.benign.items()}
+    whole = {name: together(batches, parts) for name, batches in positions.items()}
+    turns = _in_turns(positions, parts)
+    review = Review(scene.setup, scene.victims[0], asked.calibration, positions, scene.sent)
     groups: dict[str, Sequence[Tensor]] = {
         "calibration": asked.calibration, "after": asked.requests, "random": asked.random, "nearest": asked.nearest,
-        **whole, **{seen_as[name]: batches for name, batches in positions.items()}, **benign,
+        **whole,
     }  # fmt: skip
     forgot: dict[str, Lists] = {"after": {}, "random": {}}
-    looks: dict[str, Look] = {"calibration": review.calibrate} | {
-        seen_as.get(name, name): review.look(name) for name in review.groups
-    }
+    looks: dict[str, Look] = {"calibration": review.calibrate}
+    looks |= {} if turns else {name: review.look(name) for name in review.groups}
     looks |= {name: _measuring(scene, forgetting, groups[name], found) for name, found in forgot.items()}
     objective.before(scene.victims)
     if objective.measured:
@@ -96,18 +97,14 @@ def judge_with_own_seed(
         looks |= {name: _both(looks.get(name), objective.look(name, every)) for name in of_aims}
     label = "judging with the victim's seed"
     brought = dict.fromkeys(("after", "stream"), scene.brought)
-    unseen = ("calibration", *(seen_as.values() if split else ()))
-    found = judge.after(scene.victims, scene.seeds, groups, looks, label, unseen=unseen, brought=brought)
-    through = {
-        "defended": together(review.accepted("stream"), asked.parts),
-        "defended_random": together(review.accepted("stream_random"), asked.parts),
-    }
-    passed = [bool(verdict.accepted.all()) for verdict in review.verdicts["stream"]]
-    held = [not all(passed[i : i + asked.parts]) for i in range(0, len(passed), asked.parts)]
-    left = list(scene.brought) if split else review.copies_left(scene.brought)  # a request that is split has no copies
-    accepted = Accepted(through, left, held)
+    found = judge.after(
+        scene.victims, scene.seeds, groups, looks, label, unseen=("calibration",), brought=brought, turns=turns
+    )
+    if turns:
+        review.in_turn(judge.provider(scene.victims, scene.seeds), parts)
+    accepted = _accepted(scene, review, parts)
     found |= _defended(scene, objective, whole, accepted, found)
-    found["processed"] = processed(scene, whole["stream"], held, found)
+    found["processed"] = processed(scene, whole["stream"], accepted.held, found)
     outcome: dict[str, Any] = {"before": observer.before()}
     states = ("after", "random", "nearest", "stream", "defended", "processed")
     outcome |= {name: observer.state(found[name]) for name in states}
@@ -123,7 +120,7 @@ def judge_with_own_seed(
         )
         for d in scene.setup.game.targets.directions
     }
-    detection = review.report(scene.chosen, asked.streams, {kind: f"benign_{kind}" for kind in kinds})
+    detection = review.report(scene.chosen, asked.streams, {kind: f"benign_{kind}" for kind in kinds}, parts)
     copies = any(each is not None for each in scene.sent)
     also = split_requests(scene.setup, scene.seed, asked.requests, asked.random, copies)
     detection["split"] = judge_split(scene, also, review)
@@ -132,6 +129,21 @@ def judge_with_own_seed(
 
 def _positions(streams: Sequence[Stream]) -> list[Tensor]:
     return [stream.positions for stream in streams]
+
+
+def _in_turns(positions: Mapping[str, Sequence[Tensor]], parts: int) -> dict[str, Sequence[Parts]]:
+    """The batches of every group by sequence; nothing where each comes alone."""
+    return {name: in_sequences(batches, parts) for name, batches in positions.items()} if parts > 1 else {}
+
+
+def _accepted(scene: Scene, review: Review, parts: int) -> Accepted:
+    """What the filter let through; a request that is spread over `parts` streams brings no copies."""
+    through = {"defended": review.accepted("stream"), "defended_random": review.accepted("stream_random")}
+    passed = [bool(verdict.accepted.all()) for verdict in review.verdicts["stream"]]
+    held = [not all(passed[i : i + parts]) for i in range(0, len(passed), parts)]
+    left = list(scene.brought) if parts > 1 else review.copies_left(scene.brought)
+    whole = {name: together(positions, parts) for name, positions in through.items()}
+    return Accepted(whole, left, held, _in_turns(through, parts))
 
 
 def _measuring(scene: Scene, forgetting: Forgetting, requests: Sequence[Tensor], found: Lists) -> Look:
@@ -174,7 +186,10 @@ def _defended(
             objective.values[name] = list(objective.values[whole[name]])
         looks = {name: objective.look(name, rows) for name, rows in left.items()}
     brought = {"defended": [accepted.brought[i] for i in left["defended"]]}
-    judged = scene.defended.after(scene.victims, scene.seeds, groups, looks, "judging the defense", brought=brought)
+    turns = {name: [own[i] for i in left[name]] for name, own in accepted.turns.items()}
+    judged = scene.defended.after(
+        scene.victims, scene.seeds, groups, looks, "judging the defense", brought=brought, turns=turns
+    )
     result = {}
     for name, rows in left.items():
         result[name] = found[whole[name]].clone()
@@ -227,7 +242,9 @@ def judge_with_fresh_seeds(scene: Scene, asked: Traffic, accepted: Accepted) -> 
     for number, each in enumerate(fresh, 1):
         label, seeds = f"judging with fresh seed {number} of {len(fresh)}", member_seeds(setup, each)
         for judge, groups in parts:
-            judged = judge.after(scene.victims, seeds, groups, label=label, empty_too=True, brought=brought)
+            judged = judge.after(
+                scene.victims, seeds, groups, label=label, empty_too=True, brought=brought, turns=accepted.turns
+            )
             for name, p in judged.items():
                 found[name].append(observer.state(p, [0] * len(scene.chosen.goals) if name == "nothing" else None))
     averaged = {name: mean_of_models([each.pop("models") for each in states]) for name, states in found.items()}

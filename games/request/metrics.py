@@ -8,6 +8,7 @@ from games.game import Metric, View
 from games.metric import whole
 from games.request import measures
 from games.request.measures import Measure
+from games.request.metrics_beside import beside
 from games.request.metrics_by_state import NOWHERE, by_state, on
 from games.request.quantities import BESIDE, POSITIVE, SYMMETRIC
 
@@ -242,4 +243,4 @@ def _single() -> list[Metric]:
     ]
 
 
-METRICS: tuple[Metric, ...] = (*_single(), *by_state())
+METRICS: tuple[Metric, ...] = (*_single(), *beside(), *by_state())

@@ -25,7 +25,7 @@ from games.request.judging import Scene, judge_with_fresh_seeds, judge_with_own_
 from games.request.objective import AttackedObjective
 from games.request.repairing import repairing, without_spares
 from games.request.states import Observer
-from games.request.targets import Targets, choose_targets, member_seeds
+from games.request.targets import Targets, choose_targets, member_seeds, nearest_distance
 from games.request.traffic import Traffic, traffic
 from metrics.uncertainty import ece_floor
 from metrics.wording import count
@@ -55,7 +55,8 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
     scene = Scene(setup, seed, victims, seeds, observer.judge, observer, sent, repairs)
     requests = [torch.tensor(each.request.indices, dtype=torch.long) for each in run.crafted]
     strategy = strategy_of(setup.attack)
-    asked = traffic(setup, seed, chosen, requests, victims, strategy.played(run.crafted))
+    stages = [each.stages for each in run.crafted] if any(each.stages for each in run.crafted) else []
+    asked = traffic(setup, seed, chosen, requests, victims, strategy.played(run.crafted), stages)
     objective = AttackedObjective(getattr(setup.attack, "functional", None), setup.data, chosen, seed)
     judged, alone = _judged(scene, asked, objective)
     record = {
@@ -82,6 +83,8 @@ def play_one(setup: RequestSetup, seed: int) -> dict[str, Any]:
         "memory_mb": {"peak": peak_memory_mb(), "gpu": peak_gpu_memory_mb(setup.device)},
     }
     steps.clear()
+    if repairs is not None and repairs.steps is not None:
+        repairs.steps.clear()
     return record
 
 
@@ -138,6 +141,11 @@ def _judged(scene: Scene, asked: Traffic, objective: AttackedObjective) -> tuple
 def _targets(scene: Scene) -> dict[str, Any]:
     chosen, test = scene.chosen, scene.setup.data.test
     far = {} if chosen.distances is None else {"far": chosen.distances.tolist(), "usual": chosen.usual}
+    trusted, shown = scene.setup.data.filter_trusted, chosen.shown
+    if len(trusted):
+        everywhere = nearest_distance(test.x, trusted.x)
+        own = everywhere[chosen.positions] if shown is None else nearest_distance(shown, trusted.x)
+        far |= {"trusted_distance": own.tolist(), "trusted_distance_usual": float(everywhere.mean())}
     return {
         **far,
         "position": chosen.positions.tolist(),

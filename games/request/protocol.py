@@ -21,6 +21,7 @@ def protocol(records: Sequence[Mapping[str, Any]]) -> str:
         share = 100 * attack["budget"] / first["records"]
         said.append(f"at most {attack['budget']} of {first['records']:,} training records a request ({share:.2g}%)")
     said.append(_form(attack, any("copies" in request for request in requests)))
+    said.append(_handed_in(attack, first.get("handed_in", 0)))
     if any("copies" in request for request in requests):
         own = first["config"]["game"]["service"]["record"] == "own"
         said.append("the server deletes its own records" if own else "the server computes with the copies")
@@ -36,4 +37,18 @@ def _form(attack: Mapping[str, Any], copies: bool) -> str:
     ball = attack.get("copies", attack)
     if "radius" not in ball:
         return "copies of records"
-    return f"copies of records within {ball['radius']:g} in {NORMS.get(ball.get('norm', 'l2'), ball.get('norm'))}"
+    return f"copies of records {_within(ball)}"
+
+
+def _handed_in(attack: Mapping[str, Any], count: int) -> str:
+    """How many of the records that requests name the attacker had handed in, and how far they were moved at most."""
+    if not count:
+        return ""
+    said = f"{count:,} of those that are named were handed in before training"
+    ball = {**attack["matching"], "norm": "linf"} if attack.get("method") == "matching" else attack
+    return f"{said}, {_within(ball)} of what they were" if "radius" in ball else said
+
+
+def _within(ball: Mapping[str, Any]) -> str:
+    """The ball around a record, by its settings."""
+    return f"within {ball['radius']:g} in {NORMS.get(ball.get('norm', 'l2'), ball.get('norm'))}"

@@ -16,12 +16,12 @@ from defenses.defense import Calibrated, Calibration, Context, Filter, Verdict, 
 from games.request.benign import draw_benign
 from games.request.evaluation import sent, submitted
 from games.request.settings import Kind
+from games.request.turns import Turn, reviewed_in_turn
 from models.passes import models_at_once
 from models.victim import ModelStack, Victim
 from unlearning.procedure import Request, as_weights, unlearned
 from unlearning.service import OpenService, as_carried_out
 
-Reviewed = list[tuple[Tensor, Verdict]]  # the streams of a request, and what the filter said of each
 NOBODY = torch.empty(0, dtype=torch.long)
 
 
@@ -52,22 +52,44 @@ class Rehearsal:
     ) -> list[Trial]:  # fmt: skip
         """A trial of each request for the goal of its number; see `Knowledge`."""
         aside = NOBODY if poison is None else poison.cpu()
-        reviewed = self._reviewed(requests, goals, parts, aside, draw)
-        left = [self._left(request, seen) for request, seen in zip(requests, reviewed, strict=True)]
+        if parts > 1:
+            return self._in_turn(requests, goals, parts, aside, draw)
+        reviewed = self._reviewed(requests, goals, aside, draw)
+        left = [self._left(request, *seen) for request, seen in zip(requests, reviewed, strict=True)]
         worth: list[tuple[float, float]] = []
         for which, models in self._after([batch for batch, _ in left], [copies for _, copies in left]):
             worth += [self._worth(goals[i], [each[k] for each in models]) for k, i in enumerate(which)]
-        return [_trial(*each) for each in zip(requests, reviewed, worth, strict=True)]
+        return [_trial(request, [seen], each) for request, seen, each in zip(requests, reviewed, worth, strict=True)]
+
+    def _drawn(
+        self, requests: Sequence[Request], goals: Sequence[int], parts: int, aside: Tensor, draw: int
+    ) -> list[list[Tensor]]:
+        """The streams of every request."""
+        drawn = [generator(self.seed, "rehearsed stream", draw, goal) for goal in goals]
+        return [self._streams(each, parts, aside, rng) for each, rng in zip(requests, drawn, strict=True)]
+
+    def _in_turn(
+        self, requests: Sequence[Request], goals: Sequence[int], parts: int, aside: Tensor, draw: int
+    ) -> list[Trial]:
+        """Trials of requests without copies that come in `parts` streams, one after the other, as a game has them."""
+        context, streams = self.calibrated(aside), self._drawn(requests, goals, parts, aside, draw)
+
+        def review(_: int, turn: Turn) -> Verdict:
+            return reviewed(self.defense, turn.seen(context), turn.batch)
+
+        seen, found = reviewed_in_turn(self.service, streams, review), list[Trial]()
+        for request, goal, batches, (verdicts, after) in zip(requests, goals, streams, seen, strict=True):
+            worth = self._worth(goal, after.victims)
+            found.append(_trial(request, list(zip(batches, verdicts, strict=True)), worth))
+        return found
 
     def _reviewed(
-        self, requests: Sequence[Request], goals: Sequence[int], parts: int, aside: Tensor, draw: int
-    ) -> list[Reviewed]:
-        """What the filter says of the streams of every request."""
+        self, requests: Sequence[Request], goals: Sequence[int], aside: Tensor, draw: int
+    ) -> list[tuple[Tensor, Verdict]]:
+        """What the filter says of the stream of every request."""
         context = self.calibrated(aside)
-        drawn = [generator(self.seed, "rehearsed stream", draw, goal) for goal in goals]
-        streams = [self._streams(each, parts, aside, rng) for each, rng in zip(requests, drawn, strict=True)]
-        batches = [batch for own in streams for batch in own]
-        copies = [each if each.examples is not None else None for each in requests for _ in range(parts)]
+        batches = [batch for [batch] in self._drawn(requests, goals, 1, aside, draw)]
+        copies = [each if each.examples is not None else None for each in requests]
         verdicts: list[Verdict] = []
         for which, models in self._after(batches, copies):
             for k, i in enumerate(which):
@@ -75,8 +97,7 @@ class Rehearsal:
                 brought = None if request is None else sent(request, batches[i], self.service.task.records)
                 seen = replace(context, candidate=models[0][k], submitted=brought)
                 verdicts.append(reviewed(self.defense, seen, batches[i]))
-        pairs = list(zip(batches, verdicts, strict=True))
-        return [pairs[first : first + parts] for first in range(0, len(pairs), parts)]
+        return list(zip(batches, verdicts, strict=True))
 
     def calibrated(self, poison: Tensor = NOBODY) -> Context:
         """The context of a live review, with a calibration that has the `poison` (m,) in every batch."""
@@ -107,19 +128,16 @@ class Rehearsal:
             found.append(torch.cat([part, benign]).to(self.attacker.pool.device))
         return found
 
-    def _left(self, request: Request, seen: Reviewed) -> tuple[Tensor, Request | None]:
-        """What is deleted of all streams of a request, and of its copies those that count."""
-        deleted, as_sent = [], []
-        for batch, verdict in seen:
-            instead = torch.full_like(batch, -1) if verdict.instead is None else verdict.instead
-            deleted.append(torch.where(instead < 0, batch, instead)[verdict.accepted])
-            as_sent.append(batch[verdict.accepted & (instead < 0)])
+    def _left(self, request: Request, batch: Tensor, verdict: Verdict) -> tuple[Tensor, Request | None]:
+        """What is deleted of the stream of a request, and of its copies those that count."""
+        instead = torch.full_like(batch, -1) if verdict.instead is None else verdict.instead
+        as_sent = batch[verdict.accepted & (instead < 0)]
         examples = as_carried_out(request, self.service.record).examples
-        kept = torch.isin(torch.tensor(request.indices, dtype=torch.long), torch.cat(as_sent).cpu()).nonzero()[:, 0]
+        kept = torch.isin(torch.tensor(request.indices, dtype=torch.long), as_sent.cpu()).nonzero()[:, 0]
         copies = None
         if examples is not None and len(kept):
             copies = Request(tuple(request.indices[k] for k in kept.tolist()), examples[kept.to(examples.y.device)])
-        return torch.cat(deleted).unique(), copies
+        return verdict.deleted(batch).unique(), copies
 
     def _after(
         self, batches: Sequence[Tensor], brought: Sequence[Request | None]
@@ -172,7 +190,7 @@ def _runs(batches: Sequence[Tensor], brought: Sequence[Request | None], size: in
         first = end
 
 
-def _trial(request: Request, seen: Reviewed, worth: tuple[float, float]) -> Trial:
+def _trial(request: Request, seen: Sequence[tuple[Tensor, Verdict]], worth: tuple[float, float]) -> Trial:
     """What the filter said of the records of a request, in their order."""
     by_position = {
         position: (score, accepted)

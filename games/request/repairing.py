@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
@@ -15,23 +15,31 @@ from data.examples import Examples
 from data.randomness import generator
 from defenses import provider
 from defenses.provider import Repairs, repaired_task
+from games.checkpoint import Checkpointed
 from games.request.contributing import on_records
+from models.named_tensors import digest, tensors_of
 from models.victim import ModelStack, Victim, stack
-from unlearning.procedure import Request
+from unlearning.procedure import Procedure, Request, Task
 
 if TYPE_CHECKING:
     from games.request.evaluation import Judge
     from games.request.targets import RequestSetup
 
+CODE = ("games.request.repairing",)  # that repairs, beside the defense and the procedure
+
 
 @dataclass(frozen=True, eq=False)
 class Repairing:
-    """How a defense repairs models: with its `spares`, chosen at the `victim`, by the game's root seed."""
+    """How a defense repairs models: with its `spares`, chosen at the `victim`, by the game's root seed.
+
+    Slow repairs are kept by `steps`, where there are any, until the game is finished.
+    """
 
     defense: Repairs
     spares: Examples
     victim: Victim
     seed: int
+    steps: Checkpointed | None = None
 
     def models(
         self, judge: Judge, victims: Sequence[Victim], seeds: Sequence[int], requests: Sequence[Tensor],
@@ -53,11 +61,32 @@ class Repairing:
                     return unrepaired()[v][k]
 
                 if len(request) or empty_too:
-                    model = self.defense.repair(judge.procedure, task, forgotten, seed)
+                    model = self._repaired(judge.procedure, task, victims[v], deleted, forgotten, seed)
                 else:
-                    model = victims[v]
-                found[v].append(replace(model, history={}, ledger={}))  # what they cannot have in common
+                    model = _bare(victims[v])
+                found[v].append(model)
         return [stack(models) for models in found]
+
+    def _repaired(
+        self, procedure: Procedure, task: Task, victim: Victim, deleted: Tensor, forgotten: Callable[[], Victim],
+        seed: int,
+    ) -> Victim:  # fmt: skip
+        """The model after the repair, from an earlier run where it is kept."""
+
+        def make() -> ModelStack:
+            return stack([_bare(self.defense.repair(procedure, task, forgotten, seed))])
+
+        if self.steps is None or not self.steps.keeps:
+            return make()[0]
+        like, records = _bare(victim), task.records
+        asked = {"deleted": deleted, "x": records.x, "y": records.y, **tensors_of(like)}
+        asked |= {} if task.forgotten is None else {"gone": task.forgotten}
+        return self.steps.kept({"seed": seed, "repaired": digest(asked)}, like, make)[0]
+
+
+def _bare(model: Victim) -> Victim:
+    """A model without what repaired ones cannot have in common."""
+    return replace(model, history={}, ledger={})
 
 
 def held_back(setup: RequestSetup) -> int:
@@ -85,4 +114,7 @@ def without_spares(setup: RequestSetup, seed: int) -> tuple[RequestSetup, Exampl
 def repairing(setup: RequestSetup, spares: Examples | None, victim: Victim, seed: int) -> Repairing | None:
     """How the defense repairs models, if it does."""
     repairs = provider.repairing(setup.defense)
-    return None if repairs is None or spares is None else Repairing(repairs, spares, victim, seed)
+    if repairs is None or spares is None:
+        return None
+    steps = Checkpointed(setup.procedure, setup.store, setup.keys.of("unlearning", "defense", code=CODE))
+    return Repairing(repairs, spares, victim, seed, steps)

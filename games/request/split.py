@@ -13,7 +13,8 @@ from attacks.adaptive.none import strategy_of
 from games.request.detection import Review, measured
 from games.request.settings import stream_size
 from games.request.targets import unfiltered
-from games.request.traffic import Stream, reserved_mask, stream_pairs, together
+from games.request.traffic import Stream, divided, in_sequences, reserved_mask, stream_pairs, together
+from games.request.turns import streams_of
 
 if TYPE_CHECKING:
     from games.request.judging import Scene
@@ -45,19 +46,23 @@ def split_requests(
     """The requests and their random controls, cut into `game.stream.split` parts, or as many as there are records for.
 
     It is what `attack/adaptive=splitting` plays, with the benign records of its own game. None where the attacker knows
-    of the filter, where nothing decides or was requested, where requests bring `copies`, or where the records do not
+    of the filter or spreads its requests itself, where nothing decides or was requested, where requests bring `copies`, or where the records do not
     fill two streams.
     """
-    wanted, adaptive = setup.game.stream.split, strategy_of(setup.attack).name != "none"
-    if wanted is None or adaptive or copies or unfiltered(setup) or not any(len(request) for request in requests):
+    wanted, strategy = setup.game.stream.split, strategy_of(setup.attack)
+    if wanted is None or strategy.name != "none" or streams_of(setup.attack, strategy) > 1:
+        return None
+    if copies or unfiltered(setup) or not any(len(request) for request in requests):
         return None
     free = int((~reserved_mask(setup, seed)).sum())
     parts = min(wanted, (free - setup.attack.budget) // stream_size(setup.attack, setup.game.stream))
     if parts < LEAST:
         return None
     nobody = torch.empty(0, dtype=torch.long)
-    asked = enumerate(zip(requests, controls, strict=True))
-    pairs = [pair for i, each in asked for pair in stream_pairs(setup, seed, i, *each, parts, nobody)]
+    pairs = list[tuple[Stream, Stream]]()
+    for i, both in enumerate(zip(requests, controls, strict=True)):
+        mine, control = (divided(each, parts, ()) for each in both)
+        pairs += stream_pairs(setup, seed, i, mine, control, nobody)
     return Split(parts, [mine for mine, _ in pairs], [control for _, control in pairs])
 
 
@@ -69,13 +74,13 @@ def judge_split(scene: Scene, asked: Split | None, review: Review) -> dict[str, 
     """
     if asked is None:
         return None
-    found, groups = review.also(asked.groups), asked.groups
-    looks = {name: found.look(name) for name in groups}
-    label = "judging requests that are split"
-    scene.judge.after(scene.victims, scene.seeds, groups, looks, label, unseen=tuple(groups))
-    left = {name: together(found.accepted(name), asked.parts) for name in groups}
-    after = scene.defended.after(scene.victims, scene.seeds, left, label=label)
-    attack, random = (scene.observer.targets(after[name]) for name in groups)
+    found, label = review.also(asked.groups), "judging requests that are split"
+    found.in_turn(scene.judge.provider(scene.victims, scene.seeds), asked.parts)
+    through = {name: found.accepted(name) for name in asked.groups}
+    left = {name: together(each, asked.parts) for name, each in through.items()}
+    turns = {name: in_sequences(each, asked.parts) for name, each in through.items()}
+    after = scene.defended.after(scene.victims, scene.seeds, left, label=label, turns=turns)
+    attack, random = (scene.observer.targets(after[name]) for name in asked.groups)
     return {"parts": asked.parts, "attack": attack, "random": random, **_told_apart(scene, asked, found)}
 
 

@@ -12,7 +12,7 @@ from games.request.direction import of_direction
 from games.request.effects import effects, effects_by_fresh_seed, empty, split_effects
 from games.request.quantities import BESIDE, FRESH, OF_TARGETS, QUANTITIES, SHARED, STATES
 from metrics.clustered import clustered_rate
-from metrics.intervals import crossed_interval, grouped_interval, rate_interval
+from metrics.intervals import crossed_interval, grouped_interval, interval_of_values, rate_interval
 from metrics.wording import count
 
 Record = Mapping[str, Any]
@@ -186,6 +186,16 @@ def _filter(records: Sequence[Record], direction: str) -> dict[str, Any] | None:
         part |= {name: _detected(seen, path) for name, path in paths.items()}
         counts = ("streams", "malicious", "malicious_distinct", "benign", "benign_distinct")
         part["counts"] = {name: sum(each[name] for each in seen) for name in counts}
+    sequences = [each["sequences"] for each in found if each.get("sequences", {}).get(direction)]
+    if sequences:
+        mine = [each[direction] for each in sequences]
+        part["sequences"] = {name: _detected(mine, (name,)) for name in ("caught", "caught_random", "auroc")}
+        part["sequences"] |= {"parts": sequences[0]["parts"], "count": sum(each["streams"] for each in mine)}
+        alone = {kind: [each["benign"][kind] for each in sequences] for kind in sequences[0]["benign"]}
+        part["sequences"]["benign"] = {
+            kind: asdict(interval_of_values(groups, True, None, "sequences", trials=True))
+            for kind, groups in alone.items()
+        }
     return part
 
 

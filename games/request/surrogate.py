@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from attacks.crafting.attack import Attacker
 from attacks.crafting.norm_cap import below_norm_quantile
@@ -14,6 +15,7 @@ from data.randomness import derive
 from games.request.contributing import HandedIn
 from games.request.targets import choose_attacker, member_seeds
 from models.named_tensors import digest
+from models.victim import Victim
 from unlearning.procedure import Procedure
 from unlearning.service import Meter, OpenService
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from games.request.targets import RequestSetup
 
 log = logging.getLogger(__name__)
+# the surrogates of a setup, by the root seed and the attacker's pool
+_trained: WeakKeyDictionary[RequestSetup, dict[tuple[int, ...], tuple[Victim, ...]]] = WeakKeyDictionary()
 
 
 def surrogate_setup(setup: RequestSetup, attacker: Attacker) -> RequestSetup:
@@ -35,13 +39,18 @@ def surrogate_of(
     """The surrogate, opened, in place of the provider: as many models as it has victims, and the same procedure.
 
     `procedure` is what runs, where that is the procedure with checkpoints. What is run counts in `meter` as operator
-    calls. Raises UserError where the attacker holds too little to train on.
+    calls. The models are trained once for a setup: the controls of a norm cap see what the attack saw. Raises UserError
+    where the attacker holds too little to train on.
     """
     check_surrogate(attacker, setup.attack.budget, setup.data.classes)
     alone, seeds = surrogate_setup(setup, attacker), member_seeds(setup, derive(seed, "surrogate"))
-    log.info("The attacker trains its surrogate on %d examples.", len(alone.task.records))
-    victims, policy = tuple(alone.victim(each) for each in seeds), setup.game.service.record
-    return OpenService(alone.task, procedure or setup.procedure, victims, tuple(seeds), meter, policy)
+    known = _trained.setdefault(setup, {})
+    of = seed, *attacker.pool.tolist()
+    if of not in known:
+        log.info("The attacker trains its surrogate on %d examples.", len(alone.task.records))
+        known[of] = tuple(alone.victim(each) for each in seeds)
+    policy = setup.game.service.record
+    return OpenService(alone.task, procedure or setup.procedure, known[of], tuple(seeds), meter, policy)
 
 
 def below_cap(setup: RequestSetup, seed: int, attacker: Attacker, cap: float) -> Attacker:

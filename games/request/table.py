@@ -231,6 +231,13 @@ def _filter(found: Mapping[str, Any]) -> list[str]:
     )  # fmt: skip
     over = next(iter(found["benign_rejected_alone"].values()))["over"]
     lines.append(f"  Benign rejected in benign streams, by who asks: {alone} (over {over}).")
+    if (told := found.get("sequences")) is not None:
+        benign = "; ".join(f"{kind} {bracketed(each)}" for kind, each in told["benign"].items())
+        lines.append(
+            f"  Of {told['count']} sequences of {told['parts']} streams, each judged at what became of those before, "
+            f"an alarm in {bracketed(told['caught'])} (random control {bracketed(told['caught_random'])}); AUROC of "
+            f"sequences {bracketed(told['auroc'])}; benign sequences, by who asks: {benign}."
+        )
     return lines
 
 

@@ -12,12 +12,14 @@ from torch import Tensor
 from attacks.adaptive.strategy import Adaptive
 from attacks.crafting.attack import Attacker
 from attacks.requester.nearest import nearest_records
+from data.errors import UserError
 from data.randomness import generator
 from games.request.benign import draw_benign
 from games.request.informed import informed
 from games.request.settings import Kind, stream_size
 from games.request.surrogate import below_cap
 from games.request.targets import Targets, reserved_records, unfiltered
+from games.request.turns import Parts, streams_of
 from models.victim import Victim
 from unlearning.service import OpenService
 
@@ -39,10 +41,10 @@ class Traffic:
 
     `requests` are those of the attack, `random` and `nearest` their controls of the same size (nothing for a request of
     nothing); `streams` mix a request with benign ones, `random_streams` its random control with the same benign ones;
-    where requests are spread over `parts` streams, those of one follow each other. `benign` are benign batches by their
-    kind. `calibration` batches lie in the reserved part of the training set, which nobody else names, but for the
-    attacker's `poison` in every one of them. `probe` is a random request of the full budget, on which costs and
-    certificates are measured.
+    where requests are spread over `parts` streams, which come one after the other, those of one follow each other, and
+    so do as many `benign` batches, which are by their kind. `calibration` batches lie in the reserved part of the
+    training set, which nobody else names, but for the attacker's `poison` in every one of them. `probe` is a random
+    request of the full budget, on which costs and certificates are measured.
     """
 
     requests: Sequence[Tensor]
@@ -56,38 +58,53 @@ class Traffic:
     parts: int = 1
     poison: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
-    def whole(self, streams: Sequence[Stream]) -> list[Tensor]:
-        """Of every request the positions of all its streams together."""
-        return together([stream.positions for stream in streams], self.parts)
+
+def in_sequences(positions: Sequence[Tensor], parts: int) -> list[Parts]:
+    """`parts` sets of positions after the other as a sequence."""
+    return [positions[first : first + parts] for first in range(0, len(positions), parts)]
 
 
 def together(positions: Sequence[Tensor], parts: int) -> list[Tensor]:
     """`parts` sets of positions after the other as one."""
     if parts == 1:
         return list(positions)
-    return [torch.cat(list(positions[first : first + parts])).unique() for first in range(0, len(positions), parts)]
+    return [torch.cat(list(each)).unique() for each in in_sequences(positions, parts)]
+
+
+def divided(request: Tensor, parts: int, stages: Sequence[int]) -> list[Tensor]:
+    """The records of a request (m,) by stream: so many a stage, where it has `stages`, or every parts-th."""
+    if stages:
+        return list(request.split(list(stages)))
+    return [request[j::parts] for j in range(parts)]
 
 
 def traffic(
     setup: RequestSetup, seed: int, chosen: Targets, requests: Sequence[Tensor], victims: Sequence[Victim],
-    strategy: Adaptive,
+    strategy: Adaptive, stages: Sequence[Sequence[int]] = (),
 ) -> Traffic:  # fmt: skip
-    """The traffic of the game with the root seed `seed` whose attack asked for `requests`, as its `strategy` says."""
+    """The traffic of the game with the root seed `seed` whose attack asked for `requests`, as its `strategy` says.
+
+    `stages` are by request how many of its records, in their order, come in each stream; empty where it has none.
+    """
     settings = setup.game.stream
     service = OpenService(setup.task, setup.procedure, tuple(victims), (seed,) * len(victims))
     attacker = informed(setup, seed, service, chosen.goals)
     poison = strategy.poison(service, attacker).cpu()
     controls = random_controls(setup, seed, requests, attacker, service, strategy)
-    asked = enumerate(zip(requests, controls, strict=True))
-    pairs = [pair for i, each in asked for pair in stream_pairs(setup, seed, i, *each, strategy.parts, poison)]
+    parts, pairs = streams_of(setup.attack, strategy), list[tuple[Stream, Stream]]()
+    if any(len(each) != parts for each in stages):
+        raise UserError(f"The attack comes in {parts} streams (its `streams`), and a request of it in other `stages`.")
+    for i, both in enumerate(zip(requests, controls, strict=True)):
+        own = [divided(each, parts, stages[i] if stages else ()) for each in both]
+        pairs += stream_pairs(setup, seed, i, own[0], own[1], poison)
     size = stream_size(setup.attack, settings)
     kinds: list[Kind] = [settings.benign, *([settings.harder] if settings.harder else [])]
     batches = 0 if unfiltered(setup) else settings.calibration_batches
     return Traffic(
         requests, controls, nearest_controls(chosen, requests, attacker),
         [mine for mine, _ in pairs], [control for _, control in pairs],
-        {k: benign_batches(setup, seed, k, settings.benign_batches, size, poison) for k in dict.fromkeys(kinds)},
-        calibration_batches(setup, seed, batches, size, poison), probe(setup, seed, attacker), strategy.parts, poison,
+        {k: benign_batches(setup, seed, k, settings.benign_batches, size, poison, parts) for k in dict.fromkeys(kinds)},
+        calibration_batches(setup, seed, batches, size, poison), probe(setup, seed, attacker), parts, poison,
     )  # fmt: skip
 
 
@@ -125,17 +142,17 @@ def probe(setup: RequestSetup, seed: int, attacker: Attacker) -> Tensor:
 
 
 def stream_pairs(
-    setup: RequestSetup, seed: int, number: int, request: Tensor, control: Tensor, parts: int, aside: Tensor
+    setup: RequestSetup, seed: int, number: int, request: Sequence[Tensor], control: Sequence[Tensor], aside: Tensor
 ) -> list[tuple[Stream, Stream]]:
-    """The `parts` streams of a request, with every parts-th record of it in each, and those of its control.
+    """The streams of a request, whose records are given by stream, and those of its control.
 
     No benign record is in two of them, or in `aside`.
     """
-    if parts == 1:
-        return [stream_pair(setup, seed, (number,), request, control, aside)]
-    taken, pairs = torch.cat([request.cpu(), control.cpu(), aside]), []
-    for j in range(parts):
-        pairs.append(stream_pair(setup, seed, (number, j), request[j::parts], control[j::parts], taken))
+    if len(request) == 1:
+        return [stream_pair(setup, seed, (number,), request[0], control[0], aside)]
+    taken, pairs = torch.cat([*request, *control, aside.to(request[0].device)]).cpu(), []
+    for j, both in enumerate(zip(request, control, strict=True)):
+        pairs.append(stream_pair(setup, seed, (number, j), *both, taken))
         taken = torch.cat([taken, pairs[-1][0].positions.cpu()])
     return pairs
 
@@ -161,15 +178,23 @@ def stream_pair(
     )
 
 
-def benign_batches(setup: RequestSetup, seed: int, kind: Kind, count: int, size: int, aside: Tensor) -> list[Tensor]:
-    """`count` batches of `size` benign records of the training set, outside the reserved part and `aside`."""
-    outside = ~reserved_mask(setup, seed)
-    outside[aside] = False
-    eligible = outside.nonzero()[:, 0]
-    return [
-        draw_benign(kind, setup.task.records, eligible, size, generator(seed, "benign", kind, i)).to(setup.device)
-        for i in range(count)
-    ]
+def benign_batches(
+    setup: RequestSetup, seed: int, kind: Kind, count: int, size: int, aside: Tensor, parts: int = 1
+) -> list[Tensor]:
+    """`count` sequences of `parts` batches of `size` benign records, outside the reserved part and `aside`.
+
+    Those of one sequence have no record in common.
+    """
+    found = []
+    for i in range(count):
+        outside = ~reserved_mask(setup, seed)
+        outside[aside] = False
+        for j in range(parts):
+            rng = generator(seed, "benign", kind, i, *([j] if j else []))
+            batch = draw_benign(kind, setup.task.records, outside.nonzero()[:, 0], size, rng)
+            outside[batch] = False
+            found.append(batch.to(setup.device))
+    return found
 
 
 def calibration_batches(setup: RequestSetup, seed: int, count: int, size: int, poison: Tensor) -> list[Tensor]:

@@ -15,9 +15,11 @@ from attacks.crafting.criterion import LabelFlipped
 from attacks.crafting.functionals import LogitGap
 from attacks.requester.one_shot_influence import OneShotInfluence
 from data.randomness import generator
-from defenses.defense import Context, Filter, reviewed
+from defenses.defense import Calibrated, Context, Filter, Verdict, reviewed
 from games.request.evaluation import sent
 from games.request.rehearsal import Rehearsal
+from games.request.traffic import in_sequences
+from games.request.turns import Turn, reviewed_in_turn
 from metrics.detection import auroc
 from tests.attacks.checks import bed, opened
 from tests.defenses.filters.batches import Attacked, calibrated
@@ -95,8 +97,8 @@ def _one(strategy: Adaptive, defense: Filter, seed: int, targets: int) -> dict[s
     found = Attacked(of, goals, results, [], of.victim.copies(1), calibrated(of, batches), torch.empty(0))
     requests = [torch.tensor(each.request.indices) for each in results]
     brought = [each.request for each in results for _ in range(chosen.parts)]
-    scores, accepted = _reviewed(found, defense, mine, brought)
-    _, accepted_control = _reviewed(found, defense, others, [None] * len(others))
+    scores, accepted = _reviewed(found, defense, mine, brought, chosen.parts)
+    _, accepted_control = _reviewed(found, defense, others, [None] * len(others), chosen.parts)
     truth = torch.cat([torch.arange(SIZE) < len(part) for part, _ in mine])
     passed = torch.cat(accepted[1])
     return {
@@ -111,22 +113,23 @@ def _one(strategy: Adaptive, defense: Filter, seed: int, targets: int) -> dict[s
 
 
 def _reviewed(
-    found: Attacked, defense: Filter, streams: Sequence[tuple[Tensor, Tensor]], brought: Sequence[Request | None]
-) -> tuple[Tensor, tuple[list[Tensor], list[Tensor]]]:
-    """Scores of all records, and of every stream what was accepted, and whether each record was."""
+    found: Attacked, defense: Filter, streams: Sequence[tuple[Tensor, Tensor]], brought: Sequence[Request | None],
+    parts: int,
+) -> tuple[Tensor, tuple[list[Tensor], list[Tensor]]]:  # fmt: skip
+    """Scores of all records, and of every stream what was accepted, and whether each record was.
+
+    The streams of one request come one after the other, each at what became of those before.
+    """
     of, batches = found.of, [torch.cat(each) for each in streams]
-    candidates, records = calibrated(of, batches), of.task.records
-    sent_as = [
-        None if each is None or each.examples is None else sent(each, batch, records)
-        for each, batch in zip(brought, batches, strict=True)
-    ]
-    threshold = defense.threshold(Context(of.task, of.victim, of.victim, of.trusted, found.calibration))  # type: ignore[attr-defined]
-    verdicts = [
-        reviewed(
-            defense, Context(of.task, of.victim, each.candidate, of.trusted, found.calibration, threshold, copies), b
-        )
-        for each, b, copies in zip(candidates, batches, sent_as, strict=True)
-    ]
+    records, first = of.task.records, Context(of.task, of.victim, of.victim, of.trusted, found.calibration)
+    threshold = defense.threshold(first) if isinstance(defense, Calibrated) else None
+
+    def review(i: int, turn: Turn) -> Verdict:
+        copies = brought[parts * i + turn.place]
+        as_sent = None if copies is None or copies.examples is None else sent(copies, turn.batch, records)
+        return reviewed(defense, turn.seen(replace(first, threshold=threshold, submitted=as_sent)), turn.batch)
+
+    verdicts = [each for own, _ in reviewed_in_turn(opened(of), in_sequences(batches, parts), review) for each in own]
     left = [batch[verdict.accepted] for batch, verdict in zip(batches, verdicts, strict=True)]
     return torch.cat([verdict.scores for verdict in verdicts]), (left, [verdict.accepted for verdict in verdicts])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from data.errors import UserError
 from defenses.filters.influence import Influence
 from models.gradients import gradient_norms
 from tests.attacks.adaptive.played import SIZE, crafted, knowing, outcome
-from tests.attacks.checks import bed
+from tests.attacks.checks import bed, opened
 
 S1, S8 = Influence(score="S1"), Influence(score="S8")
 
@@ -31,6 +33,25 @@ def test_the_poison_has_the_largest_gradients_and_no_request_names_it() -> None:
     assert torch.equal(left.owned.x, of.task.records.x[left.pool])
     named = {i for each in crafted(of, strategy, S1, goals) for i in each.request.indices}
     assert not named & set(poison.tolist())
+
+
+def test_gradients_are_computed_once_for_a_victim(monkeypatch: pytest.MonkeyPatch) -> None:
+    of, strategy, asked = bed(0), CalibrationPoisoning(), []
+    service, attacker = knowing(of, S1, of.goals(of.targets(1)))
+    service = replace(service, victims=(of.victim.clone(),))
+
+    def counted(victim, records):
+        asked.append(len(records))
+        return gradient_norms(victim, records)
+
+    monkeypatch.setattr("attacks.adaptive.calibration_poisoning.gradient_norms", counted)
+    for _ in range(2):
+        strategy.poison(service, attacker)
+        strategy.narrow(service, attacker, 15, None)
+    assert asked == [300]
+    fewer = replace(attacker, pool=attacker.pool[1:], owned=attacker.owned[1:])
+    assert torch.equal(strategy.poison(service, fewer), CalibrationPoisoning().poison(opened(of), fewer))
+    assert asked == [300, 299, 299]
 
 
 def test_a_norm_cap_leaves_the_poison_what_it_is() -> None:

@@ -188,7 +188,8 @@ def test_a_black_box_searches_copies_of_random_records() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"access": "black_box", "minimal": True}, "need attack.access=white_box"),
+        ({"access": "black_box", "minimal": True}, "attack.minimal needs attack.access=white_box"),
+        ({"access": "black_box", "minimal": True, "rounds": 2}, "minimal and attack.rounds=2 need attack.access=white"),
         ({"access": "black_box", "copies": Copies(radius=0.1)}, "set attack.records=random"),
     ],
 )

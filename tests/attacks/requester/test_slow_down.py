@@ -12,6 +12,7 @@ import torch
 from attacks.crafting.attack import Attacker, AttackGoal
 from attacks.crafting.contribution import Contribution, contributed
 from attacks.requester.slow_down import SlowDown
+from data.errors import UserError
 from data.examples import Data, Examples
 from data.randomness import generator
 from models.gradients import objective_gradient, own_input_gradients
@@ -21,6 +22,7 @@ from models.training import Training
 from unlearning.certified_removal import CertifiedRemoval
 from unlearning.learning import plain_learning
 from unlearning.procedure import Request, Task, forget
+from unlearning.retrain import Retrain
 
 N, FEATURES, ROWS = 1000, 20, 50
 REMOVAL = CertifiedRemoval(
@@ -119,7 +121,7 @@ def test_accuracy_before_deletion_is_what_it_was() -> None:
     assert abs(rates[0] - rates[1]) <= 0.02
 
 
-@pytest.mark.parametrize("measure", ["influence", "gradient"])
+@pytest.mark.parametrize("measure", ["influence", "gradient", "bound"])
 def test_what_is_maximised_has_the_slope_that_is_followed(measure) -> None:
     """Against central differences; and every row ends with no less than it began with, in its ball, with its label."""
     data, task = scene(0)
@@ -148,3 +150,55 @@ def test_slopes_of_rows_are_their_own() -> None:
     for i in range(5):
         alone = own_input_gradients(model, rows[slice(i, i + 1)], directions[i : i + 1])
         torch.testing.assert_close(found[i : i + 1], alone, rtol=1e-12, atol=1e-14)
+
+
+def test_the_bound_is_what_a_removal_adds_by_brute_force() -> None:
+    """H by automatic differentiation, row by row, and its sum by a loop; and of the procedure's own ledger."""
+    data, task = scene(0)
+    model, rows = plain_learning(task, 0), data.train[slice(0, 4)]
+    attack = SlowDown(measure="bound", solver=Solver(method="dense", tolerance=1e-12))
+    found, _ = attack.measured(model, task, rows)
+    theta = model.flat()
+
+    def loss(flat: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        logits = x @ flat[:-2].reshape(2, FEATURES).T + flat[-2:]
+        return torch.nn.functional.cross_entropy(logits, y)
+
+    hessian = torch.autograd.functional.hessian(lambda t: loss(t, data.train.x, data.train.y), theta)
+    hessian = hessian + 0.01 * torch.eye(len(theta), dtype=theta.dtype)
+    x = torch.cat([data.train.x, torch.ones(N, 1, dtype=theta.dtype)], dim=1)
+    gamma = 2**1.5 / (6 * 3**0.5)
+    for i in range(4):
+        at = theta.clone().requires_grad_()
+        [slope] = torch.autograd.grad(loss(at, rows.x[i : i + 1], rows.y[i : i + 1]), at)
+        step = torch.linalg.solve(hessian, slope) / N
+        moved = torch.cat([step[:-2].reshape(2, FEATURES), step[-2:, None]], dim=1)
+        total = sum(float((moved @ each).norm() ** 4) for each in x)
+        expected = gamma / 2 * float(torch.linalg.matrix_norm(x, 2)) * total**0.5
+        assert float(found[i]) == pytest.approx(expected, rel=1e-9)
+    quiet = replace(REMOVAL, sigma=0.0)
+    victim = quiet.learn(task, 0)
+    exact, _ = attack.measured(victim, task, rows)
+    for i in range(4):
+        after = forget(quiet, task, victim, Request((i,)), 0)
+        added = float(after.ledger["spent"] - victim.ledger["spent"])  # the row itself is no part of it, nor of H
+        assert added == pytest.approx(float(exact[i]), rel=0.1)
+
+
+def test_the_bound_of_another_procedure_is_refused() -> None:
+    data, _ = scene(0)
+    with pytest.raises(UserError, match=r"choose that, or attack\.measure=influence"):
+        SlowDown(measure="bound").check(data, Retrain(), "own")
+    SlowDown(measure="bound").check(data, REMOVAL, "own")
+    SlowDown().check(data, Retrain(), "own")
+
+
+@pytest.mark.claims
+def test_what_each_measure_costs_the_server() -> None:
+    """Deletions until the server trains again, of three draws: rows moved by the bound are worth those by influence."""
+    found = {}
+    for measure in ("influence", "gradient", "bound"):
+        given = [handed_in(seed, measure) for seed in range(3)]
+        found[measure] = [interval(g.records, s, g.requested[0].tolist()) for s, g in enumerate(given)]
+    print(found)
+    assert all(abs(a - b) <= 2 for a, b in zip(found["bound"], found["influence"], strict=True))

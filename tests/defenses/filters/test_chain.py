@@ -14,6 +14,7 @@ from data.errors import UserError
 from data.examples import Examples
 from defenses.defense import Calibrated, Calibration, Context, Verdict, reviewed
 from defenses.filters.chain import Chain
+from defenses.filters.cusum import Cusum, Sums
 from defenses.filters.influence import Influence
 from defenses.filters.membership_check import MembershipCheck
 from defenses.filters.norm import Norm
@@ -21,7 +22,8 @@ from defenses.filters.set_level import SetLevel
 from experiments.play.play import cached
 from experiments.play.setup import prepare
 from tests.attacks.checks import bed
-from tests.defenses.filters.batches import attacked
+from tests.defenses.filters.batches import attacked, benign, calibrated
+from tests.defenses.filters.test_set_level import seen
 from tests.experiments.games import config
 
 
@@ -163,3 +165,25 @@ def test_a_chain_is_played_and_calibrated_before_anything_is_trained(tmp_path: P
     few = {**norm, "rate": 0.001}
     with pytest.raises(UserError, match=r"defense\.rate=0\.001 cannot be calibrated with 48"):
         prepare({**chosen, "defense": {"_target_": "defenses.filters.chain.Chain", "filters": [level, few]}})
+
+
+def test_every_filter_of_a_chain_remembers_its_own() -> None:
+    """The sums of the second go on from batch to batch as they do alone; sequences that are too long are refused."""
+    sums = Cusum(length=3, sequences=200, points=10)
+    chain, first = Chain(filters=(Norm(rule="robust_z", z=100.0), sums)), seen(0)
+    calibration = calibrated(bed(0), benign(0, "calibration", 2))
+    memory: object | None = None
+    alone: object | None = None
+    for batch in benign(0, "sequence", 3, 20):
+        context = replace(first, calibration=calibration)
+        together = chain.review(replace(context, remembered=memory), batch)
+        single = sums.review(replace(context, remembered=alone), batch)
+        memory, alone = together.remembered, single.remembered
+        assert isinstance(memory, tuple)
+        assert memory[0] is None
+        assert isinstance(memory[1], Sums)
+        assert isinstance(alone, Sums)
+        assert torch.equal(memory[1].up, alone.up)
+    assert alone.batches == 3  # type: ignore[union-attr]
+    with pytest.raises(UserError, match=r"defense\.length=3"):
+        chain.check_sequence(4, 20, 300)

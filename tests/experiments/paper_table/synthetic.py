@@ -11,6 +11,7 @@ from attacks.crafting.criterion import ConfidenceMoved, LabelFlipped, described
 from data.randomness import generator
 from games.request.quantities import FRESH, OF_FORGETTING, OF_MODELS, STATES, Quantity
 
+SEQUENCES = ("caught", "caught_random", "auroc")
 SCORES = {"auroc": 0.9, "tpr_at_1": 0.2, "tpr_at_5": 0.5}
 
 
@@ -54,19 +55,22 @@ def record(
     split = None
     if defense != "none":
         split = {"parts": 3, "attack": states["after"], "random": states["random"], direction: seen}
+    apart = {name: {"value": 0.7, "n": 3, "settings": {"low": 0.1, "high": 0.9}} for name in SEQUENCES}
+    told = {"parts": 3, "benign": {"uniform": [0.0, 1.0], "outlier": [1.0, 1.0]}, direction: {"streams": 3, **apart}}
     return {
         "seed": seed, "criterion": described(criterion),
         "game": "request", "memory_mb": {"peak": 300.0},
         "config": {"game": {"targets": {"mode": mode}}, "attack": {"_target_": f"attacks.requester.{attack}.Attack"}},
         "targets": {
             "position": list(range(10, 10 + count)), "label": [0] * count, "truth": [0] * count,
+            "trusted_distance": [2.0] * count, "trusted_distance_usual": 1.5,
             "direction": [direction] * count, "aim": list(range(count)) if mode == "single" else [0] * count,
         },
         "requests": [{"indices": [1, 2, 3], "direction": direction}] * requests,
         "victim_seed": states,
         "fresh_seeds": {name: [states["after" if name == "after" else "before"]] * 2 for name in
                         FRESH} if fresh else None,
-        "detection": {"defense": defense, direction: seen, "split": split,
+        "detection": {"defense": defense, direction: seen, "split": split, "sequences": told,
                       "benign_rejected": {"uniform": [0.04, 0.06], "outlier": [0.2, 0.4]}},
         "records": 300, "queries": 30, "predictions": 2, "operator_calls": 40,
         "seconds": {"victim": 1.0, "attack": 2.0, "judgement": 3.0, "forget_one": 0.1, "retrain_one": 0.4},

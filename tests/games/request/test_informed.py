@@ -17,7 +17,7 @@ from games.game import Setup
 from games.request.play import play_one
 from games.request.table import _adaptive
 from games.request.targets import choose_attacker, choose_targets
-from games.request.traffic import Traffic, traffic
+from games.request.traffic import Traffic, together, traffic
 from tests.experiments.games import config
 
 
@@ -74,7 +74,8 @@ def test_a_split_request_has_a_full_stream_for_every_part(tmp_path: Path) -> Non
         named = torch.cat([stream.positions[stream.malicious] for stream in mine])
         assert set(named.tolist()) == set(found.requests[first // 3].tolist())
         assert len(torch.cat([stream.positions for stream in mine]).unique()) == 72
-    assert [len(each) for each in found.whole(found.streams)] == [72] * len(found.requests)
+    whole = together([stream.positions for stream in found.streams], 3)
+    assert [len(each) for each in whole] == [72] * len(found.requests)
 
 
 def test_poison_is_in_every_calibration_batch_and_in_nothing_else(tmp_path: Path) -> None:

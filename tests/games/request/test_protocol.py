@@ -38,3 +38,14 @@ def test_copies_and_what_the_server_does_with_them() -> None:
 def test_an_attack_without_access_and_budget() -> None:
     said = protocol([record({"_target_": "attacks.none.NoAttack"})])
     assert said == "Protocol: none, stored records; 1.0 s for 3 requests, 5.0 s to judge them."
+
+
+def test_rows_that_were_handed_in_and_their_ball() -> None:
+    moved = record({**ATTACK, "radius": 0.5, "norm": "l2"}) | {"handed_in": 12}
+    assert "stored records; 12 of those that are named were handed in before training, within 0.5 in l2 of" in protocol(
+        [moved]
+    )
+    matching = {**ATTACK, "method": "matching", "matching": {"radius": 0.3}}
+    assert "within 0.3 in l-infinity of what they were" in protocol([record(matching) | {"handed_in": 3}])
+    anywhere = protocol([record({**matching, "method": "near"}) | {"handed_in": 3}])
+    assert "handed in before training; 1.0 s" in anywhere

@@ -82,7 +82,7 @@ def test_a_surrogate_is_kept_by_what_it_learnt(setup: Setup[Any]) -> None:
     assert all(a != b for i, a in enumerate(keys) for b in keys[i + 1 :])
     assert alone.keys.of("unlearning")["records"] == alone.keys.victim()["records"]
     meter = Meter()
-    one, again = (surrogate_of(setup, 0, attacker, meter) for _ in range(2))
+    one, again = (surrogate_of(each, 0, attacker, meter) for each in (setup, replace(setup)))
     [trained], task = one.victims, surrogate_task(setup.task, attacker)
     assert digest(tensors_of(trained)) == digest(tensors_of(again.victims[0]))
     assert torch.equal(setup.procedure.learn(task, one.seeds[0]).flat(), trained.flat())
@@ -113,6 +113,20 @@ def test_controls_are_drawn_below_the_norms_that_the_attacker_sees(folder: Path)
     unseen: Any = None  # no victim is looked at
     for control in random_controls(capped, 0, requests, attacker, unseen, NotAdaptive()):
         assert set(control.tolist()) <= set(left.pool.tolist())
+
+
+def test_without_a_store_the_surrogate_is_trained_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the attack and for the control that its norm cap has."""
+    capped = prepare(config(folder, *TRANSFER, "attack.norm_cap=0.5", "defense=none", "store.enabled=false"))
+    trained, train = [], Setup.victim
+    monkeypatch.setattr(Setup, "victim", lambda self, seed: trained.append(seed) or train(self, seed))
+    attacker = choose_attacker(capped, 0)
+    first, meter = surrogate_of(capped, 0, attacker, Meter()), Meter()
+    below_cap(capped, 0, attacker, 0.5)
+    assert surrogate_of(capped, 0, attacker, meter).victims[0] is first.victims[0]
+    assert len(trained) == 1
+    surrogate_of(capped, 1, choose_attacker(capped, 1), meter)
+    assert len(trained) == 2
 
 
 def test_what_cannot_be_trained_is_said_before_anything_is(setup: Setup[Any], folder: Path) -> None:
