@@ -13,7 +13,7 @@ from attacks.adaptive.none import strategy_of
 from games.request.detection import Review, measured
 from games.request.settings import stream_size
 from games.request.targets import unfiltered
-from games.request.traffic import Stream, divided, in_sequences, reserved_mask, stream_pairs, together
+from games.request.traffic import Stream, divided, reserved_mask, stream_pairs, together
 from games.request.turns import streams_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ LEAST = 2  # streams, or nothing is split
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The `streams` of every request cut into `parts`, which follow each other, and those of its random control."""
+    """The `streams` of every request cut into `parts`, one behind the other here, and those of its random control."""
 
     parts: int
     streams: Sequence[Stream]
@@ -45,9 +45,9 @@ def split_requests(
 ) -> Split | None:
     """The requests and their random controls, cut into `game.stream.split` parts, or as many as there are records for.
 
-    It is what `attack/adaptive=splitting` plays, with the benign records of its own game. None where the attacker knows
-    of the filter or spreads its requests itself, where nothing decides or was requested, where requests bring `copies`, or where the records do not
-    fill two streams.
+    It is `attack/adaptive=splitting` by accounts that ask at one time, with the benign records of its own game. None
+    where the attacker knows of the filter or spreads its requests itself, where nothing decides or was requested, where
+    requests bring `copies`, or where the records do not fill two streams.
     """
     wanted, strategy = setup.game.stream.split, strategy_of(setup.attack)
     if wanted is None or strategy.name != "none" or streams_of(setup.attack, strategy) > 1:
@@ -70,17 +70,18 @@ def judge_split(scene: Scene, asked: Split | None, review: Review) -> dict[str, 
     """What became of the targets after everything that the filter accepted of all parts, and what it made of them.
 
     `attack` and `random` are the states of the targets, judged with the victim's own seed; by direction follows how
-    well malicious records were told from benign ones. The filter is calibrated as in `review`.
+    well malicious records were told from benign ones. The filter is calibrated as in `review`, and sees every stream
+    with the model as it was: accounts of one attacker ask at one time.
     """
     if asked is None:
         return None
-    found, label = review.also(asked.groups), "judging requests that are split"
-    found.in_turn(scene.judge.provider(scene.victims, scene.seeds), asked.parts)
-    through = {name: found.accepted(name) for name in asked.groups}
-    left = {name: together(each, asked.parts) for name, each in through.items()}
-    turns = {name: in_sequences(each, asked.parts) for name, each in through.items()}
-    after = scene.defended.after(scene.victims, scene.seeds, left, label=label, turns=turns)
-    attack, random = (scene.observer.targets(after[name]) for name in asked.groups)
+    found, groups = review.also(asked.groups), asked.groups
+    looks = {name: found.look(name) for name in groups}
+    label = "judging requests that are split"
+    scene.judge.after(scene.victims, scene.seeds, groups, looks, label, unseen=tuple(groups))
+    left = {name: together(found.accepted(name), asked.parts) for name in groups}
+    after = scene.defended.after(scene.victims, scene.seeds, left, label=label)
+    attack, random = (scene.observer.targets(after[name]) for name in groups)
     return {"parts": asked.parts, "attack": attack, "random": random, **_told_apart(scene, asked, found)}
 
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
+from attacks.adaptive.none import strategy_of
+from defenses.defense import Context
 from experiments.play.setup import prepare
 from games.game import metric_of
 from games.request.game import RequestGame
+from games.request.informed import informed
 from games.request.play import play_one
+from games.request.split import split_requests
 from games.request.summary import summarise
 from games.request.table import SPLIT, UNAWARE, _adaptive, _split
+from games.request.traffic import random_controls
+from models.victim import Victim
 from tests.experiments.games import config
+from unlearning.procedure import unlearned
+from unlearning.service import OpenService
 
 SMALL = ("model=logistic", "attack.access=white_box", "defense=influence", "judge=quick", "training.epochs=10")
 
@@ -29,18 +38,40 @@ def played(*more: str) -> dict[str, Any]:
     return {**play_one(prepare(cfg), 0), "config": cfg}
 
 
-def test_it_is_what_adaptive_splitting_plays() -> None:
-    """The same requests, streams, calibration and controls, so the same numbers to the last digit."""
-    beside = played()["detection"]["split"]
-    adaptive = played("attack/adaptive=splitting")
-    assert beside["parts"] == 3
-    assert beside["attack"] == {key: adaptive["victim_seed"]["defended"][key] for key in beside["attack"]}
-    assert beside["random"] == {key: adaptive["victim_seed"]["defended_random"][key] for key in beside["random"]}
-    for direction in ("over", "under"):
-        there = adaptive["detection"][direction]
-        assert json.dumps(beside[direction]["decision"]) == json.dumps(there["decision"])  # NaN, where it is, too
-        assert beside[direction]["caught"] == there["caught"]
-        assert beside[direction]["streams"] == there["streams"] > played()["detection"][direction]["streams"]
+def test_it_is_what_the_filter_makes_of_every_stream_with_the_model_as_it_was() -> None:
+    """Against reviews written out: one candidate a stream, the threshold of the game, the union of what is accepted."""
+    record = played()
+    beside, setup = record["detection"]["split"], prepare(record["config"])
+    task, defense, procedure = setup.task, setup.defense, setup.procedure
+    victim = procedure.learn(task, 0)
+    requests = [torch.tensor(each["indices"]) for each in record["requests"]]
+    service, strategy = OpenService(task, procedure, (victim,), (0,)), strategy_of(setup.attack)
+    controls = random_controls(setup, 0, requests, informed(setup, 0, service, ()), service, strategy)
+    asked = split_requests(setup, 0, requests, controls, copies=False)
+    assert asked is not None
+    assert beside["parts"] == asked.parts == 3
+
+    def after(positions: Tensor) -> Victim:
+        deleted = torch.zeros(1, len(task.records))
+        deleted[0, positions] = 1
+        return unlearned(procedure, task, victim, deleted, 0)[0]
+
+    confidence, hits = [], 0
+    for number, position in enumerate(record["targets"]["position"]):
+        left = []
+        for stream in asked.streams[3 * number : 3 * number + 3]:
+            threshold = record["detection"]["threshold"]
+            context = Context(task, victim, after(stream.positions), setup.data.filter_trusted, threshold=threshold)
+            accepted = defense.review(context, stream.positions).accepted
+            hits += int((~accepted & stream.malicious).sum())
+            left.append(stream.positions[accepted])
+        logits = after(torch.cat(left)).logits(setup.data.test.x[position][None])
+        confidence.append(float(logits.softmax(-1).max()))
+    assert beside["attack"]["confidence"] == pytest.approx(confidence, abs=1e-5)
+    counts = [beside[direction] for direction in ("over", "under")]
+    caught = sum(each["caught"]["value"] * each["malicious"] for each in counts)
+    assert caught == pytest.approx(hits, abs=1e-9)
+    assert sum(each["malicious"] for each in counts) == sum(map(len, requests))
 
 
 @pytest.mark.parametrize(
