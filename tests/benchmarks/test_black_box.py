@@ -4,8 +4,9 @@
 all in the pool, for black box and white box alike. 24 targets: 4 unsure and 4 sure test digits of each of 3 victims.
 What is attained of a target is what its objective falls by; a search is stopped when it has reached 90%, or at its
 budget of queries, and medians of queries treat those that did not as beyond it. Their intervals are of order statistics
-and take targets as independent. Constants of the methods were chosen on the victim of another seed, TUNED. Seconds are
-the processor's, until the search was stopped, in the mean over targets.
+and take targets as independent. Constants of the methods were chosen on the victim of seed 0, which is not played.
+Seconds are the processor's, until the search was stopped, in the mean over targets. With sequential feedback a step
+follows on every deletion, so that its queries do more than trials do, and its numbers are not compared with theirs.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from unlearning.procedure import Request, Task
 from unlearning.second_order import SecondOrder
 from unlearning.service import OpenService, Service, serve
 
-TUNED, SEEDS, EACH = 0, (1, 2, 3), 4
+SEEDS, EACH = (1, 2, 3), 4
 BUDGET, NAMED, QUERIES = 20, 800, 200
 BANDS = ((-1, 0.45, 0.65), (1, 0.75, 0.95))  # direction, and confidence of its targets
 Attack = Uncertainty | Misclassification
@@ -218,5 +219,6 @@ def test_queries(
     report(title, rows | {"a large matrix product": gigaflops()})
     benchmark.extra_info["queries to 90%"] = to_90[DEFAULT].median
     benchmark.pedantic(lambda: against[0].stopped("score"), rounds=1)
-    assert to_90[DEFAULT].median == min(each.median for each in to_90.values()) < QUERIES
+    trials = [found.median for name, found in to_90.items() if methods[name] is not for_good]
+    assert to_90[DEFAULT].median == min(trials) < QUERIES
     assert math.isinf(to_90["random requests"].low)
