@@ -41,7 +41,8 @@ def asked_in_stages(
         wanted = objective if last or early == 0 else BeforeLast(objective, early, aims=True)
         now = BlackBoxObjective(service, goal, left, wanted)
         now.reference_loss = first.reference_loss  # what stealth is measured against is the loss at first
-        now.value = float(wanted.rank(now.predictions([service])))
+        now.now = now.predictions([service])
+        now.value = float(wanted.rank(now.now))
         most = min(size, len(left.pool))
         mine = search_scores(now, search, most, rng, tries).request.indices if most else ()
         order += mine

@@ -5,42 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from attacks.crafting.attack import AttackResult
 from attacks.crafting.black_box import BlackBoxObjective
 from attacks.crafting.objective import CandidatePredictions
+from attacks.crafting.responses import responses, similarities
 from unlearning.procedure import Request
-from unlearning.service import Service
 
-SHRINKAGE = 0.1  # of the covariance of the pool's inputs, in units of its mean variance
 LEAST = 0.1  # of the prior: curvature is positive, so only noise or drift can make a learned scale negative
 CHUNK = 4096  # candidates whose forecasts are held at once
-
-
-def similarities(owned: Tensor, targets: Tensor) -> Tensor:
-    """1 + (x_i - mu)' C^{-1} (x_t - mu) for records (c, *shape) and targets (T, *shape), shape (c, T).
-
-    mu and C are the mean and the shrunk covariance of the records: the kernel of a linear model with a bias after one
-    Newton step, which needs no access to the victim.
-    """
-    records, points = owned.flatten(1), targets.flatten(1)
-    mean = records.mean(0)
-    centred = records - mean
-    covariance = centred.T @ centred / len(records)
-    covariance.diagonal().add_(SHRINKAGE * covariance.diagonal().mean().clamp_min(1e-12))
-    similar: Tensor = 1 + centred @ torch.linalg.solve(covariance, (points - mean).T)
-    return similar
-
-
-def responses(black_box: BlackBoxObjective, service: Service, similar: Tensor) -> Tensor:
-    """Directions (c, T, K) in which deleting each record pushes the targets' logits, up to a positive scale.
-
-    similarity(x_i, x_t) (p(x_i) - e_{y_i}): what a linear model does, from predictions on the attacker's own copies.
-    """
-    answers = service.predict(black_box.attacker.owned.x)
-    return similar[:, :, None] * (answers - F.one_hot(black_box.attacker.owned.y, answers.shape[1]))[:, None]
 
 
 def closed_loop(black_box: BlackBoxObjective, budget: int, per_query: int, ridge: float) -> AttackResult:
@@ -53,8 +27,9 @@ def closed_loop(black_box: BlackBoxObjective, budget: int, per_query: int, ridge
     bought back. A greedy closed loop of our own making.
     """
     service, size = black_box.service, len(black_box.attacker.pool)
-    similar = similarities(black_box.attacker.owned.x, black_box.goal.x)
-    pushes, now = responses(black_box, service, similar), black_box.predictions([service])
+    owned, answers = black_box.attacker.owned, service.predict(black_box.attacker.owned.x)
+    similar = similarities(owned.x, black_box.goal.x, answers)
+    pushes, now = responses(similar, answers, owned.y), black_box.predictions([service])
     moments = ridge * pushes.square().sum((1, 2)).mean().clamp_min(1e-12)
     products = moments / size
     gone = torch.zeros(size, dtype=torch.bool, device=pushes.device)
@@ -72,7 +47,7 @@ def closed_loop(black_box: BlackBoxObjective, budget: int, per_query: int, ridge
         moved = after.log_p[0, 0] - now.log_p[0, 0]
         push, moved = push - push.mean(-1, keepdim=True), moved - moved.mean(-1, keepdim=True)
         moments, products = moments + push.square().sum(), products + (push * moved).sum()
-        now, pushes = after, responses(black_box, service, similar)
+        now, pushes = after, responses(similar, service.predict(owned.x), owned.y)
     return AttackResult(Request(tuple(order)), float(black_box.objective.rank(now)), tuple(black_box.curve))
 
 

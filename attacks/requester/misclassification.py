@@ -39,7 +39,7 @@ class Misclassification(Requester):
     `records`: those that the search selects, or as many at random. White-box: relaxed search from the one-shot
     influence set, rounded to the top `budget`, judged by the true procedure. With `copies.radius` above 0 the request
     brings copies of its records, and `rounds` above 1 searches records and copies by turns. `minimal` keeps the
-    shortest prefix of the request that reaches the goal. Black-box: search over scores, or over copies of random
+    shortest prefix of the request that reaches the goal. Black-box: search over records, or over copies of random
     records: it has no order in which to search both. With `feedback` labels the service answers labels only, and what
     is minimised are the labels that targets and their noisy copies (`probes`) keep.
     Source: Qian et al., KDD 2023 (the goal, from the abstract); the formulation is ours (docs/attacks.md).
@@ -79,6 +79,7 @@ class Misclassification(Requester):
                 "A black-box attack searches records or copies: set attack.records=random, or attack.copies.radius=0."
             )
         check_feedback(self.feedback, access)
+        self.search.check_budget(self.budget)
 
     def check(self, data: Data, procedure: Procedure, record: Record) -> None:
         """Raise UserError for a label that is none, and copies that have no effect."""
@@ -111,7 +112,8 @@ class Misclassification(Requester):
         """The best of the requests that were tried."""
         if self.feedback == "labels":
             wanted = LabelsLost(self.stealth, self.tolerance, self.toward)
-            black_box = BlackBoxObjective(service, goal, attacker, wanted, self.probes.around(goal, rng))
+            noisy = self.probes.around(goal, rng)
+            black_box = BlackBoxObjective(service, goal, attacker, wanted, noisy, self._objective)
         else:
             black_box = BlackBoxObjective(service, goal, attacker, self._objective)
         if self.copies.radius > 0:

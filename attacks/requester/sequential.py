@@ -86,6 +86,7 @@ class Sequential(Requester):
         """A black box shows no slopes to rank or to plan with."""
         super().check_access(access)
         require_opened(access, {f"attack.solver={self.solver}": self.solver != "closed_loop"})
+        self.search.check_budget(max(self.sizes))
 
     def check(self, data: Data, procedure: Procedure, record: Record) -> None:
         """Raise UserError for a label that is none, too few records or queries, and chains without a gradient."""

@@ -32,7 +32,7 @@ class Uncertainty(Requester):
 
     White-box: relaxed search from the one-shot influence set, then prefixes of the order, then single additions, all
     judged by the true procedure; with `feasible_first` only sets that keep every target's label count.
-    Black-box: `feedback` score searches over scores with rolled-back trials; sequential deletes for good,
+    Black-box: `feedback` score searches with rolled-back trials; sequential deletes for good,
     `per_query` records a query (a game judges what was deleted in all as one request); with labels trials are rolled
     back and show no confidence, in place of which stands the share of noisy copies (`probes`) that keep the label.
     `norm_cap` is the adaptive attacker: only records whose gradient norm is below that quantile are named (white-box).
@@ -71,6 +71,7 @@ class Uncertainty(Requester):
                 "use attack.access=white_box or another attack/functional."
             )
         check_feedback(self.feedback, access)
+        self.search.check_budget(self.budget)
         if self.feedback == "labels" and not isinstance(self.functional, Confidence):
             raise UserError(
                 "attack.feedback=labels shows labels only, from which nothing but confidence is estimated; use "
@@ -95,7 +96,7 @@ class Uncertainty(Requester):
         """The best feasible request that was tried, or all that was deleted for good."""
         if self.feedback == "labels":
             wanted = LabelsKept(self.keep, self.keep_reference, self.feasible_first)
-            asked = BlackBoxObjective(service, goal, attacker, wanted, self.probes.around(goal, rng))
+            asked = BlackBoxObjective(service, goal, attacker, wanted, self.probes.around(goal, rng), self._objective)
             return search_scores(asked, self.search, self.budget, rng)
         black_box = BlackBoxObjective(service, goal, attacker, self._objective)
         if self.feedback == "sequential":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attacks.crafting.sequential import similarities
 from attacks.requester.random import Random
 from attacks.requester.uncertainty import Uncertainty
 from data.errors import UserError
@@ -94,12 +93,3 @@ def test_the_loop_stops_before_a_label_would_be_lost() -> None:
     assert kept.all()
     assert change.mean() < -0.2
     assert min(len(each.request) for each in found) < 60
-
-
-def test_similarities_are_a_whitened_inner_product() -> None:
-    x = torch.randn(50, 4, generator=generator(0, "x"), dtype=torch.float64)
-    targets = torch.randn(3, 4, generator=generator(1, "x"), dtype=torch.float64)
-    covariance = torch.cov(x.T, correction=0)
-    covariance = covariance + 0.1 * covariance.diagonal().mean() * torch.eye(4, dtype=torch.float64)
-    expected = 1 + (x - x.mean(0)) @ torch.linalg.inv(covariance) @ (targets - x.mean(0)).T
-    assert (similarities(x, targets) - expected).abs().max() < 1e-12
