@@ -115,7 +115,7 @@ def test_the_page_of_attacks_has_games_that_are_played(folder: Path) -> None:
     lines = [[w for w in line if "newton" not in str(line) or not w.startswith("training.epochs")] for line in lines]
     played = [run(line, folder) for line in lines]
     (hidden, triggered, slow, condensed, moved, stages, jointly, over, burn, flexible, robust, blind, labels,
-     adaptive) = played  # fmt: skip
+     adaptive, asked) = played  # fmt: skip
     assert "backdoor attack against retrain" in triggered
     assert "slow_down attack against certified_removal" in slow
     assert "usability attack against retrain" in condensed
@@ -130,6 +130,7 @@ def test_the_page_of_attacks_has_games_that_are_played(folder: Path) -> None:
     assert "transfer misclassification attack against second_order" in blind
     assert "black-box misclassification attack against second_order" in labels
     assert "attained after the filter in trials of its own" in " ".join(adaptive.split())
+    assert "black-box uncertainty attack against second_order" in asked
 
 
 def test_the_page_of_attacks_names_every_strategy() -> None:

@@ -24,6 +24,7 @@ from torch import nn
 
 from attacks.crafting.attack import Attacker, AttackGoal
 from attacks.crafting.black_box import BlackBoxObjective, ScoreSearch, search_scores
+from attacks.crafting.objective import CandidatePredictions
 from attacks.crafting.sequential import closed_loop
 from attacks.crafting.zeroth_order import Estimator, decode_top
 from attacks.requester.misclassification import Misclassification
@@ -38,7 +39,7 @@ from models.training import Training
 from tests.benchmarks.machine import gigaflops
 from unlearning.procedure import Request, Task
 from unlearning.second_order import SecondOrder
-from unlearning.service import OpenService, Service, serve
+from unlearning.service import OpenService, serve
 
 SEEDS, EACH = (1, 2, 3), 4
 BUDGET, NAMED, QUERIES = 20, 800, 200
@@ -57,8 +58,8 @@ class Stopped(BlackBoxObjective):
 
     effect = math.inf
 
-    def record(self, requests: list[Request], services: list[Service]) -> torch.Tensor:
-        losses = super().record(requests, services)
+    def _remembered(self, requests: list[Request], predictions: CandidatePredictions) -> torch.Tensor:
+        losses = super()._remembered(requests, predictions)
         if self.curve[0] - self.value >= 0.9 * self.effect:
             raise Reached
         return losses
