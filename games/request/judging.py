@@ -19,7 +19,7 @@ from games.request.split import judge_split, split_requests
 from games.request.states import Observer, mean_of_models
 from games.request.targets import Targets, member_seeds
 from games.request.traffic import Stream, Traffic, in_sequences, together
-from games.request.turns import Parts
+from games.request.turns import Parts, same_positions
 from models.victim import ModelStack, Victim
 from unlearning.procedure import Request
 from unlearning.retrain import Retrain
@@ -174,7 +174,7 @@ def _defended(
     """Predictions after what was accepted; a stream accepted whole, and not repaired, is not unlearned once more."""
     whole = {"defended": "stream", "defended_random": "stream_random"}
     left = {
-        name: [i for i, each in enumerate(parts) if scene.repairs or not _same(each, streams[whole[name]][i])]
+        name: [i for i, each in enumerate(parts) if scene.repairs or not same_positions(each, streams[whole[name]][i])]
         for name, parts in accepted.positions.items()
     }
     replaced = {i for i, each in enumerate(accepted.brought) if each is not scene.brought[i]}
@@ -195,11 +195,6 @@ def _defended(
         result[name] = found[whole[name]].clone()
         result[name][rows] = judged[name]
     return result
-
-
-def _same(some: Tensor, others: Tensor) -> bool:
-    """Whether these are the same positions, in whatever order."""
-    return len(some) == len(others) and torch.equal(some.sort().values, others.sort().values)
 
 
 def processed(scene: Scene, streams: Sequence[Tensor], held: Sequence[bool], found: Mapping[str, Tensor]) -> Tensor:
@@ -227,9 +222,9 @@ def judge_with_fresh_seeds(scene: Scene, asked: Traffic, accepted: Accepted) -> 
     The spread of `nothing` is the noise floor: what retraining alone does to the targets. None for a procedure that
     draws nothing, whose result does not depend on its seed.
     """
-    setup, observer = scene.setup, scene.observer
     if not scene.judge.procedure.stochastic:
         return None
+    setup, observer = scene.setup, scene.observer
     fresh = [derive(scene.seed, "fresh", i) for i in range(setup.game.fresh_seeds)]
     plain: dict[str, Sequence[Tensor]] = {
         "nothing": [torch.empty(0, dtype=torch.long)], "after": asked.requests, "random": asked.random,

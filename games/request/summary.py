@@ -34,10 +34,7 @@ def summarise(records: Sequence[Record], directions: Sequence[str]) -> dict[str,
 
 
 def summarise_once(records: Sequence[Record], directions: Sequence[str]) -> dict[str, Any]:
-    """`summarise`, which takes a tenth of a second and more, kept for the records last asked for.
-
-    Table, figures and score of a game ask for that of the same objects, which nobody changes in between.
-    """
+    """`summarise`, kept for the records last asked for: table, figures and score want it of the same ones."""
     if [*map(id, records)] != [*map(id, _last.records)] or _last.directions != tuple(directions):
         _last.summary = summarise(records, directions)
         _last.records, _last.directions = tuple(records), tuple(directions)

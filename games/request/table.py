@@ -14,7 +14,7 @@ from rich.text import Text
 
 from games.request.protocol import protocol
 from games.request.quantities import BESIDE, QUANTITIES, Quantity
-from games.request.words import heading
+from games.request.words import SPLIT, UNAWARE, heading
 from metrics.wording import bracketed, count, plus_minus, rate, signed
 
 SHOWN = (
@@ -24,11 +24,6 @@ SHOWN = (
 ROWS = [QUANTITIES[name] for name in SHOWN]
 PERCENT = ("kept", "success")  # shown with both ends of the interval
 SILENT = ("relative_distance", "prediction_distance")  # not shown where they are 0 by definition
-UNAWARE = "This attacker does not know of the filter; attack/adaptive=auto plays one that does, which is its measure."
-SPLIT = (
-    "This attacker does not know of the filter. One that does, and spreads its requests over several streams, stands "
-    "beside it (split); attack/adaptive=auto tries more, which is the measure of a filter."
-)
 State = tuple[str | None, str | None, str]  # with the victim's own seed, with fresh seeds, heading
 ALONE: tuple[State, ...] = (
     ("before", "nothing", "before"), ("after", "after", "after attack"), ("random", "random", "random control"),

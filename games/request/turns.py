@@ -74,7 +74,7 @@ def _some(root: OpenService, sequences: Sequence[Parts], review: Reviewer) -> li
             remembered = verdicts[i][-1].remembered if verdicts[i] else None
             verdicts[i].append(review(i, Turn(place, providers[i], after.victims[0], batch, remembered)))
             left.append(verdicts[i][-1].deleted(batch))
-        held = [i for i, own in enumerate(left) if not _same(own, batches[i])]
+        held = [i for i, own in enumerate(left) if not same_positions(own, batches[i])]
         parts = carried_on(root, [providers[i] for i in held], [left[i] for i in held]) if held else []
         providers = tried
         for i, provider in zip(held, parts, strict=True):
@@ -82,7 +82,8 @@ def _some(root: OpenService, sequences: Sequence[Parts], review: Reviewer) -> li
     return list(zip(verdicts, providers, strict=True))
 
 
-def _same(some: Tensor, others: Tensor) -> bool:
+def same_positions(some: Tensor, others: Tensor) -> bool:
+    """Whether these are the same positions, in whatever order."""
     return len(some) == len(others) and torch.equal(some.sort().values, others.sort().values)
 
 

@@ -1,4 +1,4 @@
-"""The directions of the request game in words, the same in every view."""
+"""Words of the request game that are the same in every view: its directions, and what an attacker knows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from typing import Any
 
 NAMES = {"over": "Over-confidence", "under": "Under-confidence"}
 UNDIRECTED = {"over": "Unsure targets", "under": "Sure targets"}
+UNAWARE = "This attacker does not know of the filter; attack/adaptive=auto plays one that does, which is its measure."
+SPLIT = (
+    "This attacker does not know of the filter. One that does, and spreads its requests over several streams, stands "
+    "beside it (split); attack/adaptive=auto tries more, which is the measure of a filter."
+)
 
 
 def heading(direction: str, criterion: Mapping[str, Any] | None) -> str:

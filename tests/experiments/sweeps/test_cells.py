@@ -119,7 +119,7 @@ def test_a_preset_may_be_a_sweep() -> None:
     assert len(cells) == 2 * 2 * 6
     assert {cell.config["judge"] for cell in cells} == {"quick"}
     for cell in cells:
-        assert cell.config["attack"].get("queries", 250) == 250
+        assert cell.config["attack"].get("queries", 100) == 100
         assert cell.config["unlearning"].get("loss_cap", 1e6) == 1e6
     assert sum("queries" in cell.config["attack"] for cell in cells) == 12
     assert sum("loss_cap" in cell.config["unlearning"] for cell in cells) == 12

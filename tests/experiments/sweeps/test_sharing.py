@@ -69,4 +69,4 @@ def test_combinations_are_what_hydra_composes(monkeypatch: pytest.MonkeyPatch) -
 def _fitting(cell: cells.Cell) -> list[str]:
     """What the preset sets where there is such an option."""
     queries, brake = "queries" in cell.config["attack"], "loss_cap" in cell.config["unlearning"]
-    return ["attack.queries=250"] * queries + ["unlearning.loss_cap=1e6"] * brake
+    return ["attack.queries=100"] * queries + ["unlearning.loss_cap=1e6"] * brake

@@ -20,8 +20,9 @@ from games.request.informed import informed
 from games.request.play import play_one
 from games.request.split import split_requests
 from games.request.summary import summarise
-from games.request.table import SPLIT, UNAWARE, _adaptive, _split
+from games.request.table import _adaptive, _split
 from games.request.traffic import random_controls
+from games.request.words import SPLIT, UNAWARE
 from models.victim import Victim
 from tests.experiments.games import config
 from unlearning.procedure import unlearned
