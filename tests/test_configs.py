@@ -63,7 +63,7 @@ def test_a_table_is_well_formed_and_the_cells_of_every_size_compose(option):
 def test_a_preset_composes_with_known_keys_and_its_game_can_be_built(preset):
     """And what is typed beside it counts more."""
     swept = "sweeper" in (CONF / f"{preset}.yaml").read_text(encoding="utf-8")  # of which one cell will do
-    few = ["attack=uncertainty", "unlearning=retrain", "defense=none"] if swept else []
+    few = ["attack=uncertainty", "unlearning=retrain", "defense=none", "attack/adaptive=none"] if swept else []
     [cell] = expand([f"experiment={preset.name}", *few])
     game = game_of(cell.config).name
     assert game in preset.name or preset.name.startswith("paper_") or swept

@@ -63,7 +63,7 @@ def test_every_command_of_the_page(folder: Path) -> None:
     sweep, matrix, *_ = printed.values()
     assert "Mean and 95% interval" in sweep
     assert "matrix_over.png" in matrix
-    assert len(list(folder.glob("outputs/store/game/??/*.json"))) == 8 + 8  # the last sweep is part of the first
+    assert len(list(folder.glob("outputs/store/game/??/*.json"))) == 8 + 12  # the last sweep is part of the first
     assert (folder / "strong.csv").is_file()
     assert (folder / "report.html").stat().st_size > 1_000_000
     assert sum("cells: 0 done" in text for text in printed.values()) == 2  # the tables, which are other games

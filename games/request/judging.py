@@ -121,7 +121,7 @@ def judge_with_own_seed(
         for d in scene.setup.game.targets.directions
     }
     detection = review.report(scene.chosen, asked.streams, {kind: f"benign_{kind}" for kind in kinds}, parts)
-    copies = any(each is not None for each in scene.sent)
+    copies = any(each is not None for each in scene.brought)
     also = split_requests(scene.setup, scene.seed, asked.requests, asked.random, copies)
     detection["split"] = judge_split(scene, also, review)
     return outcome, detection, accepted

@@ -135,7 +135,7 @@ def _of_split() -> list[Metric]:
     return [
         Metric(
             name="success_split", label="success, split (%)", values=on(measures.split("attack", "success")),
-            help=f"success after the filter {where}.", **share, **shared,
+            help=f"success after the filter {where}.", trials=measures.trials, **share, **shared,
         ),
         Metric(
             name="success_split_random", label="control, split (%)", values=on(measures.split("random", "success")),

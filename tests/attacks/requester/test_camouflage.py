@@ -210,7 +210,7 @@ def test_a_game_trains_on_what_was_handed_in(tmp_path: Path) -> None:
     print(rates, states["before"]["models"]["accuracy"])
     assert rates["after"] >= rates["random"] + 0.5
     assert all(len(each["indices"]) == 12 for each in record["requests"])
-    assert record["seconds"]["attack"] > 0.05  # it trains a model of its own; what is asked back is there already
+    assert record["seconds"]["attack"] > 0.1 * record["seconds"]["victim"]  # it trains a model of its own
     kinds = {kind.name for kind in (tmp_path / "store").iterdir()}
     assert {"contribution", "victim", "attack", "game"} <= kinds
     [kept] = (tmp_path / "store" / "contribution").rglob("*.safetensors")

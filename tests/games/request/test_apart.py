@@ -46,7 +46,8 @@ def test_a_filter_is_judged_on_nothing_that_it_knows(tmp_path: Path) -> None:
     known = {i for context, _ in Witness.shown for batch in context.calibration for i in batch.indices.tolist()}
     asked = {i for _, requests in Witness.shown for i in requests.tolist()}
     malicious = {i for each in record["requests"] for i in each["indices"]}
-    assert len(Witness.shown) == 2 * 4 + 2  # streams of four requests and of their controls, two kinds of benign ones
+    streams = 2 * 4 * (1 + 3)  # of four requests and of their controls, once whole and once over three streams
+    assert len(Witness.shown) == streams + 2  # and two kinds of benign ones
     assert all(len(context.calibration) == 2 for context, _ in Witness.shown)
     assert known
     assert known <= reserved
