@@ -50,7 +50,7 @@ def require_gradient(procedure: Procedure, attack: str) -> None:
         name = type(procedure).__name__
         raise UserError(
             f"A white-box {attack} attack needs the gradient of the unlearning procedure in the request; {name} has "
-            "none; use attack.access=black_box, or a procedure that has one, such as retrain or second_order."
+            "none; use attack.access=black_box, if the attack has that, or a procedure with one, such as retrain."
         )
 
 

@@ -56,6 +56,8 @@ def _drawn(rows: Sequence[Row], attacks: Sequence[str], procedures: Sequence[str
         mine = [row for row in rows if row["defense"] == defense]
         image = _panel(axis, mine, attacks, procedures, metric)
         axis.set_title(title)
+    for axis in axes[max(0, len(panels) - across) :][: len(panels)]:
+        axis.tick_params(labelbottom=True)  # a panel may have none below it
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     bar = figure.colorbar(image, ax=list(axes), shrink=0.6, pad=0.01, aspect=30)

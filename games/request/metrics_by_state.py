@@ -23,8 +23,9 @@ from games.request.quantities import (
 SUCCEEDED = ("after", "random", "nearest", "stream", "defended", "defended_random")  # states whose success rows keep
 NOWHERE: frozenset[View] = frozenset()
 IN_REPORT = {
-    "success_after", "success_defended", "kept_after", "confidence_before", "confidence_after", "confidence_random",
-    "confidence_nearest", "confidence_defended", "accuracy_before", "accuracy_after",
+    "success_after", "success_defended", "success_defended_random", "kept_after", "confidence_before",
+    "confidence_after", "confidence_random", "confidence_nearest", "confidence_defended", "accuracy_before",
+    "accuracy_after",
 }  # fmt: skip
 IN_SWEEP = {
     "success_after", "kept_after", "accuracy_before", "accuracy_after", "relative_distance_after",

@@ -84,6 +84,7 @@ def rows(
                 **{f"kept_{s}": 1.0 - float(rng.integers(2)) / 12 for s in STATES},
                 **{f"accuracy_{s}": 0.93 + 0.01 * rng.random() for s in STATES},
                 **{f"success_{s}": success(confidence[s] - before, rng) for s in ("after", "defended", "random")},
+                "success_defended_random": 0.0, f"success_defended_random{TRIALS}": 12,
                 "success_split": success(confidence["after"] - before, rng) if score else None,
                 f"success_split{TRIALS}": 12 if score else None, "auroc_split": auroc and 0.9 * auroc,
                 **{f"{metric}_{s}{TRIALS}": 12 for metric in ("success", "kept") for s in ("after", "defended")},

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from data.figure_style import our_style
-from games.request.matrix import maps
+from experiments.listing.row import usual
+from games.request.game import RequestGame
+from games.request.matrix import CONTROL, SUCCESS, maps
 from tests.experiments.games import QUICK, run
 
 ROWS = [
@@ -67,6 +69,7 @@ def test_a_sweep_ends_with_its_map(tmp_path: Path) -> None:
         f"store.dir={tmp_path / 'store'}", f"hydra.sweep.dir={folder}", cwd=tmp_path,
     )  # fmt: skip
     assert f"Map: {folder / 'matrix_over.png'}" in done.stdout, done.stderr
+    assert {SUCCESS, CONTROL} <= usual([RequestGame()])  # what its rows have
     assert (folder / "matrix_over.pdf").stat().st_size > 1000
     refused = [line for line in done.stderr.splitlines() if line.startswith("Failed")]
     assert len(refused) == 1  # one reason, of two cells and two that are adaptive
