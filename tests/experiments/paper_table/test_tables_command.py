@@ -145,7 +145,7 @@ def test_a_damaged_record_is_played_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "Choose a table: table=backdoor or table=burn or table=camouflage or"),
+        ((), "Choose a table: table=attacks or table=backdoor or table=burn or"),
         (("table=uncertanty",), "There is no table=uncertanty; did you mean table=uncertainty?"),
         (("table=uncertainty", "size=huge"), "has no size 'huge'; it has size=smallest ("),
         (("table=uncertainty", "seeds=0"), "seeds must be null or a whole number from 1 to 10,000, since each is"),
