@@ -215,7 +215,8 @@ def test_a_table_of_ours_at_its_smallest(name: str, tmp_path: Path) -> None:
     metric = {"filter": "auroc", "certified": "accuracy_deleted_after"}.get(
         name, next(iter(found["rows"][0]["values"]))
     )
-    assert all(row["values"][metric]["seeds"] == 1 for row in found["rows"])
+    scored = [row for row in found["rows"] if not row["row"].endswith(".healing")]  # which repairs, and scores nothing
+    assert all(row["values"][metric]["seeds"] == 1 for row in scored)
     assert all(claim["n"] > 0 for claim in found["claims"])
     began = time.monotonic()
     again = tables(tmp_path, *arguments)
