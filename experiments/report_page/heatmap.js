@@ -66,8 +66,18 @@ function numbers(panel, scale, place, narrow) { // what is written into the fiel
   });
 }
 
+function wrapped(name) { // every setting on a line of its own, and a long name on two
+  return name.replace(/ \(/, "<br>(").replace(/, /g, ",<br>").replace(/_(?=\w{4,})/g, "_<br>");
+}
+
+const linesOf = (names) => names.map((name) => wrapped(name).split("<br>"));
+const deepest = (names) => Math.max(...linesOf(names).map((lines) => lines.length));
+const longest = (names) => Math.max(...names.map((name) => name.length));
+const wide = (narrow) => narrow || longest(HEAT.attacks) > 30; // names of attacks that do not fit on one line
+
 function labelWidth(narrow) { // of the names of the attacks
-  return narrow ? 96 : Math.min(250, 30 + 7.3 * Math.max(...HEAT.attacks.map((name) => name.length)));
+  const letters = wide(narrow) ? longest(linesOf(HEAT.attacks).flat()) : longest(HEAT.attacks);
+  return narrow ? Math.max(96, 10 + 6 * letters) : 30 + 7.3 * letters;
 }
 
 function fieldWidth(width, narrow) {
@@ -76,10 +86,13 @@ function fieldWidth(width, narrow) {
 
 function layout(panels, scale, width, narrow) {
   const ink = colour("--ink");
-  const tight = narrow || fieldWidth(width, narrow) < 7.4 * Math.max(...HEAT.procedures.map((name) => name.length));
-  const rows = HEAT.attacks.length * (narrow ? 46 : 52);
+  const tight = narrow || fieldWidth(width, narrow) < 7.4 * longest(HEAT.procedures);
+  const needed = wide(narrow) ? 8 + 15 * deepest(HEAT.attacks) : 0;
+  const rows = HEAT.attacks.length * Math.max(narrow ? 46 : 52, needed);
   const above = 34; // of a panel, for its title
-  const below = tight ? 36 : 26; // for the names of the procedures
+  const letters = longest(linesOf(HEAT.procedures).flat());
+  const upright = tight && fieldWidth(width, narrow) < 5.6 * letters; // where even lines would meet, names stand upright
+  const below = upright ? 12 + 6.2 * longest(HEAT.procedures) : tight ? Math.max(36, 6 + 16 * deepest(HEAT.procedures)) : 26;
   const count = panels.length;
   const height = (narrow ? count : 1) * (rows + above + below);
   const named = (names, wrap) => ({ type: "linear", tickvals: names.map((_, i) => i), ticktext: names.map((name) => (wrap ? wrapped(plain(name)) : plain(name))), range: [-0.5, names.length - 0.5] });
@@ -95,8 +108,8 @@ function layout(panels, scale, width, narrow) {
     const top = 1 - ((narrow ? i * (rows + above + below) : 0) + above) / height;
     const gap = 0.03;
     const across = narrow ? [0, 1] : [(i * (1 + gap)) / count, ((i + 1) * (1 + gap)) / count - gap];
-    made[`xaxis${place}`] = { ...axis, ...named(HEAT.procedures, tight), domain: across, anchor: `y${place}` };
-    made[`yaxis${place}`] = { ...axis, ...named(HEAT.attacks, narrow), domain: [Math.max(0, top - rows / height), top], anchor: `x${place}`, showticklabels: narrow || i === 0 };
+    made[`xaxis${place}`] = { ...axis, ...named(HEAT.procedures, tight && !upright), tickangle: upright ? -90 : 0, domain: across, anchor: `y${place}` };
+    made[`yaxis${place}`] = { ...axis, ...named(HEAT.attacks, wide(narrow)), domain: [Math.max(0, top - rows / height), top], anchor: `x${place}`, showticklabels: narrow || i === 0 };
     made[`yaxis${place}`].range.reverse();
     made.annotations.push(...numbers(panel, scale, place, narrow), {
       text: panel.defense === null ? "without a defense" : `with ${plain(panel.defense)}`, x: across[0], y: top, xref: "paper", yref: "paper",
@@ -104,10 +117,6 @@ function layout(panels, scale, width, narrow) {
     });
   });
   return made;
-}
-
-function wrapped(name) { // on a phone the access goes below the attack, and a long procedure onto two lines
-  return name.replace(/ \(/, "<br>(").replace(/_(?=\w{4,})/, "_<br>");
 }
 
 function drawHeatmaps() {

@@ -107,6 +107,8 @@ def _written(value: Any) -> str:
     """A setting in few words: of a component's path the class, and null for what is not set."""
     if value is None or value != value:
         return "null"
+    if isinstance(value, float) and value.is_integer():  # a column with gaps holds whole numbers as floats
+        return str(int(value))
     return str(value).rpartition(".")[2] if str(value).count(".") > 1 else str(value)
 
 

@@ -181,3 +181,11 @@ def table(name: str = "uncertainty") -> dict[str, Any]:
         "markdown": "| attack | over | under |\n|---|---:|---:|\n| white-box | 0.28 ± 0.03 | -0.31 ± 0.04 |\n"
         "| random | 0.00 ± 0.01 | 0.00 ± 0.01 |\n",
     }  # fmt: skip
+
+
+def with_long_names() -> pd.DataFrame:
+    """Games whose attacks and procedures differ in settings, one of them a number that not every attack has."""
+    made = frame(seeds=2)
+    made["attack.queries"] = made["attack.access"].map({"white_box": 1000.0, "black_box": 20.0})
+    made["unlearning.solver.layers"] = made["data"].map({"digits": "all", "mnist": "last"})
+    return made

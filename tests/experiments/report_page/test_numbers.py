@@ -198,3 +198,12 @@ def test_numbers_have_true_signs() -> None:
     assert number(0.25, 1, signed=True) == "+0.2"
     assert number(-0.0004) == "0.000"
     assert number("nan") == number(None) == "–"
+
+
+def test_a_whole_number_is_written_as_one_where_others_lack_it() -> None:
+    [pooled] = pool(synthetic.with_long_names(), GAMES)
+    attacks = {
+        "random",
+        *(f"uncertainty (access={each})" for each in ("black_box, queries=20", "white_box, queries=1000")),
+    }
+    assert set(pooled.games["attack"]) == attacks

@@ -161,6 +161,21 @@ def test_the_heat_map_shows_the_means_and_follows_the_choice(reader: Reader, add
     reader.until(f"{numbers}.some((text) => text.endsWith('n = 3'))")
 
 
+@pytest.mark.parametrize("size", [WIDE, PHONE])
+def test_long_names_are_whole_beside_the_heat_map(reader: Reader, tmp_path: Path, size: tuple[int, int]) -> None:
+    page = make(synthetic.with_long_names(), options=Options(figures=0))
+    reader.open(write(page, tmp_path / "named.html"), size)
+    reader.until("document.querySelectorAll('#heatmap-over .ytick text').length > 0")
+    cut = """(() => {
+      const whole = document.querySelector("#heatmap-over svg").getBoundingClientRect();
+      const names = [...document.querySelectorAll("#heatmap-over .xtick text, #heatmap-over .ytick text")];
+      const boxes = names.map((name) => [name.textContent, name.getBoundingClientRect()]);
+      return boxes.filter(([_, box]) => box.left < whole.left || box.right > whole.right || box.bottom > whole.bottom)
+        .map(([name]) => name);
+    })()"""
+    assert reader.ask(cut) == []
+
+
 def test_of_several_games_one_is_looked_at(reader: Reader, tmp_path: Path) -> None:
     reader.open(write(several(Options(figures=0)), tmp_path / "several.html"))
     assert reader.ask("[...chooseGame.options].map((option) => option.textContent)") == ["forge", "request"]
