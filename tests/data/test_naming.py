@@ -96,5 +96,5 @@ def test_settings_of_one_attack_are_not_averaged_as_one(folder: Path) -> None:
     [pooled] = pool(frame(folder / "store"), known_games())
     found = heatmap(pooled)
     assert found["attacks"] == ["one (budget=5)", "one (budget=6)", "random (budget=5)", "random (budget=6)"]
-    assert found["procedures"] == ["first_order (rate=10.0)", "first_order (rate=3.0)"]
+    assert found["procedures"] == ["first_order (rate=10)", "first_order (rate=3)"]
     assert {cell["cells"] for panel in found["panels"] for cell in panel["cells"]} == {1}
