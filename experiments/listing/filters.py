@@ -93,5 +93,6 @@ def plain(value: Any) -> str:
         return "null"
     if not isinstance(value, bool):
         with suppress(TypeError, ValueError):
-            return f"{float(value):g}"
+            short = f"{float(value):g}"
+            return short if float(short) == float(value) else repr(float(value))  # no two values are written alike
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))

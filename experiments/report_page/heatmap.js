@@ -73,11 +73,11 @@ function wrapped(name) { // every setting on a line of its own, and a long name 
 const linesOf = (names) => names.map((name) => wrapped(name).split("<br>"));
 const deepest = (names) => Math.max(...linesOf(names).map((lines) => lines.length));
 const longest = (names) => Math.max(...names.map((name) => name.length));
-const wide = (narrow) => narrow || longest(HEAT.attacks) > 30; // names of attacks that do not fit on one line
+const folded = (narrow) => narrow || longest(HEAT.attacks) > 30; // names of attacks need several lines
 
 function labelWidth(narrow) { // of the names of the attacks
-  const letters = wide(narrow) ? longest(linesOf(HEAT.attacks).flat()) : longest(HEAT.attacks);
-  return narrow ? Math.max(96, 10 + 6 * letters) : 30 + 7.3 * letters;
+  const letters = folded(narrow) ? longest(linesOf(HEAT.attacks).flat()) : longest(HEAT.attacks);
+  return narrow ? Math.min(200, Math.max(96, 10 + 6 * letters)) : 30 + 7.3 * letters;
 }
 
 function fieldWidth(width, narrow) {
@@ -87,7 +87,7 @@ function fieldWidth(width, narrow) {
 function layout(panels, scale, width, narrow) {
   const ink = colour("--ink");
   const tight = narrow || fieldWidth(width, narrow) < 7.4 * longest(HEAT.procedures);
-  const needed = wide(narrow) ? 8 + 15 * deepest(HEAT.attacks) : 0;
+  const needed = folded(narrow) ? 8 + 15 * deepest(HEAT.attacks) : 0;
   const rows = HEAT.attacks.length * Math.max(narrow ? 46 : 52, needed);
   const above = 34; // of a panel, for its title
   const letters = longest(linesOf(HEAT.procedures).flat());
@@ -109,7 +109,7 @@ function layout(panels, scale, width, narrow) {
     const gap = 0.03;
     const across = narrow ? [0, 1] : [(i * (1 + gap)) / count, ((i + 1) * (1 + gap)) / count - gap];
     made[`xaxis${place}`] = { ...axis, ...named(HEAT.procedures, tight && !upright), tickangle: upright ? -90 : 0, domain: across, anchor: `y${place}` };
-    made[`yaxis${place}`] = { ...axis, ...named(HEAT.attacks, wide(narrow)), domain: [Math.max(0, top - rows / height), top], anchor: `x${place}`, showticklabels: narrow || i === 0 };
+    made[`yaxis${place}`] = { ...axis, ...named(HEAT.attacks, folded(narrow)), domain: [Math.max(0, top - rows / height), top], anchor: `x${place}`, showticklabels: narrow || i === 0 };
     made[`yaxis${place}`].range.reverse();
     made.annotations.push(...numbers(panel, scale, place, narrow), {
       text: panel.defense === null ? "without a defense" : `with ${plain(panel.defense)}`, x: across[0], y: top, xref: "paper", yref: "paper",

@@ -9,6 +9,7 @@ from math import nan
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
+from experiments.listing.filters import plain
 from experiments.listing.row import GROUPS, TRIALS, contributed
 from experiments.report_page.columns import in_report
 from games.game import Game, Metric, heat
@@ -104,12 +105,9 @@ def _qualified(names: Series[str], games: DataFrame, group: str) -> Series[str]:
 
 @lru_cache(typed=True)  # of thousands of games the same few
 def _written(value: Any) -> str:
-    """A setting in few words: of a component's path the class, and null for what is not set."""
-    if value is None or value != value:
-        return "null"
-    if isinstance(value, float) and value.is_integer():  # a column with gaps holds whole numbers as floats
-        return str(int(value))
-    return str(value).rpartition(".")[2] if str(value).count(".") > 1 else str(value)
+    """A setting as it is typed (1 for 1.0, as a column with gaps has it), and of a component's path the class."""
+    text = plain(value)
+    return text.rpartition(".")[2] if text.count(".") > 1 else text
 
 
 def settings(games: DataFrame, without: str = "") -> list[str]:

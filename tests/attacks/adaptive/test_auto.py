@@ -55,7 +55,7 @@ def test_it_leaves_more_after_the_filter_than_the_plain_attack() -> None:
     plain, auto = outcome(NotAdaptive(), S1), outcome(Auto(strategies=(*FEW.strategies, ScorePenalty())), S1)
     print("auto", auto)
     assert auto.control < auto.filtered
-    assert auto.filtered > plain.filtered
+    assert auto.filtered > plain.filtered + 0.1
     if auto.filtered <= plain.filtered + 0.2:
         pytest.xfail(f"{auto.filtered:.2f} of 24 labels against {plain.filtered:.2f}: asked for is 0.2 more")
 
