@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.func import grad
 
+from data.errors import UserError
 from data.examples import Examples
 from defenses.defense import Context
 from defenses.filters.class_gradients import from_class_mean
@@ -52,7 +53,21 @@ class Influence(Scored):
     solver: Solver = Field(default_factory=Solver)
 
     def scores(self, context: Context, requests: Tensor) -> Tensor:
-        """Suspicion of each record at positions `requests` (m,); inner products with one vector are one jvp."""
+        """Suspicion of each record at positions `requests` (m,).
+
+        Raises UserError where one is not finite, as on a model that unlearning, or training, has ruined.
+        """
+        found = self._scores(context, requests)
+        if not bool(torch.isfinite(found).all()):
+            raise UserError(
+                f"Score {self.score} of {len(requests)} requested records is not finite: gradients leave "
+                f"the range of {str(found.dtype).removeprefix('torch.')}, so the victim or the model after unlearning "
+                "is ruined; make steps smaller (settings of the groups unlearning and training)."
+            )
+        return found
+
+    def _scores(self, context: Context, requests: Tensor) -> Tensor:
+        """The same, whatever they are; inner products with one vector are one jvp."""
         requested, victim = context.unlearned(requests), context.victim
         match self.score:
             case "S1":

@@ -155,7 +155,7 @@ def _no_such_choice(error: Any, found: re.Match[str]) -> str:
 
 
 def _no_such_key(error: BaseException, found: re.Match[str]) -> str:
-    cause: Any = error.__cause__
+    cause: Any = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if not isinstance(cause, OmegaConfBaseException):
         return f"There is no group of options {found[1]!r}; --help shows all that there are."
     if str(cause.full_key) == "game":
@@ -164,7 +164,7 @@ def _no_such_key(error: BaseException, found: re.Match[str]) -> str:
     inside = isinstance(parent, DictConfig)
     mine = [str(key) for key in parent if key != "hydra" and not str(key).startswith("_")] if inside else []
     elsewhere = list(_paths(parent._get_root())) if inside else []
-    typed = found[1] if str(cause.full_key) != found[1] else ""
+    typed = found[1] if cause is not error and str(cause.full_key) != found[1] else ""
     return no_such_option(str(cause.full_key), mine, elsewhere, typed)
 
 
@@ -236,6 +236,7 @@ RULES: tuple[Rule, ...] = (
     (HydraException, r"\AError merging override (.*)", lambda error, m: _end(f"{m[1]}: {_first(error.__cause__)}")),
     (HydraException, "", lambda error, _: _flat(str(error))),
     (MissingMandatoryValue, "", "{error.full_key} has no value; give one with {error.full_key}=VALUE."),
+    (OmegaConfBaseException, "is not in struct", _no_such_key),
     (OmegaConfBaseException, "", lambda error, _: _end(": ".join(filter(None, (error.full_key, _first(error)))))),
 )  # fmt: skip
 OUTSIDE: tuple[Rule, ...] = (

@@ -90,6 +90,16 @@ def test_scores_without_inner_products() -> None:
     assert (Influence(score="S8").scores(seen, batch) - g.norm(dim=1)).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("score", ["S1", "S1'"])
+def test_a_ruined_model_has_no_score(score: str) -> None:
+    """A model so far off that nothing in it is finite any more is refused by name, not ranked."""
+    of, batch = bed(0), benign(0, "scores", 1, 15)[0]
+    seen = context(of, batch)
+    ruined = replace(seen, candidate=of.victim.moved(torch.full((1, 33), 1e308, dtype=torch.float64))[0])
+    with pytest.raises(UserError, match=rf"^Score {score} of 15 requested records is not finite: .* steps smaller"):
+        Influence(score=score).scores(ruined, batch)  # type: ignore[arg-type]
+
+
 def test_class_dissimilarity_leaves_out_the_request_and_what_is_gone() -> None:
     of, batch = bed(0), benign(0, "scores", 1, 15)[0]
     g, y = per_example_gradients(of.victim, of.task.records), of.task.records.y
